@@ -1,0 +1,1 @@
+"""Lampyris: config-file-driven fine-tuning of language models."""

@@ -1,0 +1,90 @@
+"""The canonical types of the data path: what a format makes of a record, and what rendering makes of that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class RowError(Exception):
+    """A record that cannot be used; the message is the reason, without its place."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a record came from: a file and its line from 1 (for a JSON array, the line on which the record begins)."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn. `role` is system, user, assistant or tool; the optional fields are those of the OpenAI chat format."""
+
+    role: str
+    content: str
+    reasoning_content: str | None = None
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+    def as_template_message(self) -> dict[str, Any]:
+        """The mapping that chat templates are written for, without the fields that are absent."""
+        message: dict[str, Any] = {"role": self.role, "content": self.content}
+        for key in ("reasoning_content", "tool_call_id", "name"):
+            value = getattr(self, key)
+            if value is not None:
+                message[key] = value
+        if self.tool_calls:
+            message["tool_calls"] = [dict(call) for call in self.tool_calls]
+        return message
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record in canonical form: either a conversation (`messages`) or plain text (`text`)."""
+
+    source: Source
+    messages: tuple[Message, ...] = ()
+    text: str | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One training sample.
+
+    Attributes:
+        input_ids: token ids, without padding.
+        spans: half-open token ranges [start, end) that are supervised, ascending and disjoint.
+        source: the row it came from.
+    """
+
+    input_ids: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+    source: Source
+
+    @property
+    def length(self) -> int:
+        """Number of tokens."""
+        return len(self.input_ids)
+
+    @property
+    def num_supervised_tokens(self) -> int:
+        """Number of tokens that the loss counts."""
+        return sum(end - start for start, end in self.spans)
+
+    def labels(self) -> list[int]:
+        """Token ids where supervised and -100 elsewhere; the first token is never a target, nothing predicts it."""
+        labels = [-100] * len(self.input_ids)
+        for start, end in self.spans:
+            labels[start:end] = self.input_ids[start:end]
+        if labels:
+            labels[0] = -100
+        return labels

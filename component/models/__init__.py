@@ -1,0 +1,1 @@
+"""Loading of tokenizers and models, with one result whichever loader did it."""

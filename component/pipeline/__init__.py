@@ -1,0 +1,1 @@
+"""The only place where the parts meet; train.py and the scripts stand on it."""

@@ -1,0 +1,92 @@
+"""Names of everything that can be chosen in a config, and where each is built.
+
+The tables here hold names and import paths only: `--check` can list every choice without importing torch.
+A plugin adds its own entries with the same decorator:
+
+    from component.registry import FORMATS
+
+    @FORMATS.register("my_format")
+    class MyFormat: ...
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+Component = TypeVar("Component")
+
+
+class Registry:
+    """A table from a name to a component that is imported when it is first asked for.
+
+    Args:
+        kind: what the entries are, in the singular, for messages ("task").
+        entries: name -> "module:attribute".
+        planned: names that are known and accepted in configs, but have no component yet.
+    """
+
+    def __init__(self, kind: str, entries: Mapping[str, str], *, planned: Iterable[str] = ()) -> None:
+        self.kind = kind
+        self._entries: dict[str, Any] = dict(entries)
+        self._planned = tuple(planned)
+
+    def register(self, name: str) -> Callable[[Component], Component]:
+        """Return a decorator that adds a component under `name`.
+
+        Raises:
+            ValueError: the name is taken, by a shipped component or by another plugin.
+        """
+
+        def add(component: Component) -> Component:
+            if name in self._entries:
+                raise ValueError(f"{self.kind} {name!r} exists already; choose another name")
+            self._entries[name] = component
+            return component
+
+        return add
+
+    def get(self, name: str) -> Any:
+        """Return the component called `name`, importing it if needed.
+
+        Raises:
+            KeyError: no component of that name; configs are checked against `names()` before this.
+        """
+        entry = self._entries[name]
+        if isinstance(entry, str):
+            module, _, attribute = entry.partition(":")
+            entry = getattr(importlib.import_module(module), attribute)
+            self._entries[name] = entry
+        return entry
+
+    def names(self) -> tuple[str, ...]:
+        """All names a config may use, the planned ones included."""
+        return (*self._entries, *(name for name in self._planned if name not in self._entries))
+
+    def is_available(self, name: str) -> bool:
+        """Whether `name` has a component; a planned name has none."""
+        return name in self._entries
+
+
+TASKS = Registry(
+    "task",
+    {"pretrain": "component.trainers.pretrain:PRETRAIN", "sft": "component.trainers.sft:SFT"},
+    planned=("dpo", "orpo", "kto", "reward", "grpo"),
+)
+
+LOADERS = Registry(
+    "loader",
+    {"vanilla": "component.models.vanilla:load_vanilla", "unsloth": "component.models.unsloth:load_unsloth"},
+)
+
+FORMATS = Registry(
+    "data format",
+    {
+        "firefly": "component.data.formats.firefly:Firefly",
+        "alpaca": "component.data.formats.alpaca:Alpaca",
+        "sharegpt": "component.data.formats.sharegpt:ShareGPT",
+        "openai": "component.data.formats.openai:OpenAI",
+        "text": "component.data.formats.text:Text",
+    },
+)

@@ -1,0 +1,1 @@
+"""The process and the machine: logging, seeds, ranks, facts about the environment."""
