@@ -90,3 +90,32 @@ FORMATS = Registry(
         "text": "component.data.formats.text:Text",
     },
 )
+
+#: Chat templates that can be named in a config; `component.data.templates` holds them.
+TEMPLATE_NAMES = (
+    "default",
+    "alpaca",
+    "chatml",
+    "internlm",
+    "internlm2",
+    "qwen",
+    "yi",
+    "orion",
+    "deepseek",
+    "chatglm2",
+    "chatglm3",
+    "ziya2",
+    "xverse",
+    "minicpm",
+    "minicpm3",
+    "zephyr",
+    "mistral",
+    "mixtral",
+    "baichuan",
+    "baichuan2",
+    "vicuna",
+    "llama2",
+    "llama3",
+    "gemma",
+    "phi3",
+)

@@ -1,0 +1,91 @@
+"""Checks of single values: known names, limits, choices, extra arguments."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from component.config.choices import OPTIMIZERS, REPORTERS, SCHEDULERS
+from component.config.errors import Problem
+from component.config.legacy import FOREIGN, PLANNED
+from component.config.nodes import Node
+from component.config.schema import schema_fields
+from component.config.training_arguments_source import installed_training_arguments
+from component.registry import FORMATS, TASKS, TEMPLATE_NAMES
+
+LIMITS = (
+    ("minimum", operator.ge, "of at least"),
+    ("above", operator.gt, "above"),
+    ("maximum", operator.le, "of at most"),
+    ("below", operator.lt, "below"),
+)
+
+
+def explain_unknown(key: str, known: Sequence[str]) -> tuple[str, str]:
+    """Say what is wrong with a key that the schema does not have, and what to write instead."""
+    if key in PLANNED:
+        return f"not available yet: it will come with {PLANNED[key]}", "remove it"
+    if key in FOREIGN:
+        return "unknown key", FOREIGN[key]
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
+    if near:
+        return "unknown key", f"did you mean {near[0]}?"
+    return (
+        "unknown key",
+        "remove it; docs/config.md lists all keys, extra_training_args takes further Trainer arguments",
+    )
+
+
+def check_limits(values: Mapping[str, Any], nodes: Mapping[str, Node]) -> Iterator[Problem]:
+    """Numbers that a layer set lie within the limits of their key."""
+    fields = schema_fields()
+    for key, node in nodes.items():
+        value = values.get(key)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        for limit, holds, words in LIMITS:
+            bound = fields[key].metadata[limit]
+            if bound is not None and not holds(value, bound):
+                yield Problem(node.place, key, f"got {value:g}", f"use a number {words} {bound:g}")
+
+
+def check_choices(values: Mapping[str, Any], nodes: Mapping[str, Node]) -> Iterator[Problem]:
+    """Names that a layer set exist in their table."""
+    tables = {
+        "task_type": TASKS.names(),
+        "data_format": ("auto", *FORMATS.names()),
+        "template_name": ("auto", *TEMPLATE_NAMES),
+        "optim": OPTIMIZERS,
+        "lr_scheduler_type": SCHEDULERS,
+        "report_to": tuple(REPORTERS),
+    }
+    for key, names in tables.items():
+        if key not in nodes or key not in values:
+            continue
+        for value in values[key] if isinstance(values[key], list) else [values[key]]:
+            if value in names or (key == "template_name" and value.endswith(".jinja")):
+                continue
+            near = difflib.get_close_matches(value, names, n=1, cutoff=0.7)
+            hint = f"did you mean {near[0]}? " if near else ""
+            kind = "a .jinja file or one of" if key == "template_name" else "one of"
+            yield Problem(nodes[key].place, key, f'there is no "{value}"', f"{hint}use {kind}: {', '.join(names)}")
+
+
+def check_extra_arguments(values: Mapping[str, Any], nodes: Mapping[str, Node]) -> Iterator[Problem]:
+    """extra_training_args holds arguments that the installed TrainingArguments has and that are no keys here."""
+    extra = values.get("extra_training_args")
+    if not extra:
+        return
+    installed = installed_training_arguments()
+    entries = nodes["extra_training_args"].value
+    for name in extra:
+        place = entries[name].key_place or entries[name].place
+        key = f"extra_training_args.{name}"
+        if name in schema_fields():
+            yield Problem(place, key, "is a key of its own", f"write {name} at the top level")
+        elif installed is not None and name not in installed:
+            near = difflib.get_close_matches(name, installed, n=1)
+            what = "the installed transformers' TrainingArguments has no such argument"
+            yield Problem(place, key, what, f"did you mean {near[0]}?" if near else "remove it")

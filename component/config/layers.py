@@ -1,0 +1,190 @@
+"""The layers of a config: the file, the files it is based on, and the command line; merged, each value with its place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from component.config.errors import COMMAND_LINE, Place, Problem
+from component.config.json_text import parse_json
+from component.config.legacy import DROPPED, RENAMED, RENAMED_VALUES
+from component.config.nodes import Node
+from component.config.schema import FILE_KEYS
+from component.config.yaml_text import parse_scalar, parse_yaml
+
+PARSERS = {".json": parse_json, ".yaml": parse_yaml, ".yml": parse_yaml}
+PYTHON_API = Place("arguments")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One source of values, its legacy names translated already."""
+
+    name: str
+    values: Mapping[str, Node]
+
+
+class LayerReader:
+    """Reads files with their bases; problems and notices are collected, nothing is raised.
+
+    Attributes:
+        problems: what is wrong with the sources themselves.
+        notices: what was translated or left out.
+        order: the sources, lowest layer first; problems are printed in this order.
+    """
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.notices: list[Problem] = []
+        self.order: list[str] = []
+
+    def read_file(self, path: str, chain: tuple[str, ...] = (), named_at: Place | None = None) -> list[Layer]:
+        """Return the layers of `path`: those of its bases first, itself last."""
+        identity = os.path.realpath(path)
+        if identity in chain:
+            loop = " -> ".join(os.path.relpath(link) for link in (*chain[chain.index(identity) :], identity))
+            self.problems.append(Problem(named_at, "base", f"the files build on each other: {loop}", "remove one link"))
+            return []
+        node = self._parse_file(path, named_at)
+        if node is None:
+            self.order.append(path)
+            return []
+        layers = []
+        for base, place in self._bases(node):
+            layers += self.read_file(_relative_to(path, base), (*chain, identity), place)
+        self.order.append(path)
+        return [*layers, self._layer(path, node.value)]
+
+    def read_mapping(self, values: Mapping[str, Any], place: Place = PYTHON_API) -> list[Layer]:
+        """Return the layers of a mapping given from Python; its bases are relative to the working directory."""
+        node = _node_from(dict(values), place)
+        layers = []
+        for base, named_at in self._bases(node):
+            layers += self.read_file(base, (), named_at)
+        self.order.append(place.source)
+        return [*layers, self._layer(place.source, node.value)]
+
+    def read_overrides(self, overrides: Iterable[str]) -> Layer:
+        """Return the layer of `KEY=VALUE` texts; VALUE is parsed like a YAML value and dots reach into mappings."""
+        values: dict[str, Node] = {}
+        self.order.append(COMMAND_LINE.source)
+        for override in overrides:
+            name, equals, text = override.partition("=")
+            name = name.strip().removeprefix("--")
+            if not equals or not name:
+                self.problems.append(Problem(COMMAND_LINE, override, "not a KEY=VALUE", "write it as lora_rank=16"))
+                continue
+            head, *path = name.split(".")
+            node = _node_from(parse_scalar(text), COMMAND_LINE)
+            for part in reversed(path):
+                node = Node({part: node}, COMMAND_LINE, COMMAND_LINE)
+            values = dict(merge(values, {head: node}))
+        for key in FILE_KEYS:
+            if key in values:
+                self.problems.append(
+                    Problem(COMMAND_LINE, key, "only a file can set it", "write it in the train_args file")
+                )
+                del values[key]
+        return self._layer(COMMAND_LINE.source, values)
+
+    def _parse_file(self, path: str, named_at: Place | None) -> Node | None:
+        place, key = (named_at, "base") if named_at else (Place(path), "")
+        parser = PARSERS.get(Path(path).suffix.lower())
+        if parser is None:
+            fix = "name it .json, .yaml or .yml"
+            self.problems.append(Problem(place, key, f"{path} is not a train_args file by its name", fix))
+            return None
+        try:
+            text = Path(path).read_bytes().decode("utf-8")
+        except FileNotFoundError:
+            self.problems.append(
+                Problem(
+                    place,
+                    key,
+                    f"no such file: {os.path.abspath(path)}",
+                    "correct the path (a base is relative to its file)",
+                )
+            )
+            return None
+        except UnicodeDecodeError as error:
+            line = error.object[: error.start].count(b"\n") + 1
+            self.problems.append(Problem(Place(path, line, 1), "", "not UTF-8 text", "save the file as UTF-8"))
+            return None
+        except OSError as error:
+            self.problems.append(Problem(place, key, f"{os.path.abspath(path)}: {error.strerror}", "make it readable"))
+            return None
+        node, problems = parser(text, path)
+        self.problems += problems
+        return node
+
+    def _bases(self, node: Node) -> list[tuple[str, Place]]:
+        base = node.value.get("base")
+        if base is None:
+            return []
+        items = base.value if isinstance(base.value, list) else [base]
+        wrong = [item for item in items if not isinstance(item.value, str)]
+        for item in wrong:
+            self.problems.append(Problem(item.place, "base", "not a file name", 'write "base": ["base/sft.json"]'))
+        return [(item.value, item.place) for item in items if isinstance(item.value, str)]
+
+    def _layer(self, name: str, values: Mapping[str, Node]) -> Layer:
+        return Layer(name, self._translate({key: node for key, node in values.items() if key not in FILE_KEYS}))
+
+    def _translate(self, values: Mapping[str, Node]) -> dict[str, Node]:
+        translated: dict[str, Node] = {}
+        for key, node in values.items():
+            place = node.key_place or node.place
+            if key in DROPPED:
+                self.notices.append(Problem(place, key, "ignored", DROPPED[key]))
+                continue
+            name = RENAMED.get(key, key)
+            if name != key:
+                if name in values:
+                    self.problems.append(
+                        Problem(place, key, f"an old name of {name}, which is set too", "keep one of them")
+                    )
+                    continue
+                self.notices.append(Problem(place, key, f"an old name, read as {name}", f"write {name}"))
+            translated[name] = self._translate_value(name, node)
+        return translated
+
+    def _translate_value(self, key: str, node: Node) -> Node:
+        new = RENAMED_VALUES.get((key, node.value)) if isinstance(node.value, str) else None
+        if new is None:
+            return node
+        self.notices.append(Problem(node.place, key, f"{node.value} is an old name, read as {new}", f"write {new}"))
+        return Node(new, node.place, node.key_place)
+
+
+def merge(lower: Mapping[str, Node], upper: Mapping[str, Node]) -> Mapping[str, Node]:
+    """Merge two layers: mappings by key, everything else replaced by the upper."""
+    merged = dict(lower)
+    for key, node in upper.items():
+        old = merged.get(key)
+        if old is not None and isinstance(old.value, dict) and isinstance(node.value, dict):
+            node = Node(dict(merge(old.value, node.value)), node.place, node.key_place)
+        merged[key] = node
+    return merged
+
+
+def merge_layers(layers: Sequence[Layer]) -> dict[str, Node]:
+    """Merge layers, lowest first."""
+    merged: Mapping[str, Node] = {}
+    for layer in layers:
+        merged = merge(merged, layer.values)
+    return dict(merged)
+
+
+def _node_from(value: Any, place: Place) -> Node:
+    if isinstance(value, Mapping):
+        return Node({str(key): _node_from(item, place) for key, item in value.items()}, place, place)
+    if isinstance(value, (list, tuple)):
+        return Node([_node_from(item, place) for item in value], place, place)
+    return Node(value, place, place)
+
+
+def _relative_to(path: str, base: str) -> str:
+    return os.path.normpath(os.path.join(os.path.dirname(path), base))

@@ -1,0 +1,130 @@
+"""Names from elsewhere: those that transformers dropped are translated, those of other frameworks are explained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+#: Keys that transformers (or Firefly's era of it) called differently -> the key here. Translated with a notice.
+RENAMED: Mapping[str, str] = {
+    "evaluation_strategy": "eval_strategy",
+    "warmup_ratio": "warmup_steps",
+    "torch_dtype": "dtype",
+    "no_cuda": "use_cpu",
+    "per_gpu_train_batch_size": "per_device_train_batch_size",
+    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+}
+
+#: Keys that transformers dropped and nothing replaces -> why they can go. Left out with a notice.
+DROPPED: Mapping[str, str] = {
+    "overwrite_output_dir": "a finished or different run is never overwritten; choose another output_dir",
+    "save_safetensors": "weights are always saved as safetensors",
+    "logging_dir": "logs go to the run folder",
+    "local_rank": "the launcher sets it",
+    "do_train": "train.py always trains",
+    "do_eval": "evaluation runs when eval_file or eval_split is set",
+    "do_predict": "train.py does not predict",
+    "include_tokens_per_second": "tokens per second are always logged",
+    "include_num_input_tokens_seen": "tokens are always counted",
+    "save_on_each_node": "the run folder is written by rank 0",
+}
+
+#: (key, old value) -> new value. Translated with a notice.
+RENAMED_VALUES: Mapping[tuple[str, str], str] = {
+    ("optim", "adamw_hf"): "adamw_torch",
+    ("optim", "adamw_apex_fused"): "adamw_torch_fused",
+    ("optim", "adamw_bnb"): "adamw_bnb_8bit",
+    ("optim", "paged_adamw"): "paged_adamw_32bit",
+    ("optim", "lion"): "lion_32bit",
+    ("optim", "paged_lion"): "paged_lion_32bit",
+    ("report_to", "all"): "tensorboard",
+}
+
+#: Keys of LLaMA-Factory, Axolotl, TRL and Unsloth -> what to write here. They stay errors: their values may differ too.
+FOREIGN: Mapping[str, str] = {
+    "adapter": "use train_mode: lora or qlora",
+    "assistant_only_loss": "leave it out: sft always trains on the assistant turns only",
+    "base_model": "use model_name_or_path",
+    "bnb_4bit_compute_dtype": "leave it out: it follows fp16 and bf16",
+    "chat_template": "use template_name",
+    "completion_only_loss": "leave it out: sft always trains on the assistant turns only",
+    "cutoff_len": "use max_seq_length",
+    "dataset": "use train_file",
+    "dataset_dir": "use train_file with the folder in it",
+    "dataset_name": "use train_file",
+    "dataset_num_proc": "use tokenize_num_workers",
+    "dataset_text_field": "leave it out: text rows have the column text",
+    "datasets": "use train_file",
+    "eager_attention": "use attn_implementation: eager",
+    "enable_liger_kernel": "use use_liger_kernel",
+    "enable_thinking": "use chat_template_kwargs: {enable_thinking: ...}",
+    "eval_dataset": "use eval_file",
+    "evals_per_epoch": "use eval_strategy and eval_steps",
+    "finetuning_type": "use train_mode",
+    "flash_attention": "use attn_implementation: flash_attention_2",
+    "flash_attn": "use attn_implementation",
+    "full_finetuning": "use train_mode: full",
+    "infer_backend": "leave it out: it is not a training setting",
+    "load_in_16bit": "use train_mode: lora",
+    "load_in_4bit": "use train_mode: qlora",
+    "load_in_8bit": "8-bit bases are not available yet; use train_mode: qlora",
+    "lora_r": "use lora_rank",
+    "lora_target": "use lora_target_modules",
+    "lora_target_linear": "use lora_target_modules: all-linear",
+    "lr": "use learning_rate",
+    "lr_scheduler": "use lr_scheduler_type",
+    "max_length": "use max_seq_length",
+    "max_new_tokens": "use generation_max_new_tokens",
+    "max_samples": "not available yet; use a smaller train_file",
+    "micro_batch_size": "use per_device_train_batch_size",
+    "model_init_kwargs": "use the model keys: dtype, attn_implementation, trust_remote_code",
+    "model_name": "use model_name_or_path",
+    "model_revision_id": "use model_revision",
+    "num_epochs": "use num_train_epochs",
+    "optimizer": "use optim",
+    "output_path": "use output_dir",
+    "plot_loss": "leave it out: loss.png is always drawn",
+    "pref_beta": "use beta",
+    "preprocessing_num_workers": "use tokenize_num_workers",
+    "pure_bf16": "use dtype: bfloat16 with train_mode: full",
+    "quantization_bit": "use train_mode: qlora",
+    "r": "use lora_rank",
+    "random_state": "use seed",
+    "resume_from_checkpoint": "use train.py --resume auto|never|PATH; auto is the default",
+    "saves_per_epoch": "use save_strategy and save_steps",
+    "sequence_len": "use max_seq_length",
+    "stage": "use task_type",
+    "target_modules": "use lora_target_modules",
+    "template": "use template_name",
+    "tokenizer": "use tokenizer_name_or_path",
+    "use_gradient_checkpointing": "use gradient_checkpointing",
+    "use_peft": "use train_mode: lora or qlora",
+    "val_set_size": "use eval_split",
+    "val_size": "use eval_split",
+    "wandb_project": "set the environment variable WANDB_PROJECT and report_to: wandb",
+    "xformers_attention": "leave it out: Unsloth uses xformers where it loads",
+}
+
+#: Keys of Lampyris's design whose part is not built yet -> what it will belong to. Refused by name.
+PLANNED: Mapping[str, str] = {
+    "cache_dir": "the token cache",
+    "columns": "column mapping",
+    "content_control_tokens": "the handling of control tokens in content",
+    "default_system": "rendering options",
+    "eval_packing": "packing",
+    "global_batch_size": "automatic batch settings",
+    "group_by_length": "length-grouped batches",
+    "loraplus_lr_ratio": "further adapter recipes",
+    "loss_type": "preference tasks",
+    "modules_to_save": "further adapter recipes",
+    "num_generations": "grpo",
+    "packing": "packing",
+    "quantization": "further quantizations",
+    "reward_functions": "grpo",
+    "sample_packing": "packing",
+    "train_on": "rendering options",
+    "train_on_prompt": "rendering options",
+    "train_sampling_strategy": "length-grouped batches",
+    "use_dora": "further adapter recipes",
+    "use_rslora": "further adapter recipes",
+    "use_sharegpt_mapping": "further formats",
+}

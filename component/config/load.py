@@ -1,0 +1,188 @@
+"""From files, bases and overrides to one typed, frozen config; all problems are found before any is raised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any, get_type_hints
+
+from omegaconf import MISSING, OmegaConf
+
+from component.config.checks import check_choices, check_extra_arguments, check_limits, explain_unknown
+from component.config.coerce import CoercionError, coerce
+from component.config.errors import ConfigError, Place, Problem
+from component.config.interpolation import reads_environment, resolve_interpolations
+from component.config.layers import LayerReader, merge_layers
+from component.config.nodes import Node, plain
+from component.config.plugins import load_plugins
+from component.config.rules import Merged, apply_rules, ignored_keys, resolve_defaults
+from component.config.schema import (
+    SECTIONS,
+    AdapterSection,
+    DataSection,
+    ModelSection,
+    PreferenceSection,
+    RunSection,
+    TrainingSection,
+    schema_fields,
+)
+
+MANDATORY_EXAMPLES = {
+    "model_name_or_path": "Qwen/Qwen2.5-7B-Instruct",
+    "train_file": "data/dummy_data.jsonl",
+    "output_dir": "output/my-run",
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """A checked config: typed sections for the builders, and the flat view for reports.
+
+    Attributes:
+        values: every key with its final value.
+        written: the keys that this run reads, with references to the environment left as written; fit for artifacts.
+        places: where each key was set; keys at their default are absent.
+        notices: what was translated or is ignored.
+        path: the train_args file, None for a mapping.
+    """
+
+    model: ModelSection
+    adapter: AdapterSection
+    data: DataSection
+    preference: PreferenceSection
+    run: RunSection
+    training: TrainingSection
+    values: Mapping[str, Any]
+    written: Mapping[str, Any]
+    places: Mapping[str, Place]
+    notices: tuple[Problem, ...]
+    path: str | None
+
+
+def load_config(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Config:
+    """Read, merge, check and type a config.
+
+    Args:
+        source: a JSON or YAML train_args file, or a mapping of keys.
+        overrides: `KEY=VALUE` texts, which win over the files.
+
+    Raises:
+        ConfigError: with every problem of all layers, in the order of layers and positions.
+    """
+    reader = LayerReader()
+    path = None if isinstance(source, Mapping) else str(source)
+    layers = reader.read_mapping(source) if path is None else reader.read_file(path)
+    layers.append(reader.read_overrides(overrides))
+    return _Builder(reader, merge_layers(layers), path).build()
+
+
+def default_output_dir(path: str) -> str:
+    """`output/` and the path of the train_args file below its train_args folder, without suffix."""
+    parts = PurePath(path).with_suffix("").parts
+    if "train_args" in parts[:-1]:
+        last = len(parts) - 1 - parts[::-1].index("train_args")
+        return str(PurePath("output", *parts[last + 1 :]))
+    return str(PurePath("output", parts[-1]))
+
+
+def schema_defaults() -> dict[str, Any]:
+    """Every key with its default; MISSING for the mandatory ones."""
+    return {
+        name: item.default_factory() if item.default is NO_DEFAULT else item.default
+        for name, item in schema_fields().items()
+    }
+
+
+class _Builder:
+    """Takes the merged layers through every check; each step adds its problems and goes on with what is sound."""
+
+    def __init__(self, reader: LayerReader, nodes: Mapping[str, Node], path: str | None) -> None:
+        self.problems = list(reader.problems)
+        self.notices = list(reader.notices)
+        self.order = tuple(reader.order)
+        self.path = path
+        self.sources_are_sound = not any(problem.key in ("", "base") for problem in reader.problems)
+        fields = schema_fields()
+        self.nodes = {key: node for key, node in nodes.items() if key in fields}
+        for key, node in nodes.items():
+            if key not in fields:
+                place = node.key_place or node.place
+                self.problems.append(Problem(place, key, *explain_unknown(key, tuple(fields))))
+        self.written = {key: plain(node) for key, node in self.nodes.items()}
+
+    def build(self) -> Config:
+        values = self._typed_values()
+        if "plugins" in values:
+            self.problems += load_plugins(values["plugins"], self.nodes["plugins"].place)
+        for check in (check_limits, check_choices, check_extra_arguments):
+            self.problems += check(values, self.nodes)
+        refused = {problem.key for problem in self.problems}
+        complete = {**schema_defaults(), **values}
+        if complete["output_dir"] == "" and self.path:
+            complete["output_dir"] = default_output_dir(self.path)
+        if self.sources_are_sound:
+            self._check_mandatory(complete)
+        places = {key: node.key_place or node.place for key, node in self.nodes.items()}
+        sound = {key: value for key, value in complete.items() if key not in refused}
+        self.problems += apply_rules(Merged(sound, self.written, places, self.order))
+        if self.problems:
+            raise ConfigError(sorted(set(self.problems), key=self._position))
+        return self._config(resolve_defaults(complete), places)
+
+    def _typed_values(self) -> dict[str, Any]:
+        defaults = {key: value for key, value in schema_defaults().items() if value != MISSING}
+        resolved, problems = resolve_interpolations(self.nodes, defaults)
+        self.problems += problems
+        types = {name: hint for section in SECTIONS.values() for name, hint in get_type_hints(section).items()}
+        values = {}
+        for key, value in resolved.items():
+            if schema_fields()[key].metadata["one_or_many"] and not isinstance(value, (list, dict, type(None))):
+                value = [value]
+            try:
+                values[key] = coerce(value, types[key])
+            except CoercionError as error:
+                # a value from the environment may be a secret: its message must not show it
+                secret = reads_environment(key, self.written)
+                what = "the value from the environment has the wrong type" if secret else error.what
+                fix = "set the variable to a fitting value" if secret else error.fix
+                self.problems.append(Problem(self.nodes[key].place, key, what, fix))
+        return values
+
+    def _check_mandatory(self, values: Mapping[str, Any]) -> None:
+        place = Place(self.path, 1, 1) if self.path else Place(self.order[0])
+        reported = {problem.key for problem in self.problems}
+        for key, example in MANDATORY_EXAMPLES.items():
+            if values[key] in (MISSING, "", []) and key not in reported:
+                self.problems.append(Problem(place, key, "missing", f"set it, for example {example}"))
+
+    def _config(self, values: dict[str, Any], places: Mapping[str, Place]) -> Config:
+        ignored = ignored_keys(values)
+        self.notices += [Problem(places[key], key, "ignored", ignored[key]) for key in ignored if key in places]
+        sections = {}
+        for name, section in SECTIONS.items():
+            own = {key: _escape(values[key]) for key in get_type_hints(section)}
+            sections[name] = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(section), own))
+        written = {
+            key: self.written[key] if reads_environment(key, self.written) else value
+            for key, value in values.items()
+            if key not in ignored
+        }
+        notices = tuple(sorted(set(self.notices), key=self._position))
+        return Config(**sections, values=values, written=written, places=places, notices=notices, path=self.path)
+
+    def _position(self, problem: Problem) -> tuple[int, Problem]:
+        source = problem.place.source
+        return (self.order.index(source) if source in self.order else -1, problem)
+
+
+def _escape(value: Any) -> Any:
+    """Protect what is left of `${` after interpolation from a second one."""
+    if isinstance(value, str):
+        return value.replace("${", "\\${")
+    if isinstance(value, dict):
+        return {key: _escape(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escape(item) for item in value]
+    return value

@@ -1,0 +1,189 @@
+"""Rules over several keys: impossible combinations are problems, ignored keys are notices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from component.config.errors import Place, Problem
+from component.config.schema import schema_fields
+
+
+class RefusedValueError(Exception):
+    """A rule asked for a key whose value was refused already; the rule has nothing to add."""
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The merged config as rules see it.
+
+    Attributes:
+        values: every key with its value, defaults included; a key whose value was refused is absent.
+        written: the values that layers set, before interpolation.
+        places: where a key was set; keys left at their default are absent.
+        order: the sources, lowest layer first.
+    """
+
+    values: Mapping[str, Any]
+    written: Mapping[str, Any]
+    places: Mapping[str, Place]
+    order: tuple[str, ...]
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self.values:
+            raise RefusedValueError(key)
+        return self.values[key]
+
+    def is_set(self, key: str) -> bool:
+        """Whether a layer set the key, rather than the schema."""
+        return key in self.places
+
+    def position(self, key: str) -> tuple[int, Place]:
+        """Where the key stands, for sorting: layer by layer, then line and column."""
+        place = self.places.get(key, Place(""))
+        return (self.order.index(place.source) if place.source in self.order else -1, place)
+
+    def clash(self, first: str, second: str, what: str, fix: str) -> Problem:
+        """A problem of two keys, reported at the later one."""
+        later = max((first, second), key=self.position)
+        return Problem(self.places.get(later, Place("default")), later, what, fix)
+
+
+Rule = Callable[[Merged], Iterator[Problem]]
+
+
+def check_precision(merged: Merged) -> Iterator[Problem]:
+    """fp16 and bf16 exclude each other, and float16 weights cannot be trained in full."""
+    if merged["fp16"] and merged["bf16"]:
+        yield merged.clash("fp16", "bf16", "fp16 and bf16 are both true", "keep one of them, or neither for auto")
+    if merged["dtype"] == "float16" and merged["train_mode"] == "full":
+        what = "float16 weights cannot be trained in full (train_mode: full): their small updates are lost"
+        yield merged.clash("dtype", "train_mode", what, "use dtype: auto or bfloat16, or train_mode: lora")
+    if merged["dtype"] == "float32" and merged["fp16"] and merged["train_mode"] == "qlora":
+        yield merged.clash("dtype", "fp16", "dtype float32 and fp16: true ask for two formats", "drop one of them")
+
+
+def check_evaluation(merged: Merged) -> Iterator[Problem]:
+    """What needs evaluation has evaluation data, and a schedule that fits."""
+    if merged["eval_file"] and merged["eval_split"]:
+        yield merged.clash("eval_file", "eval_split", "eval_file and eval_split are both set", "keep one of them")
+    split = merged["eval_split"]
+    if split is not None and split >= 1 and split != int(split):
+        fix = "use a share below 1 such as 0.05, or a whole number of rows"
+        yield Problem(merged.places["eval_split"], "eval_split", f"got {split:g}", fix)
+    has_data = bool(merged["eval_file"] or merged["eval_split"])
+    fix = "set eval_file or eval_split"
+    if merged["eval_strategy"] not in (None, "no") and not has_data:
+        what = f"{merged['eval_strategy']} without evaluation data"
+        yield Problem(merged.places["eval_strategy"], "eval_strategy", what, fix)
+    evaluates = has_data and merged["eval_strategy"] != "no"
+    wishes = {
+        "load_best_model_at_end": merged["load_best_model_at_end"],
+        "early_stopping_patience": merged["early_stopping_patience"] is not None,
+        "num_eval_generations": merged["num_eval_generations"] > 0,
+        "eval_on_start": merged["eval_on_start"],
+        "save_strategy": merged["save_strategy"] == "best",
+    }
+    for key, wanted in wishes.items():
+        if wanted and not evaluates:
+            yield Problem(merged.places[key], key, "needs evaluation, and none will run", fix)
+    if evaluates and (merged["load_best_model_at_end"] or merged["early_stopping_patience"]):
+        yield from _check_best_model(merged)
+
+
+def _check_best_model(merged: Merged) -> Iterator[Problem]:
+    key = "load_best_model_at_end" if merged["load_best_model_at_end"] else "early_stopping_patience"
+    evaluation, saving = resolve_eval_strategy(merged.values), merged["save_strategy"]
+    if saving == "best" or key == "early_stopping_patience":
+        return
+    if evaluation != saving:
+        what = f"{key} needs checkpoints when evaluation runs, but eval_strategy is {evaluation} and save_strategy {saving}"
+        yield merged.clash(key, "save_strategy", what, f"set save_strategy: {evaluation}")
+    elif evaluation == "steps" and merged["eval_steps"] and merged["save_steps"] % merged["eval_steps"]:
+        what = f"save_steps {merged['save_steps']:g} is not a multiple of eval_steps {merged['eval_steps']:g}"
+        yield merged.clash("save_steps", "eval_steps", what, "make it one, so that every checkpoint has been evaluated")
+
+
+def check_steps(merged: Merged) -> Iterator[Problem]:
+    """max_steps is -1 or positive; counts of steps are whole or shares below 1."""
+    if merged["max_steps"] == 0:
+        yield Problem(merged.places["max_steps"], "max_steps", "got 0", "use -1 or a positive number of steps")
+    for key in ("logging_steps", "save_steps", "eval_steps", "warmup_steps"):
+        value = merged[key]
+        if value is not None and value >= 1 and value != int(value):
+            fix = "use a whole number of steps, or a share below 1"
+            yield Problem(merged.places[key], key, f"got {value:g}", fix)
+    if merged["eval_strategy"] == "steps" and merged["eval_steps"] is None:
+        yield Problem(
+            merged.places["eval_strategy"], "eval_strategy", "steps, but eval_steps is not set", "set eval_steps"
+        )
+    if not merged["dataloader_num_workers"]:
+        for key in ("dataloader_prefetch_factor", "dataloader_persistent_workers"):
+            if merged[key]:
+                what = f"{key} without dataloader_num_workers"
+                yield merged.clash(key, "dataloader_num_workers", what, "set dataloader_num_workers to 1 or more")
+
+
+def check_scale_out(merged: Merged) -> Iterator[Problem]:
+    """One scheme of scale-out at a time."""
+    if merged["deepspeed"] and merged["fsdp"]:
+        yield merged.clash("deepspeed", "fsdp", "deepspeed and fsdp are both set", "keep one of them")
+    for key in ("deepspeed", "fsdp"):
+        if merged[key] and merged["use_unsloth"] == "require":
+            what = f"{key} with use_unsloth: require, and Unsloth trains on one GPU"
+            yield merged.clash(key, "use_unsloth", what, f"drop {key} or set use_unsloth: false")
+
+
+def check_secrets(merged: Merged) -> Iterator[Problem]:
+    """A token is never written into a config."""
+    token = merged.written.get("hub_token")
+    if token and "${oc.env:" not in str(token):
+        what = "a secret must not stand in a config"
+        yield Problem(merged.places["hub_token"], "hub_token", what, "write ${oc.env:HF_TOKEN} and set that variable")
+
+
+RULES: tuple[Rule, ...] = (check_precision, check_evaluation, check_steps, check_scale_out, check_secrets)
+
+
+def apply_rules(merged: Merged) -> list[Problem]:
+    """All problems that the rules find; a rule over a refused value ends there."""
+    problems = []
+    for rule in RULES:
+        with suppress(RefusedValueError):
+            for problem in rule(merged):
+                problems.append(problem)
+    return problems
+
+
+def resolve_eval_strategy(values: Mapping[str, Any]) -> str:
+    """Complete eval_strategy: never without evaluation data, else as written, else by eval_steps, else each epoch."""
+    if not (values["eval_file"] or values["eval_split"]):
+        return "no"
+    return values["eval_strategy"] or ("steps" if values["eval_steps"] else "epoch")
+
+
+def resolve_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete the keys whose default depends on others (shown by `--dry_run` and written to the run)."""
+    resolved = dict(values)
+    for name, item in schema_fields().items():
+        by_mode = item.metadata["default_by_mode"]
+        if by_mode and resolved[name] is None:
+            resolved[name] = by_mode[resolved["train_mode"]]
+    resolved["eval_strategy"] = resolve_eval_strategy(resolved)
+    if resolved["per_device_eval_batch_size"] is None:
+        resolved["per_device_eval_batch_size"] = resolved["per_device_train_batch_size"]
+    if resolved["greater_is_better"] is None:
+        resolved["greater_is_better"] = not resolved["metric_for_best_model"].endswith("loss")
+    return resolved
+
+
+def ignored_keys(values: Mapping[str, Any]) -> dict[str, str]:
+    """The keys that the chosen task or mode does not read -> who would."""
+    ignored = {}
+    for name, item in schema_fields().items():
+        for chooser, readers in (("task_type", item.metadata["tasks"]), ("train_mode", item.metadata["modes"])):
+            if readers is not None and values[chooser] not in readers:
+                ignored[name] = f"{chooser} {values[chooser]} does not read it, only {', '.join(readers)}"
+    return ignored
