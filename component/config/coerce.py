@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
-from component.config.nodes import spell
+from component.config.nodes import excerpt, spell
 from component.config.scalars import number_from_text
 
 _Arguments = tuple[Any, ...]
@@ -162,7 +162,7 @@ def _to_dict(value: Any, arguments: _Arguments) -> dict[str, Any]:
         try:
             entries[key] = coerce(item, arguments[1]) if arguments else item
         except CoercionError as error:
-            raise CoercionError(f"{key}: {error.what}", error.fix) from None
+            raise CoercionError(f"{excerpt(key)}: {error.what}", error.fix) from None
     return entries
 
 
@@ -194,7 +194,7 @@ def _union_error(value: Any, members: _Arguments, errors: dict[Any, CoercionErro
     if len(members) == 1:
         return errors[members[0]]
     for member in members:
-        if isinstance(value, list | dict) and isinstance(value, get_origin(member) or ()):
+        if isinstance(value, list | dict) and get_origin(member) is type(value):
             return errors[member]
     fixes = {member: error.fix for member, error in errors.items()}
     close = next((fix for fix in fixes.values() if fix.startswith("did you mean")), None)

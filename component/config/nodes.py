@@ -95,7 +95,7 @@ def spell(value: Any, limit: int = 80) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
-        text = repr(value)
+        text = f"a value of type {type(value).__name__}"
     return excerpt(text, limit)
 
 

@@ -68,7 +68,12 @@ _EXPLANATIONS = tuple(
         ),
         (r"tag", _AT_CONTEXT, "text that begins with ! is a tag in YAML", "put the text in double quotes"),
         (r"could not find expected ':'", _AT_CONTEXT, "a key without a colon", "write `key: value`"),
-        (r"expected <block end>", _AT_PROBLEM, "this does not belong here", "check the indentation and the quotes"),
+        (
+            r"expected (?:<block end>|'<document start>')",
+            _AT_PROBLEM,
+            "this does not belong here",
+            "check the indentation and the quotes",
+        ),
         (
             r"expected the node content",
             _AT_PROBLEM,
