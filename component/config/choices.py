@@ -1,6 +1,6 @@
 """Names that values may have where another package defines them; a test compares them with the installed package.
 
-They are written down, rather than read from the package, so that `--check` works where nothing but omegaconf is installed.
+They are written down, rather than read from the package, so that `--check` works where only omegaconf is installed.
 """
 
 from __future__ import annotations

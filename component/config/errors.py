@@ -59,7 +59,7 @@ class InterruptedRun(RunError):
 
 @dataclass(frozen=True, order=True)
 class Place:
-    """Where a value was written: a file position (line and column from 1), or a named source such as the command line."""
+    """Where a value was written: a file position (line and column from 1), or a source such as the command line."""
 
     source: str
     line: int = 0

@@ -1,4 +1,4 @@
-"""Interpolations: `${other_key}` and `${oc.env:NAME}`, resolved by OmegaConf; what comes from the environment stays unwritten."""
+"""Interpolations: `${other_key}` and `${oc.env:NAME}`, resolved by OmegaConf."""
 
 from __future__ import annotations
 

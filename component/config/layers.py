@@ -1,4 +1,4 @@
-"""The layers of a config: the file, the files it is based on, and the command line; merged, each value with its place."""
+"""The layers of a config: the file, its bases, and the command line; merged, each value with its place."""
 
 from __future__ import annotations
 

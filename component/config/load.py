@@ -22,6 +22,7 @@ from component.config.schema import (
     SECTIONS,
     AdapterSection,
     DataSection,
+    GenerationSection,
     ModelSection,
     PreferenceSection,
     RunSection,
@@ -52,6 +53,7 @@ class Config:
     adapter: AdapterSection
     data: DataSection
     preference: PreferenceSection
+    generation: GenerationSection
     run: RunSection
     training: TrainingSection
     values: Mapping[str, Any]

@@ -99,7 +99,7 @@ def _check_best_model(merged: Merged) -> Iterator[Problem]:
     if saving == "best" or key == "early_stopping_patience":
         return
     if evaluation != saving:
-        what = f"{key} needs checkpoints when evaluation runs, but eval_strategy is {evaluation} and save_strategy {saving}"
+        what = f"{key} needs a checkpoint at each evaluation: eval_strategy {evaluation}, save_strategy {saving}"
         yield merged.clash(key, "save_strategy", what, f"set save_strategy: {evaluation}")
     elif evaluation == "steps" and merged["eval_steps"] and merged["save_steps"] % merged["eval_steps"]:
         what = f"save_steps {merged['save_steps']:g} is not a multiple of eval_steps {merged['eval_steps']:g}"

@@ -1,7 +1,7 @@
 """Every key that a train_args file may hold: its type, default, meaning, limits, and who reads it.
 
-The flat namespace of a config splits into the frozen sections below, and each builder takes only its own. This module is the
-only home of defaults. A default of None that `default_by_mode` completes is resolved by `component.config.rules`.
+The flat namespace of a config splits into the frozen sections below, and each builder takes only its own. This module
+is the only home of defaults. A default of None that `default_by_mode` completes is resolved by `component.config.rules`.
 """
 
 from __future__ import annotations
@@ -198,11 +198,9 @@ class PreferenceSection:
 
 
 @dataclass(frozen=True)
-class RunSection:
-    """The run as an artifact: where it goes, what it reports, what it samples."""
+class GenerationSection:
+    """Sample answers at evaluations; the section of the sft task."""
 
-    output_dir: str = key("", "Folder of the run.", default_note="output/<config path>", path=True, cosmetic=True)
-    plugins: list[str] = key([], "Python files that register components of your own.", one_or_many=True, path=True)
     num_eval_generations: int = key(
         0,
         "How many evaluation prompts are answered and logged at each evaluation.",
@@ -213,15 +211,19 @@ class RunSection:
     generation_max_new_tokens: int = key(
         128, "Longest sampled answer in tokens.", tasks=("sft",), above=0, cosmetic=True
     )
-    early_stopping_patience: int | None = key(
-        None, "Stop after this many evaluations without improvement of metric_for_best_model.", above=0
-    )
-    early_stopping_threshold: float = key(0.0, "Least change of the metric that counts as improvement.", minimum=0)
+
+
+@dataclass(frozen=True)
+class RunSection:
+    """The run as an artifact: where it goes, and what of the user's own takes part."""
+
+    output_dir: str = key("", "Folder of the run.", default_note="output/<config path>", path=True, cosmetic=True)
+    plugins: list[str] = key([], "Python files that register components of your own.", one_or_many=True, path=True)
 
 
 @dataclass(frozen=True)
 class TrainingSection(TaskKeys, PrecisionKeys):
-    """Arguments of transformers' Trainer, under their own names."""
+    """Arguments of transformers' Trainer and its early stopping, under their own names."""
 
     per_device_train_batch_size: int = key(4, "Rows in a micro-batch on one device.", above=0)
     per_device_eval_batch_size: int | None = key(
@@ -276,6 +278,10 @@ class TrainingSection(TaskKeys, PrecisionKeys):
     load_best_model_at_end: bool = key(False, "End with the checkpoint of the best evaluation.")
     metric_for_best_model: str = key("eval_loss", "Metric that decides which checkpoint is best.")
     greater_is_better: bool | None = key(None, "Whether a greater metric is better.", default_note="false for a loss")
+    early_stopping_patience: int | None = key(
+        None, "Stop after this many evaluations without improvement of metric_for_best_model.", above=0
+    )
+    early_stopping_threshold: float = key(0.0, "Least change of the metric that counts as improvement.", minimum=0)
     data_seed: int | None = key(None, "Seed of the data order alone.", minimum=0, default_note="seed")
     dataloader_num_workers: int = key(0, "Processes that build batches.", minimum=0, cosmetic=True)
     dataloader_pin_memory: bool = key(True, "Page-locked host memory for batches.", cosmetic=True)
@@ -303,6 +309,7 @@ SECTIONS: dict[str, type] = {
     "adapter": AdapterSection,
     "data": DataSection,
     "preference": PreferenceSection,
+    "generation": GenerationSection,
     "run": RunSection,
     "training": TrainingSection,
 }

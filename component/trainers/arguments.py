@@ -1,0 +1,58 @@
+"""transformers' TrainingArguments from the training section, every field passed explicitly."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainingArguments
+
+from component.config.schema import TrainingSection
+
+if TYPE_CHECKING:
+    from component.trainers.task import RunContext
+
+#: Keys of the section that are not transformers' arguments, or that this module sets itself.
+OWN_KEYS = frozenset(
+    {
+        "task_type",
+        "train_mode",
+        "bf16",
+        "fp16",
+        "disable_tqdm",
+        "early_stopping_patience",
+        "early_stopping_threshold",
+        "extra_training_args",
+        "gradient_checkpointing",
+        "use_cpu",
+    }
+)
+
+
+def build_training_arguments(
+    training: TrainingSection, context: RunContext, arguments_class: type[TrainingArguments] = TrainingArguments
+) -> TrainingArguments:
+    """Translate the section.
+
+    Every argument is passed: Unsloth replaces the defaults of these classes. Three differ from transformers' own: NaN
+    and infinite losses are logged as they are, the progress bar is ours, and Unsloth does its own checkpointing.
+
+    Args:
+        arguments_class: TrainingArguments or a trainer's own subclass.
+    """
+    passed: dict[str, Any] = {
+        item.name: getattr(training, item.name) for item in fields(training) if item.name not in OWN_KEYS
+    }
+    for name in ("fsdp_config", "lr_scheduler_kwargs", "gradient_checkpointing_kwargs", "fsdp", "deepspeed"):
+        passed[name] = passed[name] or None
+    return arguments_class(
+        output_dir=str(context.output_dir),
+        bf16=context.precision.bf16,
+        fp16=context.precision.fp16,
+        use_cpu=context.hardware.kind == "cpu",
+        gradient_checkpointing=training.gradient_checkpointing and context.loader != "unsloth",
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        **passed,
+        **training.extra_training_args,
+    )

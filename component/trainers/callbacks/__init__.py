@@ -1,0 +1,1 @@
+"""What happens beside the training loop: metrics, console, guards, sample generations."""

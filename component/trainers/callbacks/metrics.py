@@ -1,0 +1,89 @@
+"""Writes metrics.jsonl: a line a logged step, in the units that DESIGN names, and keeps checkpoints free of pickles."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from component.artifacts.final import remove_pickles
+from component.artifacts.metrics import MetricsWriter
+from component.trainers.token_counter import TokenCounter, TokenCounts
+
+#: What transformers logs beside the loss and is kept under its own name.
+KEPT = ("loss", "grad_norm", "learning_rate", "eval_loss")
+
+
+class MetricsCallback(TrainerCallback):
+    """Logs on rank 0: loss in nats per supervised token, speed since the last line, totals, peak memory in bytes."""
+
+    def __init__(self, folder: Path, tokens: TokenCounter) -> None:
+        self._folder = folder
+        self._tokens = tokens
+        self._writer = MetricsWriter(folder)
+        self._last_time = 0.0
+        self._last_counts = TokenCounts()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock; cut the file back to the checkpoint of a resumed run."""
+        self._last_time, self._last_counts = time.monotonic(), self._tokens.read()
+        if state.is_world_process_zero:
+            self._writer.cut_back(state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the line; `logs` gains what was measured here, for the callbacks that follow."""
+        if logs is None or not ("loss" in logs or "eval_loss" in logs):
+            return
+        if "loss" in logs:
+            logs.update(self._measure())
+        record = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 6)}
+        record |= {name: value for name, value in logs.items() if name in KEPT or name in MEASURED}
+        if state.is_world_process_zero:
+            self._writer.write(record)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Leave the time of the evaluation out of the next speed."""
+        self._last_time, self._last_counts = time.monotonic(), self._tokens.read()
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Complete the checkpoint with our totals and take transformers' pickle out of it."""
+        if state.is_world_process_zero:
+            self._tokens.save(self._folder / f"checkpoint-{state.global_step}")
+            remove_pickles(self._folder)
+
+    def _measure(self) -> dict[str, float]:
+        now, counts = time.monotonic(), self._tokens.read()
+        seconds = max(now - self._last_time, 1e-9)
+        measured = {
+            "tokens_per_second": round((counts.real - self._last_counts.real) / seconds, 2),
+            "supervised_tokens": counts.supervised,
+            "total_tokens": counts.real,
+            "peak_memory_bytes": peak_memory_bytes(),
+        }
+        self._last_time, self._last_counts = now, counts
+        return measured
+
+
+MEASURED = ("tokens_per_second", "supervised_tokens", "total_tokens", "peak_memory_bytes")
+
+
+def peak_memory_bytes() -> int:
+    """Most memory allocated so far: on the GPU by torch, on a CPU by the process."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    import resource  # POSIX only, as is training on a CPU here
+
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes * 1024

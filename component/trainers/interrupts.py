@@ -1,0 +1,38 @@
+"""SIGINT and SIGTERM: the first asks training to checkpoint and stop, the second stops at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+
+from loguru import logger
+
+
+class Interrupts:
+    """A context in which the first signal is kept for the training loop to find.
+
+    Attributes:
+        received: the name of the signal, None while there was none.
+    """
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():  # Python installs handlers from there only
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number).name
+        logger.warning(f"{self.received}: writing a checkpoint after this step; once more to stop at once")

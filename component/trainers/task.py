@@ -1,0 +1,57 @@
+"""What a training type is, and what its trainer is built from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from component.trainers.interrupts import Interrupts
+from component.trainers.token_counter import TokenCounter
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+    from component.config.schema import TrainingSection
+    from component.data.prepare import PreparedData
+    from component.models.loaded import LoadedModel
+    from component.models.precision import Precision
+    from component.runtime.hardware import Hardware
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a trainer needs to know of its run beside config, model and data.
+
+    Attributes:
+        output_dir: the run folder.
+        loader: the name of the loader that made the model.
+        stop_token_ids: tokens that end an answer.
+        tokens: counts what is trained on; metrics and the final report read it.
+        interrupts: tells whether the user asked the run to stop.
+    """
+
+    output_dir: Path
+    hardware: Hardware
+    precision: Precision
+    loader: str
+    stop_token_ids: Sequence[int]
+    tokens: TokenCounter
+    interrupts: Interrupts
+
+
+@dataclass(frozen=True)
+class Task:
+    """A training type: which rows it reads and how its trainer is built.
+
+    Attributes:
+        row_kind: conversations or plain texts.
+        section: name of the config section that `build` gets as its first argument.
+        build: (task section, training section, model, data, context) -> a transformers Trainer, ready to train.
+    """
+
+    name: str
+    row_kind: Literal["messages", "text"]
+    section: str
+    build: Callable[[Any, TrainingSection, LoadedModel, PreparedData, RunContext], Trainer]
