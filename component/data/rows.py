@@ -23,6 +23,17 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A row that was dropped, and why. A reason reads `category: detail`, or is the category alone."""
+
+    source: Source
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Message:
     """One turn. `role` is system, user, assistant or tool; the optional fields are those of the OpenAI chat format."""
 
@@ -47,13 +58,19 @@ class Message:
 
 @dataclass(frozen=True)
 class Row:
-    """One record in canonical form: either a conversation (`messages`) or plain text (`text`)."""
+    """One record in canonical form: either a conversation (`messages`) or plain text (`text`).
+
+    Attributes:
+        columns: what the record holds beside what its format reads.
+        notices: what was ignored or is odd in this record, in words that are the same for every record like it.
+    """
 
     source: Source
     messages: tuple[Message, ...] = ()
     text: str | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
     columns: Mapping[str, Any] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
