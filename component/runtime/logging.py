@@ -1,0 +1,116 @@
+"""Log lines to the terminal and to train.log, those of the libraries and of `warnings` included."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import TextIO
+
+from loguru import logger
+
+TERMINAL_FORMAT = "<dim>{time:HH:mm:ss}</dim> <level>{level: <7}</level> {message}"
+FILE_FORMAT = "{time:YYYY-MM-DDTHH:mm:ss.SSS!UTC}Z {level: <7} {message}"
+# These put up handlers of their own when they are imported.
+LIBRARIES = ("accelerate", "datasets", "peft", "torch", "transformers", "trl", "unsloth")
+
+_sinks: list[int] = []
+
+
+def configure_logging(log_file: Path | None, rank: int) -> None:
+    """Send log lines to stderr and to a file; each call replaces what the one before set up.
+
+    Call it before anything is logged, and again once the heavy libraries are imported: they install handlers at import,
+    which this removes so that their lines take the same way as ours. Levels: INFO on rank 0, WARNING on the others;
+    WARNING for libraries, whose equal messages appear once. Tracebacks never show the values of variables.
+
+    Args:
+        log_file: appended to on rank 0; None logs to stderr alone.
+        rank: of this process.
+    """
+    if _sinks:
+        for sink in _sinks:
+            logger.remove(sink)
+        _sinks.clear()
+    else:
+        logger.remove()  # loguru's own default sink, which shows local variables
+    level = "INFO" if rank == 0 else "WARNING"
+    _sinks.append(
+        logger.add(
+            _write_to_stderr,
+            level=level,
+            format=TERMINAL_FORMAT,
+            colorize=sys.stderr.isatty(),
+            backtrace=False,
+            diagnose=False,
+        )
+    )
+    if log_file is not None and rank == 0:
+        _sinks.append(
+            logger.add(
+                log_file,
+                level=level,
+                format=FILE_FORMAT,
+                colorize=False,
+                encoding="utf-8",
+                backtrace=False,
+                diagnose=False,
+            )
+        )
+    _route_libraries()
+
+
+def _write_to_stderr(line: str) -> None:
+    # Looked up at each line: a progress display replaces sys.stderr while it is alive.
+    sys.stderr.write(line)
+
+
+def _route_libraries() -> None:
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if isinstance(handler, LoguruHandler) or type(handler) is logging.StreamHandler:
+            root.removeHandler(handler)
+    handler = LoguruHandler()
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    for name in LIBRARIES:
+        library = logging.getLogger(name)
+        for own in list(library.handlers):
+            if type(own) is logging.StreamHandler:
+                library.removeHandler(own)
+        library.propagate = True
+    warnings.showwarning = handler.show_warning
+
+
+class LoguruHandler(logging.Handler):
+    """Hands records of the standard library's logging, and warnings, to loguru; equal ones only once."""
+
+    def __init__(self) -> None:
+        super().__init__(level=logging.WARNING)
+        self._seen: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log one record under its own level, with the name of its library in front."""
+        text = f"{record.name.partition('.')[0]}: {record.getMessage()}"
+        self._log(record.levelno, text, record.exc_info)
+
+    def show_warning(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        """Log one warning; has the signature of `warnings.showwarning`."""
+        self._log(logging.WARNING, f"{category.__name__}: {message} ({Path(filename).name}:{lineno})", None)
+
+    def _log(self, number: int, text: str, exc_info: object) -> None:
+        if text in self._seen:
+            return
+        self._seen.add(text)
+        name = logging.getLevelName(number)
+        level = name if name in ("WARNING", "ERROR", "CRITICAL") else number
+        logger.opt(exception=exc_info).log(level, text)
