@@ -66,6 +66,18 @@ _EXPLANATIONS = tuple(
             "text that begins with * or & is an alias or anchor in YAML",
             "put the text in double quotes",
         ),
+        (
+            r"scanning a block scalar",
+            _AT_CONTEXT,
+            "text that begins with | or > is a block of lines in YAML",
+            "put the text in double quotes, or begin the block on the next line",
+        ),
+        (
+            r"(?:sequence entries|mapping keys) are not allowed",
+            _AT_PROBLEM,
+            "a list or a key cannot begin here",
+            "begin it on a line of its own",
+        ),
         (r"tag", _AT_CONTEXT, "text that begins with ! is a tag in YAML", "put the text in double quotes"),
         (r"could not find expected ':'", _AT_CONTEXT, "a key without a colon", "write `key: value`"),
         (

@@ -84,6 +84,7 @@ class _Builder:
         self.events: Iterator[Any] = yaml.parse(text, yaml.SafeLoader)
         self.event: Any = None
         self.path: Path = ()
+        self.depth = 0  # keys may nest too, so this is not the length of the path
         self.key_line = 0
         self.anchors: dict[str, Node | None] = {}
         self.num_nodes = 0
@@ -130,7 +131,7 @@ class _Builder:
         """The value that begins at the current event; afterwards the current event is its last."""
         event, start = self.event, self.event.start_mark.index
         self.count(1, start)
-        if len(self.path) > MAX_DEPTH:
+        if self.depth > MAX_DEPTH:
             self.path = self.path[:1]
             raise self.stop(start, f"nested deeper than {MAX_DEPTH} levels", "flatten the value")
         if isinstance(event, yaml.AliasEvent):
@@ -139,12 +140,14 @@ class _Builder:
             self.add(start, f"the tag {excerpt(_shorten_tag(event.tag))}", "write the value without a tag")
         if event.anchor is not None:
             self.anchors[event.anchor] = None  # open until the value is complete
+        self.depth += 1
         if isinstance(event, yaml.MappingStartEvent):
             value: Any = self.mapping()
         elif isinstance(event, yaml.SequenceStartEvent):
             value = self.sequence()
         else:
             value = self.scalar(event, start)
+        self.depth -= 1
         if event.anchor is not None:
             self.anchors[event.anchor] = Node(value, self.report.place(start))
         return value
@@ -233,7 +236,7 @@ class _Builder:
         if node is None:
             self.add(start, f"*{name} contains itself", "write the value out")
             return _UNREADABLE
-        self.measure(node.value, len(self.path), start)
+        self.measure(node.value, self.depth, start)
         return node.value
 
     def measure(self, value: Any, depth: int, start: int) -> None:

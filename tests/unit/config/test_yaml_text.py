@@ -164,6 +164,13 @@ BOM = "the file begins with a byte-order mark; save it as UTF-8 without BOM"
         ("a:\n  b: [1, 2\n", "2:6: a.b: the bracket is never closed; close it"),
         ("a: [1 [2]]\n", f"1:7: a: {FLOW_COMMA}"),
         ("a: ]\n", "1:4: a: expected a value here; write one, or put the text in double quotes"),
+        ("a: - b\n", "1:4: a: a list or a key cannot begin here; begin it on a line of its own"),
+        (
+            "a: >b\n",
+            "1:4: a: text that begins with | or > is a block of lines in YAML; "
+            "put the text in double quotes, or begin the block on the next line",
+        ),
+        ("? " * 66, f"1:131: nested deeper than {MAX_DEPTH} levels; flatten the value"),
         ("a: b: c\n", f"1:5: {COLON}"),
         ("a: 1\n  b: 2\n", f"2:4: {COLON}"),
         ("a: 1\n]\n", f"2:1: {NOT_HERE}"),
