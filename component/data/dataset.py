@@ -1,0 +1,27 @@
+"""Prepared samples as a torch dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch.utils.data import Dataset
+
+from component.data.rows import Prepared
+
+
+class PreparedDataset(Dataset[dict[str, list[int]]]):
+    """Gives each sample as {"input_ids": [...], "labels": [...]}, labels -100 where not supervised.
+
+    Args:
+        samples: in the order of the data; the sampler decides the order of training.
+    """
+
+    def __init__(self, samples: Sequence[Prepared]) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, list[int]]:
+        sample = self.samples[index]
+        return {"input_ids": list(sample.input_ids), "labels": sample.labels()}

@@ -1,0 +1,173 @@
+"""Reading the keys of records and turns: what is missing, misspelt or not text becomes a reason."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from component.data.formats.interface import each_format
+from component.data.rows import RowError
+
+_KINDS = {str: "a string", list: "a list", dict: "an object", int: "a number", float: "a number", bool: "a boolean"}
+
+
+def kind_of(value: Any) -> str:
+    """The kind of a JSON value, in words."""
+    return _KINDS.get(type(value), "null")
+
+
+def read_text(value: Any, where: str) -> str:
+    """Return text content as it was written; a list of text parts is joined.
+
+    Args:
+        value: the content.
+        where: what it is the content of, for the reason.
+
+    Raises:
+        RowError: it is null, not text, or has a part that is not text.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "".join(_read_part(part, where) for part in value)
+    if value is None:
+        raise RowError(f"null content: {where}")
+    raise RowError(f"content is not text: {where} is {kind_of(value)}")
+
+
+def _read_part(part: Any, where: str) -> str:
+    """Return the text of one part of a list content."""
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, Mapping):
+        raise RowError(f"content is not text: {where} has {kind_of(part)} among its parts")
+    if part.get("type", "text") != "text" or not isinstance(part.get("text"), str):
+        raise RowError(f"content is not text: {where} has a part of type {part.get('type')!r}")
+    return part["text"]
+
+
+def read_optional_text(record: Mapping[str, Any], key: str) -> str | None:
+    """Return the text of a column, None where it is absent, null or empty.
+
+    Raises:
+        RowError: it is something else.
+    """
+    value = record.get(key)
+    return None if value is None or value == "" else read_text(value, key)
+
+
+def read_list(record: Mapping[str, Any], key: str, format_name: str, known: Sequence[str]) -> list[Any]:
+    """Return the list that a record of a format stands on.
+
+    Args:
+        record: the record.
+        key: the list's key.
+        format_name: the format that is reading, for the hint at another one.
+        known: the format's keys.
+
+    Raises:
+        RowError: it is missing, null, empty or no list.
+    """
+    require_key(record, key, format_name, known)
+    value = record[key]
+    if value is None:
+        raise RowError(f"null {key}")
+    if not isinstance(value, list):
+        raise RowError(f"{key} is not a list: {kind_of(value)}")
+    if not value:
+        raise RowError(f"empty {key}")
+    return value
+
+
+def require_key(record: Mapping[str, Any], key: str, format_name: str, known: Sequence[str]) -> None:
+    """Check that a record has a key.
+
+    Raises:
+        RowError: it has not; the reason names a misspelt key, or the format that the record looks like.
+    """
+    if key in record:
+        return
+    others = [name for name, other in each_format() if name != format_name and other.looks_like(record)]
+    if others:
+        raise RowError(f"missing {key}: this looks like {others[0]}; set data_format: {others[0]}")
+    written = difflib.get_close_matches(key, [name for name in record if name not in known], n=1, cutoff=0.7)
+    if written:
+        raise RowError(f"missing {key}: the row has {written[0]!r}; did you mean {key}?")
+    found = ", ".join(list(record)[:8]) or "nothing"
+    raise RowError(f"missing {key}: the row has {found}")
+
+
+def split_columns(record: Mapping[str, Any], known: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the columns that a format does not read, and a notice for each that seems a misspelt key of it."""
+    columns = {key: value for key, value in record.items() if key not in known}
+    absent = [key for key in known if key not in record]
+    notices = []
+    for key in columns:
+        meant = difflib.get_close_matches(key, absent, n=1, cutoff=0.75)
+        if meant:
+            notices.append(f"key {key!r} is not read; did you mean {meant[0]}?")
+    return columns, tuple(notices)
+
+
+def check_turn_keys(
+    turn: Mapping[str, Any], *, required: Iterable[str], known: Sequence[str], where: str
+) -> tuple[str, ...]:
+    """Check the keys of one turn.
+
+    Args:
+        turn: the turn.
+        required: keys that it must have.
+        known: all keys that its format reads.
+        where: the turn, for the reason.
+
+    Returns:
+        A notice for each key that is not read.
+
+    Raises:
+        RowError: a required key is missing, or a key seems misspelt.
+    """
+    absent = [key for key in known if key not in turn]
+    unread = [key for key in turn if key not in known]
+    for key in unread:
+        meant = difflib.get_close_matches(key, absent, n=1, cutoff=0.75)
+        if meant:
+            raise RowError(f"unknown turn key: {key!r} in {where}; did you mean {meant[0]}?")
+    for key in required:
+        if key in absent:
+            found = ", ".join(list(turn)[:8]) or "nothing"
+            raise RowError(f"missing turn key: {key} in {where}, which has {found}")
+    return tuple(f"turn key {key!r} is not read" for key in unread)
+
+
+def read_tools(value: Any) -> tuple[Mapping[str, Any], ...]:
+    """Return tool definitions from a list or from its JSON text; null and empty mean none.
+
+    Raises:
+        RowError: it is not a list of objects.
+    """
+    if isinstance(value, str):
+        value = parse_json_text(value, "tools") if value.strip() else None
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(tool, Mapping) for tool in value):
+        raise RowError("tools are not a list of objects")
+    return tuple(value)
+
+
+def parse_json_text(text: str, what: str, place: str = "") -> Any:
+    """Parse JSON that a record holds as text.
+
+    Args:
+        text: the JSON.
+        what: what it should be, for the reason.
+        place: the turn that holds it, for the reason.
+
+    Raises:
+        RowError: it is not JSON.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise RowError(f"bad JSON in {what}" + (f": {place}" if place else "")) from None

@@ -1,0 +1,117 @@
+"""OpenAI's chat format: `messages` with role and content, tool calls, tool results and `tools`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from component.data.formats.conversation import build_tool_call, check_conversation
+from component.data.formats.fields import (
+    check_turn_keys,
+    kind_of,
+    read_list,
+    read_text,
+    read_tools,
+    split_columns,
+)
+from component.data.rows import Message, Row, RowError, Source
+
+_KEYS = ("messages", "tools")
+_MESSAGE_KEYS = ("role", "content", "reasoning_content", "tool_calls", "function_call", "tool_call_id", "name")
+_ROLES = {
+    **dict.fromkeys(("system", "developer"), "system"),
+    "user": "user",
+    "assistant": "assistant",
+    **dict.fromkeys(("tool", "function"), "tool"),
+}
+
+
+class OpenAI:
+    """`{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}], "tools": [...]}`.
+
+    Content may be a list of text parts, which are joined. Arguments of tool calls may be an object or its JSON text.
+    """
+
+    row_kind = "messages"
+
+    @staticmethod
+    def looks_like(record: Mapping[str, Any]) -> bool:
+        """Whether the record has `messages`."""
+        return "messages" in record
+
+    @staticmethod
+    def parse(record: Mapping[str, Any], source: Source) -> Row:
+        """Make a row of a record.
+
+        Raises:
+            RowError: the record is not a conversation that can be trained on.
+        """
+        messages: list[Message] = []
+        notices: dict[str, None] = {}
+        for number, written in enumerate(read_list(record, "messages", "openai", _KEYS), start=1):
+            message, unread = _read_message(written, f"message {number}")
+            if message is not None:
+                messages.append(message)
+            notices |= dict.fromkeys(unread)
+        first = 1 + len(record["messages"]) - len(messages)
+        places = [f"message {number}" for number in range(first, first + len(messages))]
+        columns, misspelt = split_columns(record, _KEYS)
+        odd = check_conversation(messages, places)
+        tools = read_tools(record.get("tools"))
+        return Row(source, messages=tuple(messages), tools=tools, columns=columns, notices=(*misspelt, *notices, *odd))
+
+
+def _read_message(written: Any, place: str) -> tuple[Message | None, tuple[str, ...]]:
+    """Make a message, None for a first system message without content; the second value is notices."""
+    if not isinstance(written, Mapping):
+        raise RowError(f"message is not an object: {place} is {kind_of(written)}")
+    if "from" in written and "value" in written:
+        raise RowError(
+            f"missing turn key: role in {place}, which has from and value; "
+            "this looks like sharegpt; rename messages to conversations and set data_format: sharegpt"
+        )
+    unread = check_turn_keys(written, required=("role",), known=_MESSAGE_KEYS, where=place)
+    role = _read_role(written["role"], place)
+    calls = _read_calls(written, place)
+    content = written.get("content")
+    if content is None and role == "system" and place == "message 1":
+        return None, unread
+    if content is None and calls:
+        content = ""
+    if "content" not in written and content is None:
+        raise RowError(f"missing turn key: content in {place}, which has {', '.join(written)}")
+    message = Message(
+        role,
+        read_text(content, place),
+        reasoning_content=_read_field(written, "reasoning_content", place),
+        tool_calls=calls,
+        tool_call_id=_read_field(written, "tool_call_id", place),
+        name=_read_field(written, "name", place),
+    )
+    return message, unread
+
+
+def _read_role(name: Any, place: str) -> str:
+    """Return the canonical role."""
+    if isinstance(name, str) and name in _ROLES:
+        return _ROLES[name]
+    meant = difflib.get_close_matches(name, _ROLES, n=1) if isinstance(name, str) else []
+    hint = f"did you mean {meant[0]}?" if meant else f"known are {', '.join(_ROLES)}"
+    raise RowError(f"unknown role: {name!r} in {place}; {hint}")
+
+
+def _read_calls(written: Mapping[str, Any], place: str) -> tuple[Mapping[str, Any], ...]:
+    """Return the tool calls of a message, its older single `function_call` among them."""
+    calls = written.get("tool_calls") or []
+    if not isinstance(calls, list):
+        raise RowError(f"tool_calls are not a list: {place}")
+    if written.get("function_call") is not None:
+        calls = [*calls, written["function_call"]]
+    return tuple(build_tool_call(call, place) for call in calls)
+
+
+def _read_field(written: Mapping[str, Any], key: str, place: str) -> str | None:
+    """Return an optional text of a message."""
+    value = written.get(key)
+    return None if value is None else read_text(value, f"{key} of {place}")

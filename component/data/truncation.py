@@ -1,0 +1,49 @@
+"""Samples longer than the limit: cutting a conversation, splitting a document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from component.data.rows import Prepared, RowError, Source
+
+
+def keep_start(sample: Prepared, max_seq_length: int) -> Prepared:
+    """Cut a sample to its first `max_seq_length` tokens.
+
+    Raises:
+        RowError: no supervised token is left.
+    """
+    spans = tuple((start, min(end, max_seq_length)) for start, end in sample.spans if start < max_seq_length)
+    if not any(end > max(start, 1) for start, end in spans):  # nothing predicts the very first token
+        raise RowError(
+            f"no supervised token left: the prompt fills max_seq_length {max_seq_length}, "
+            f"the row has {sample.length} tokens"
+        )
+    return Prepared(sample.input_ids[:max_seq_length], spans, sample.source)
+
+
+def loses_stop_token(sample: Prepared, max_seq_length: int) -> bool:
+    """Whether cutting at `max_seq_length` ends the sample inside an answer."""
+    return any(start < max_seq_length < end for start, end in sample.spans)
+
+
+def split_document(token_ids: Sequence[int], max_seq_length: int, source: Source) -> list[Prepared]:
+    """Split a document into consecutive pieces of at most `max_seq_length` tokens, every token supervised.
+
+    A piece begins with the last token of the piece before, as context: its own first token is predicted by nothing,
+    so that without this overlap one token a piece would never be learned.
+
+    Args:
+        token_ids: the document, at least two tokens.
+        max_seq_length: at least 2.
+        source: the row.
+
+    Returns:
+        Pieces whose supervised tokens, put together, are all tokens of the document but the first.
+    """
+    assert len(token_ids) > 1 and max_seq_length > 1
+    pieces = []
+    for start in range(0, len(token_ids) - 1, max_seq_length - 1):
+        piece = tuple(token_ids[start : start + max_seq_length])
+        pieces.append(Prepared(piece, ((1, len(piece)),), source))
+    return pieces
