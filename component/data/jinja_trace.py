@@ -1,0 +1,126 @@
+"""Chat templates compiled as transformers compiles them, but rendering to text that knows its origins.
+
+The dialect is that of `transformers.utils.chat_template_utils`: a sandbox with immutable data, `trim_blocks`,
+`lstrip_blocks`, loop controls, `{% generation %}`, `tojson` without HTML escapes, `raise_exception`, `strftime_now`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+from jinja2 import Template, nodes, pass_eval_context
+from jinja2.compiler import CodeGenerator, Frame
+from jinja2.exceptions import TemplateError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from component.data.traced_text import TracedText, join_traced, mark_generated, origins_within
+
+
+def compile_template(source: str, *, now: datetime) -> Template:
+    """Compile a chat template whose `render` returns `TracedText`.
+
+    Args:
+        source: the Jinja text.
+        now: what `strftime_now` formats; one moment for the whole run, so that all rows agree.
+
+    Raises:
+        jinja2.TemplateSyntaxError: the source is no Jinja template.
+    """
+    environment = TracingEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlocks, loopcontrols])
+    environment.filters["tojson"] = _to_json
+    environment.filters["join"] = _join_filter(environment)
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = now.strftime
+    return environment.from_string(source)
+
+
+def tested_literals(source: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Texts that a template looks for in what it renders: (searched for within a text, compared with a whole text).
+
+    A row that holds none of them is rendered by the same path through the template as any other row of its shape.
+    """
+    environment = ImmutableSandboxedEnvironment(extensions=[GenerationBlocks, loopcontrols])
+    tree = environment.parse(source)
+    searched: set[str] = set()
+    compared: set[str] = set()
+    for compare in tree.find_all(nodes.Compare):
+        for operand in compare.ops:
+            in_text = operand.op in ("in", "notin") and not isinstance(operand.expr, nodes.Tuple | nodes.List)
+            target = searched if in_text else compared
+            target.update(_texts((compare.expr, operand.expr)))
+    for call in tree.find_all(nodes.Call):
+        if isinstance(call.node, nodes.Getattr):
+            searched.update(_texts(call.args))
+    return frozenset(text for text in searched if text.strip()), frozenset(compared)
+
+
+class _TracingCode(CodeGenerator):
+    """Compiles `a ~ b` to a call that keeps origins; Jinja's own `str_join` loses them."""
+
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
+        self.write("concat((")
+        for operand in node.nodes:
+            self.visit(operand, frame)
+            self.write(", ")
+        self.write("))")
+
+
+class TracingEnvironment(ImmutableSandboxedEnvironment):
+    """A sandbox whose concatenation of output keeps the origin of each character."""
+
+    code_generator_class = _TracingCode
+
+    @staticmethod
+    def concat(parts: Iterable[str]) -> str:  # type: ignore[override]
+        """Join what a template or macro wrote, with origins."""
+        return join_traced("", parts)
+
+
+class GenerationBlocks(Extension):
+    """`{% generation %}...{% endgeneration %}`: the text between is what the model is trained to write."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: Parser) -> nodes.CallBlock:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
+
+    @pass_eval_context
+    def _mark(self, context: nodes.EvalContext, caller: Callable[[], str]) -> TracedText:
+        return mark_generated(caller())
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    origins = origins_within(value)
+    return TracedText(text, origins.pop() * len(text)) if len(origins) == 1 else text
+
+
+def _join_filter(environment: TracingEnvironment) -> Callable[..., str]:
+    def join(value: Iterable[Any], d: str = "", attribute: str | None = None) -> str:
+        items = value if attribute is None else (environment.getitem(item, attribute) for item in value)
+        return join_traced(d, items)
+
+    return join
+
+
+def _raise_exception(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _texts(expressions: Iterable[nodes.Node]) -> set[str]:
+    """The string constants among `expressions`, those in a literal list or tuple included."""
+    constants = (constant for node in expressions for constant in [node, *node.find_all(nodes.Const)])
+    return {node.value for node in constants if isinstance(node, nodes.Const) and isinstance(node.value, str)}
