@@ -1,0 +1,109 @@
+"""LoRA adapters: which layers get one, and how they are attached to a frozen base."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from component.config.errors import UserError
+from component.config.schema import AdapterSection
+from component.models.quantization import four_bit_layers
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from torch import nn
+    from transformers import PreTrainedModel
+
+ALL_LINEAR = "all-linear"
+# Parts of a path that belong to the vision or audio side of a multimodal model, or join it to the language model.
+_TOWER = re.compile(r"vision|visual|image|audio|speech|multi_modal|mm_proj|merger")
+
+
+def build_lora_config(adapter: AdapterSection, model: PreTrainedModel) -> LoraConfig:
+    """Build the adapter's configuration for a loaded base model.
+
+    Raises:
+        UserError: a name in `lora_target_modules` matches no linear layer.
+    """
+    from peft import LoraConfig, TaskType
+
+    return LoraConfig(
+        r=adapter.lora_rank,
+        lora_alpha=adapter.lora_alpha,
+        lora_dropout=adapter.lora_dropout,
+        target_modules=find_targets(model, adapter.lora_target_modules),
+        bias="none",
+        task_type=TaskType.CAUSAL_LM,
+    )
+
+
+def find_targets(model: PreTrainedModel, names: Sequence[str]) -> list[str]:
+    """Resolve `lora_target_modules` against a model.
+
+    Args:
+        names: `all-linear`, last parts of module names (`q_proj`), or whole ones.
+
+    Returns:
+        What PEFT's target_modules takes, sorted: last parts of names where these reach the targets alone, else whole
+        names.
+
+    Raises:
+        UserError: a name matches no linear layer.
+    """
+    linear = linear_layers(model)
+    head = model.get_output_embeddings()
+    wanted: set[str] = set()
+    for name in names:
+        if name == ALL_LINEAR:
+            found = {path for path, layer in linear.items() if layer is not head and not _TOWER.search(path)}
+        else:
+            found = {path for path in linear if path == name or path.endswith(f".{name}")}
+        if not found:
+            available = ", ".join(sorted({path.rsplit(".", 1)[-1] for path in linear}))
+            raise UserError(f"lora_target_modules: no linear layer is called {name!r}; there are {available}")
+        wanted |= found
+    ends = {path.rsplit(".", 1)[-1] for path in wanted}
+    reached = {path for path, _ in model.named_modules() if path.rsplit(".", 1)[-1] in ends}
+    return sorted(ends) if reached == wanted else sorted(wanted)
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Linear layers by name, quantized ones included (bitsandbytes derives its own from torch's)."""
+    from torch import nn
+
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+
+
+def attach_adapter(model: PreTrainedModel, lora_config: LoraConfig, *, seed: int) -> PeftModel:
+    """Freeze the base and attach a new adapter, initialised from `seed` alone so that both loaders start equal.
+
+    The base stays in the number format it was loaded in: upcasting its norms, embeddings and head (as PEFT's
+    prepare_model_for_kbit_training does) would cost memory and time for weights that never change. The
+    adapter is float32.
+    """
+    import torch
+    from peft import get_peft_model
+
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    torch.manual_seed(seed)
+    return get_peft_model(model, lora_config)
+
+
+def continue_adapter(model: PreTrainedModel, folder: str, *, revision: str | None) -> PeftModel:
+    """Freeze the base and attach the adapter of an earlier run, trainable."""
+    from peft import PeftModel
+
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return PeftModel.from_pretrained(model, folder, revision=revision, is_trainable=True)
+
+
+def explain_unadapted_experts(model: nn.Module) -> str | None:
+    """Say so where experts are one fused parameter: LoRA on linear layers and 4-bit linear layers do not reach them."""
+    fused = sum(value.numel() for name, value in model.named_parameters() if value.dim() == 3 and "expert" in name)
+    if not fused:
+        return None
+    kept = "and are not quantized" if four_bit_layers(model) else "and stay frozen"
+    return f"{fused:,} parameters of fused experts are no linear layers: they get no adapter {kept}"

@@ -1,0 +1,147 @@
+"""Models for answering: base models, full run folders and adapters on their base, and greedy generation in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from component.models.model_files import ModelSource, find_source, has_file, read_source_config
+from component.models.quantization import build_4bit_config, prepare_four_bit_layers
+from component.models.tokenizer import read_tokenizer, set_pad_token
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+RUN_SETTINGS_FILE = "train_args.yaml"
+
+
+def load_for_inference(name: str, *, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model and its tokenizer for generation.
+
+    The base of an adapter from a qlora run is quantized as in that run, for that is the base the adapter fits.
+
+    Args:
+        name: hub id or folder of a model, an adapter or a run.
+        device: by torch's name, such as "cuda:0" or "cpu".
+
+    Raises:
+        UserError: it is missing, unreachable or no model.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    source = find_source(name)
+    dtype = _dtype(device)
+    quantization = _run_quantization(source, dtype)
+    model = AutoModelForCausalLM.from_pretrained(
+        source.base,
+        revision=source.base_revision,
+        dtype=getattr(torch, dtype),
+        device_map={"": device},
+        **({} if quantization is None else {"quantization_config": quantization}),
+    )
+    prepare_four_bit_layers(model, compute_dtype=dtype)
+    if source.adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, source.adapter, revision=source.adapter_revision)
+    model.eval()
+    return model, _load_tokenizer(source)
+
+
+def generate_answers(
+    model: PreTrainedModel,
+    prompt_ids: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stop_token_ids: Sequence[int],
+    pad_token_id: int,
+) -> list[list[int]]:
+    """Continue prompts greedily, as one left-padded batch.
+
+    The model's mode (training or not) is as before afterwards.
+
+    Args:
+        prompt_ids: token ids of each prompt, of unequal lengths.
+        stop_token_ids: any of these ends an answer.
+        pad_token_id: fills the batch; its value has no effect.
+
+    Returns:
+        New token ids of each prompt, without the stop token and what follows it.
+    """
+    import torch
+    from transformers import GenerationConfig
+
+    longest = max(len(ids) for ids in prompt_ids)
+    padding = [longest - len(ids) for ids in prompt_ids]
+    device = model.get_input_embeddings().weight.device
+    input_ids = [[pad_token_id] * pad + list(ids) for pad, ids in zip(padding, prompt_ids, strict=True)]
+    mask = [[0] * pad + [1] * (longest - pad) for pad in padding]
+    settings = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        use_cache=True,
+        eos_token_id=list(stop_token_ids),
+        pad_token_id=pad_token_id,
+    )
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            output = model.generate(
+                input_ids=torch.tensor(input_ids, device=device),
+                attention_mask=torch.tensor(mask, device=device),
+                generation_config=settings,
+                pad_token_id=pad_token_id,
+            )
+    finally:
+        model.train(was_training)
+    return [_until_stop(row[longest:].tolist(), stop_token_ids) for row in output]
+
+
+def _until_stop(ids: list[int], stop_token_ids: Sequence[int]) -> list[int]:
+    end = next((index for index, token in enumerate(ids) if token in stop_token_ids), len(ids))
+    return ids[:end]
+
+
+def _dtype(device: str) -> str:
+    import torch
+
+    if not device.startswith("cuda"):
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+
+
+def _run_quantization(source: ModelSource, dtype: str) -> Any | None:
+    """The 4-bit settings that the run of a local adapter folder trained with; None where it says nothing of them."""
+    settings = _run_settings(source)
+    if settings.get("train_mode") != "qlora" or read_source_config(source).get("quantization_config"):
+        return None
+    return build_4bit_config(
+        quant_type=settings.get("bnb_4bit_quant_type", "nf4"),
+        use_double_quant=settings.get("bnb_4bit_use_double_quant", True),
+        compute_dtype=dtype,
+    )
+
+
+def _run_settings(source: ModelSource) -> dict[str, Any]:
+    if source.adapter is None:
+        return {}
+    folder = Path(source.adapter)
+    # A checkpoint lies inside its run folder.
+    for file in (folder / RUN_SETTINGS_FILE, folder.parent / RUN_SETTINGS_FILE):
+        if file.is_file():
+            import yaml
+
+            return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    return {}
+
+
+def _load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
+    name, revision = source.base, source.base_revision
+    if source.adapter and has_file(source.adapter, "tokenizer_config.json", revision=source.adapter_revision):
+        name, revision = source.adapter, source.adapter_revision
+    tokenizer = read_tokenizer(name, revision=revision)
+    set_pad_token(tokenizer)
+    return tokenizer

@@ -1,0 +1,194 @@
+"""Where a model's files are: local folders, the hub and its cache, adapters and the base models that they name."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from component.config.errors import MachineError, UserError
+from component.config.schema import ModelSection
+
+CONFIG_FILE = "config.json"
+ADAPTER_FILE = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """What `model_name_or_path` names.
+
+    Attributes:
+        base: local folder or hub id of the weights.
+        base_revision: of a hub id, None for its default branch.
+        adapter: local folder or hub id of the LoRA adapter on that base, None without one.
+        adapter_revision: of a hub id, None for its default branch.
+    """
+
+    base: str
+    base_revision: str | None = None
+    adapter: str | None = None
+    adapter_revision: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether nothing of it comes from the hub."""
+        return Path(self.base).is_dir() and (self.adapter is None or Path(self.adapter).is_dir())
+
+
+def configure_hub(model: ModelSection) -> None:
+    """Apply `hub_endpoint`, `offline` and `hub_token` to this process, before huggingface_hub is imported.
+
+    Raises:
+        MachineError: huggingface_hub was imported already, with another address.
+    """
+    constants = sys.modules.get("huggingface_hub.constants")
+    if model.hub_endpoint:
+        endpoint = model.hub_endpoint.rstrip("/")
+        if constants is not None and endpoint != constants.ENDPOINT:
+            raise MachineError(
+                f"hub_endpoint: huggingface_hub was imported before this run and uses {constants.ENDPOINT}; "
+                "set HF_ENDPOINT before the process starts"
+            )
+        os.environ["HF_ENDPOINT"] = endpoint
+    if model.offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        if constants is not None:
+            constants.HF_HUB_OFFLINE = True
+    if model.hub_token:
+        # The variable, not an argument: Unsloth would write a token that it is given to disk.
+        os.environ["HF_TOKEN"] = model.hub_token
+
+
+def find_model(model: ModelSection) -> ModelSource:
+    """Find out whether `model_name_or_path` is a model or an adapter, and where the base of an adapter is.
+
+    Raises:
+        UserError: it is neither, or cannot be reached.
+    """
+    return find_source(model.model_name_or_path, model.model_revision)
+
+
+def find_source(name: str, revision: str | None = None) -> ModelSource:
+    """As `find_model`, for a bare name."""
+    name = str(Path(name).expanduser()) if name.startswith("~") else name
+    revision = None if Path(name).is_dir() else revision
+    adapter_file = _file(name, ADAPTER_FILE, revision=revision)
+    if adapter_file is None:
+        if _file(name, CONFIG_FILE, revision=revision) is None:
+            raise UserError(f"model_name_or_path: {_shown(name)} has no {CONFIG_FILE} or {ADAPTER_FILE}; name a model")
+        return ModelSource(base=name, base_revision=revision)
+    adapter = _read_json(adapter_file)
+    base = adapter.get("base_model_name_or_path")
+    if not base:
+        raise UserError(f"model_name_or_path: {adapter_file} names no base_model_name_or_path; add it")
+    base_revision = None if Path(base).is_dir() else adapter.get("revision")
+    if _file(base, CONFIG_FILE, revision=base_revision, adapter=name) is None:
+        raise UserError(f"model_name_or_path: the adapter {name} needs {_shown(base)}, which has no {CONFIG_FILE}")
+    return ModelSource(base=base, base_revision=base_revision, adapter=name, adapter_revision=revision)
+
+
+def read_model_config(model: ModelSection) -> dict[str, Any]:
+    """Read config.json of the model, or of the base of an adapter, without transformers.
+
+    Raises:
+        UserError: the model is missing, gated or unreachable, or its config.json is no JSON.
+    """
+    return read_source_config(find_model(model))
+
+
+def read_source_config(source: ModelSource) -> dict[str, Any]:
+    """As `read_model_config`, for a source that was found already."""
+    file = _file(source.base, CONFIG_FILE, revision=source.base_revision)
+    assert file is not None, "find_model has read it"
+    return _read_json(file)
+
+
+def has_file(name: str, filename: str, *, revision: str | None = None) -> bool:
+    """Whether a local folder or hub model holds a file.
+
+    Raises:
+        UserError: the model cannot be reached.
+    """
+    return _file(name, filename, revision=revision) is not None
+
+
+def _file(name: str, filename: str, *, revision: str | None, adapter: str | None = None) -> Path | None:
+    """The local path of a file of a model, downloaded if need be; None where the model exists without that file."""
+    subject = f"model_name_or_path: {name}" if adapter is None else f"model_name_or_path: {adapter} needs {name}, which"
+    folder = Path(name)
+    if folder.is_dir():
+        return folder / filename if (folder / filename).is_file() else None
+    if folder.is_absolute() or name.startswith(".") or name.count("/") > 1 or "\\" in name:
+        raise UserError(f"{subject} is no folder (looked at {folder.absolute()}); name a local folder or a hub id")
+    return _hub_file(subject, name, filename, revision)
+
+
+def _hub_file(subject: str, name: str, filename: str, revision: str | None) -> Path | None:
+    import httpx
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub import errors as hub
+
+    here = Path(name).absolute()
+    try:
+        if not constants.is_offline_mode():
+            # Asked first because it does not retry: an unreachable hub answers at once.
+            get_hf_file_metadata(hf_hub_url(name, filename, revision=revision))
+        return Path(hf_hub_download(name, filename, revision=revision))
+    except hub.GatedRepoError as error:
+        raise UserError(
+            f"{subject} is gated; ask for access on its page, then log in with `hf auth login` or set hub_token"
+        ) from error
+    except hub.RepositoryNotFoundError as error:
+        raise UserError(
+            f"{subject} is neither a folder (looked at {here}) nor a model on {constants.ENDPOINT}; "
+            "check the name, or log in with `hf auth login` or set hub_token if it is private"
+        ) from error
+    except hub.RevisionNotFoundError as error:
+        raise UserError(f"model_revision: {name} has no revision {revision!r}; name a branch, tag or commit") from error
+    except hub.HFValidationError as error:
+        raise UserError(
+            f"{subject} is no folder (looked at {here}) and cannot be a hub id; name a local folder or a hub id"
+        ) from error
+    except hub.RemoteEntryNotFoundError:
+        return None
+    except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, hub.HfHubHTTPError, httpx.TransportError) as error:
+        return _cached_file(subject, name, filename, revision, error)
+
+
+def _cached_file(subject: str, name: str, filename: str, revision: str | None, error: Exception) -> Path | None:
+    """The file from the local hub cache, after the hub could not be asked because of `error`."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    cached = {item: try_to_load_from_cache(name, item, revision=revision) for item in (filename, CONFIG_FILE)}
+    if isinstance(cached[filename], str):
+        return Path(cached[filename])
+    if isinstance(cached[CONFIG_FILE], str):
+        return None
+    here = Path(name).absolute()
+    if constants.is_offline_mode():
+        raise UserError(
+            f"{subject} is neither a folder (looked at {here}) nor in the local hub cache, and the hub is switched off "
+            "(offline or HF_HUB_OFFLINE); name a local folder, or download it first"
+        ) from error
+    raise UserError(
+        f"{subject} is no folder (looked at {here}), and {constants.ENDPOINT} cannot be reached "
+        f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
+        "set hub_endpoint to a mirror, or name a local folder"
+    ) from error
+
+
+def _shown(name: str) -> str:
+    return str(Path(name).absolute()) if Path(name).is_dir() else name
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"model_name_or_path: {file.absolute()} cannot be read: {error}; mend the file") from error
+    if not isinstance(content, dict):
+        raise UserError(f"model_name_or_path: {file.absolute()} holds no JSON object; mend the file")
+    return content

@@ -1,0 +1,72 @@
+"""What both loaders do alike: read the base's configuration, place the model, check it, and describe the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from component.config.errors import UserError
+from component.config.schema import ModelSection
+from component.runtime.distributed import local_rank
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from component.models.precision import Precision
+    from component.runtime.hardware import Hardware
+
+
+def device_map(hardware: Hardware) -> dict[str, int | str]:
+    """Put the whole model on the device of this process; left open, 4-bit loading and Unsloth would choose one."""
+    return {"": local_rank() if hardware.kind == "cuda" else hardware.kind}
+
+
+def max_positions(config: Mapping[str, Any]) -> int | None:
+    """The number of positions a model was made for, from its config.json; None where it has no limit."""
+    text_config = config.get("text_config") or config
+    return text_config.get("max_position_embeddings")
+
+
+def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer that has ids beyond the model's embeddings.
+
+    Raises:
+        UserError: with both sizes.
+    """
+    num_embeddings = model.get_input_embeddings().num_embeddings
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= num_embeddings:
+        raise UserError(
+            f"tokenizer_name_or_path: the tokenizer has ids up to {highest}, the model {num_embeddings} embeddings; "
+            "use the model's own tokenizer"
+        )
+
+
+def set_training_flags(model: PreTrainedModel) -> None:
+    """Switch the key/value cache off and the load balancing of experts on."""
+    # transformers recognises packed rows only without a cache.
+    model.config.use_cache = False
+    if hasattr(model.config, "output_router_logits"):
+        model.config.output_router_logits = True
+
+
+def describe_asked(model: ModelSection) -> dict[str, Any]:
+    """`asked` of a LoadedModel."""
+    return {
+        "dtype": model.dtype,
+        "bf16": model.bf16,
+        "fp16": model.fp16,
+        "attn_implementation": model.attn_implementation,
+        "quantization": f"4-bit {model.bnb_4bit_quant_type}" if model.train_mode == "qlora" else None,
+        "gradient_checkpointing": model.gradient_checkpointing,
+    }
+
+
+def describe_precision(precision: Precision) -> dict[str, Any]:
+    """The part of `got` that both loaders share."""
+    return {
+        "dtype": precision.load_dtype,
+        "compute_dtype": precision.compute_dtype,
+        "bf16": precision.bf16,
+        "fp16": precision.fp16,
+    }

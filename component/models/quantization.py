@@ -1,0 +1,128 @@
+"""4-bit weights: how they are made, which quantized checkpoints train, and what bitsandbytes needs on a CPU."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from component.config.errors import MachineError, UserError
+from component.config.schema import ModelSection
+from component.models.precision import Precision
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import BitsAndBytesConfig
+
+#: Patterns of what stays in 16 bit in multimodal and mixture-of-experts models: towers, projectors and routers.
+UNQUANTIZED_PARTS = (
+    r"lm_head",
+    r".*(vision|visual|audio|speech|multi_modal|mm_proj)",
+    r".*(mlp|block_sparse_moe|moe)\.gate$",
+    r".*router",
+)
+MULTIMODAL_OR_EXPERTS = ("vision_config", "audio_config", "num_experts", "num_local_experts", "n_routed_experts")
+
+
+def check_quantization(config: Mapping[str, Any], train_mode: str) -> str | None:
+    """Check that a checkpoint's own quantization fits the training mode, from its config.json alone.
+
+    Returns:
+        How the checkpoint is quantized ("bitsandbytes 4-bit"), None if it is not.
+
+    Raises:
+        UserError: the mode needs 16-bit weights, or the quantization cannot be trained on.
+    """
+    quantization = config.get("quantization_config")
+    if not quantization:
+        return None
+    method = str(quantization.get("quant_method", "bitsandbytes"))
+    is_bitsandbytes = method == "bitsandbytes" or bool(quantization.get("load_in_4bit"))
+    shown = f"bitsandbytes {4 if quantization.get('load_in_4bit') else 8}-bit" if is_bitsandbytes else method
+    if train_mode != "qlora":
+        raise UserError(
+            f"train_mode: {train_mode} needs 16-bit weights, and the checkpoint is quantized ({shown}); "
+            "use train_mode: qlora, or the checkpoint that it was made from"
+        )
+    if not is_bitsandbytes:
+        raise UserError(
+            f"model_name_or_path: checkpoints quantized with {method} cannot be trained on; "
+            "use a 16-bit or a bitsandbytes checkpoint"
+        )
+    return shown
+
+
+def build_quantization_config(
+    model: ModelSection, precision: Precision, config: Mapping[str, Any]
+) -> BitsAndBytesConfig | None:
+    """Build the 4-bit settings of a qlora run; None for other modes and for checkpoints that are quantized already.
+
+    Args:
+        config: the model's config.json.
+
+    Raises:
+        UserError: see `check_quantization`.
+        MachineError: bitsandbytes is missing.
+    """
+    if check_quantization(config, model.train_mode) or model.train_mode != "qlora":
+        return None
+    return build_4bit_config(
+        quant_type=model.bnb_4bit_quant_type,
+        use_double_quant=model.bnb_4bit_use_double_quant,
+        compute_dtype=precision.compute_dtype,
+        # transformers keeps the output head by itself, whatever its name, as long as nothing else is named.
+        unquantized=UNQUANTIZED_PARTS if any(config.get(part) for part in MULTIMODAL_OR_EXPERTS) else (),
+    )
+
+
+def build_4bit_config(
+    *, quant_type: str, use_double_quant: bool, compute_dtype: str, unquantized: Sequence[str] = ()
+) -> BitsAndBytesConfig:
+    """4-bit settings of bitsandbytes (https://arxiv.org/abs/2305.14314).
+
+    Args:
+        unquantized: patterns of module names that stay in 16 bit; none leaves transformers its own choice, the head.
+
+    Raises:
+        MachineError: bitsandbytes is missing.
+    """
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None:
+        raise MachineError("train_mode: qlora needs bitsandbytes, which is not installed; pip install bitsandbytes")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quant_type,
+        bnb_4bit_use_double_quant=use_double_quant,
+        bnb_4bit_compute_dtype=getattr(torch, compute_dtype),
+        llm_int8_skip_modules=list(unquantized) or None,
+    )
+
+
+def four_bit_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The 4-bit linear layers of a model by name; empty without bitsandbytes."""
+    if "bitsandbytes" not in sys.modules:
+        return {}
+    import bitsandbytes
+
+    return {name: module for name, module in model.named_modules() if isinstance(module, bitsandbytes.nn.Linear4bit)}
+
+
+def prepare_four_bit_layers(model: nn.Module, *, compute_dtype: str) -> int:
+    """Let 4-bit layers compute in the run's number format, and keep them trainable on a CPU.
+
+    Returns:
+        Number of 4-bit layers.
+    """
+    import torch
+
+    layers = four_bit_layers(model)
+    for layer in layers.values():
+        # A checkpoint that brings its own quantization also brings its own compute dtype.
+        layer.compute_dtype = getattr(torch, compute_dtype)
+        # bitsandbytes 0.50 repacks the weight at the first evaluation on AVX512-BF16 hosts, and training after that
+        # silently learns nothing; delete when it unpacks.
+        layer.support_avx512bf16_for_cpu = False
+    return len(layers)

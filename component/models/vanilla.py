@@ -1,0 +1,173 @@
+"""The vanilla loader: transformers, PEFT and bitsandbytes as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from component.config.errors import UserError
+from component.config.schema import AdapterSection, ModelSection
+from component.models.adapters import attach_adapter, build_lora_config, continue_adapter, explain_unadapted_experts
+from component.models.attention import AttentionChoice, choose_attention
+from component.models.loaded import LoadedModel
+from component.models.model_files import ModelSource, find_model, read_source_config
+from component.models.precision import Precision
+from component.models.preparing import (
+    check_vocabulary,
+    describe_asked,
+    describe_precision,
+    device_map,
+    max_positions,
+    set_training_flags,
+)
+from component.models.quantization import build_quantization_config, check_quantization, prepare_four_bit_layers
+
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from component.runtime.hardware import Hardware
+
+
+def load_vanilla(
+    model: ModelSection,
+    adapter: AdapterSection,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    precision: Precision,
+    hardware: Hardware,
+    gradient_checkpointing_kwargs: Mapping[str, Any],
+) -> LoadedModel:
+    """Load a model ready to train.
+
+    Gradient checkpointing is switched on here, as both loaders do: the trainer's own `gradient_checkpointing` must be
+    False, or it would replace Unsloth's.
+
+    Args:
+        model, adapter: the config's sections.
+        tokenizer: the one that the data was prepared with.
+        precision: from `resolve_precision`.
+        hardware: the device to load onto.
+        gradient_checkpointing_kwargs: arguments of torch.utils.checkpoint.
+
+    Raises:
+        UserError: the model cannot be loaded as asked.
+    """
+    source = find_model(model)
+    files_config = read_source_config(source)
+    quantization = build_quantization_config(model, precision, files_config)
+    config = _read_config(source, trust_remote_code=model.trust_remote_code)
+    attention = choose_attention(model.attn_implementation, config, hardware, compute_dtype=precision.compute_dtype)
+    base = _read_weights(model, source, config, quantization, attention, precision, hardware)
+    num_4bit = prepare_four_bit_layers(base, compute_dtype=precision.compute_dtype)
+    check_vocabulary(base, tokenizer)
+    set_training_flags(base)
+    if model.gradient_checkpointing:
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(gradient_checkpointing_kwargs))
+    notices = list(precision.notices)
+    limit = max_positions(files_config)
+    if limit is not None and model.max_seq_length > limit:
+        notices.append(
+            f"max_seq_length: {model.max_seq_length} is beyond the {limit} positions that the model was made for"
+        )
+    prepared, peft_config = _prepare(base, model, adapter, source, notices)
+    return LoadedModel(
+        model=prepared,
+        tokenizer=tokenizer,
+        peft_config=peft_config,
+        asked=describe_asked(model),
+        got={
+            "loader": "vanilla",
+            **describe_precision(precision),
+            "attn_implementation": attention.got,
+            "attn_implementation_reason": attention.reason,
+            "quantization": _quantization_shown(model, files_config, num_4bit),
+            "gradient_checkpointing": model.gradient_checkpointing,
+        },
+        notices=tuple(notices),
+    )
+
+
+def _prepare(
+    base: PreTrainedModel, model: ModelSection, adapter: AdapterSection, source: ModelSource, notices: list[str]
+) -> tuple[Any, Any]:
+    """Attach or continue the adapter, or make the whole model trainable; returns the model and its PeftConfig."""
+    base.train()
+    if model.train_mode == "full":
+        if source.adapter is not None:
+            base = continue_adapter(base, source.adapter, revision=source.adapter_revision).merge_and_unload()
+            notices.append(f"the adapter {source.adapter} was merged into its base, and all of it is trained")
+        base.requires_grad_(True)
+        return base, None
+    experts = explain_unadapted_experts(base)
+    if experts is not None:
+        notices.append(experts)
+    if source.adapter is None:
+        prepared = attach_adapter(base, build_lora_config(adapter, base), seed=model.seed)
+        return prepared, prepared.peft_config["default"]
+    prepared = continue_adapter(base, source.adapter, revision=source.adapter_revision)
+    lora = prepared.peft_config["default"]
+    notices.append(
+        f"training goes on from the adapter {source.adapter}: its rank {lora.r}, alpha {lora.lora_alpha}, "
+        f"dropout {lora.lora_dropout} and targets count, not the config's"
+    )
+    return prepared, lora
+
+
+def _read_config(source: ModelSource, *, trust_remote_code: bool) -> PretrainedConfig:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(
+            source.base, revision=source.base_revision, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise _load_error(source, error) from error
+
+
+def _read_weights(
+    model: ModelSection,
+    source: ModelSource,
+    config: PretrainedConfig,
+    quantization: BitsAndBytesConfig | None,
+    attention: AttentionChoice,
+    precision: Precision,
+    hardware: Hardware,
+) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    # An explicit None would discard a checkpoint's own quantization.
+    extra = {} if quantization is None else {"quantization_config": quantization}
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            source.base,
+            config=config,
+            revision=source.base_revision,
+            trust_remote_code=model.trust_remote_code,
+            dtype=getattr(torch, precision.load_dtype),
+            attn_implementation=attention.got,
+            device_map=device_map(hardware),
+            **extra,
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise _load_error(source, error) from error
+
+
+def _load_error(source: ModelSource, error: Exception) -> UserError:
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if "trust_remote_code" in str(error):
+        return UserError(
+            f"model_name_or_path: {source.base} brings its own Python code; "
+            "read that code, then set trust_remote_code: true to run it"
+        )
+    return UserError(f"model_name_or_path: {source.base} cannot be loaded: {reason}; check its files")
+
+
+def _quantization_shown(model: ModelSection, files_config: Mapping[str, Any], num_4bit: int) -> str | None:
+    own = check_quantization(files_config, model.train_mode)
+    if own is not None:
+        return f"{own}, the checkpoint's own ({num_4bit} 4-bit layers)"
+    if not num_4bit:
+        return None
+    double = ", double quantization" if model.bnb_4bit_use_double_quant else ""
+    return f"4-bit {model.bnb_4bit_quant_type}{double} ({num_4bit} layers)"
