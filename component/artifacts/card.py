@@ -1,0 +1,229 @@
+"""The cards that open and close a run on the terminal: what will run, and what came of it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from component.runtime.hardware import Hardware
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+# Without colours, supervised text of the sample stands between these.
+SUPERVISED_OPEN, SUPERVISED_CLOSE = "[[", "]]"
+MAX_PIECE_LENGTH = 400
+
+
+@dataclass(frozen=True)
+class StartFacts:
+    """What the start card shows.
+
+    Attributes:
+        loader_asked, loader_got: names of loaders; loader_reason says why they differ.
+        num_parameters: of the model, adapter included; quantized weights count as what they stand for.
+        data: lines of the data report.
+        num_steps: optimizer steps in all; first_step is where a resumed run goes on.
+        global_batch_size: rows in an optimizer step.
+        sample: one rendered row as pieces of text, each supervised or not.
+        notices: what was changed or ignored.
+    """
+
+    hardware: Hardware
+    model: str
+    task: str
+    mode: str
+    loader_asked: str
+    loader_got: str
+    loader_reason: str
+    attention: str
+    dtype: str
+    num_trainable: int
+    num_parameters: int
+    data: tuple[str, ...]
+    num_steps: int
+    first_step: int
+    global_batch_size: int
+    sample: tuple[tuple[str, bool], ...] = ()
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EndFacts:
+    """What the end card shows; None where a value was not measured.
+
+    Attributes:
+        first_loss, last_loss: of training, in nats per supervised token.
+        real_tokens_per_second: without padding; padded_tokens_per_second counts padding too.
+        mfu: model FLOPs utilization from 0 to 1, None for a CPU or a GPU whose peak is unknown.
+        next_commands: ready to paste.
+    """
+
+    hardware: Hardware
+    first_loss: float | None
+    last_loss: float | None
+    eval_loss: float | None
+    real_tokens_per_second: float | None
+    padded_tokens_per_second: float | None
+    mfu: float | None
+    peak_allocated_bytes: int | None
+    peak_reserved_bytes: int | None
+    wall_seconds: float
+    next_commands: tuple[str, ...] = ()
+
+
+def start_card(facts: StartFacts, *, color: bool, width: int = 100) -> str:
+    """Text of the card that is shown before the first step.
+
+    Args:
+        color: the text goes to a terminal; else it has no control sequences.
+        width: of the terminal in characters.
+    """
+    hardware = facts.hardware
+    memory = f"{gibibytes(hardware.free_memory_bytes)} free of {gibibytes(hardware.total_memory_bytes)}"
+    share = facts.num_trainable / facts.num_parameters
+    loader = facts.loader_got
+    if facts.loader_got != facts.loader_asked:
+        loader += f" (asked for {facts.loader_asked}: {facts.loader_reason})"
+    steps = f"{facts.num_steps:,}, each of {facts.global_batch_size:,} rows"
+    if facts.first_step:
+        steps += f", going on after step {facts.first_step:,}"
+    rows = [
+        ("GPU" if hardware.kind == "cuda" else hardware.kind.upper(), f"{hardware.name}, {memory}"),
+        ("model", facts.model),
+        ("training", f"{facts.task}, {facts.mode}"),
+        ("loader", loader),
+        ("attention", f"{facts.attention}, {facts.dtype}"),
+        (
+            "parameters",
+            f"{short_count(facts.num_trainable)} trainable of {short_count(facts.num_parameters)} ({share:.2%})",
+        ),
+        ("data", "\n".join(facts.data)),
+        ("steps", steps),
+    ]
+    if facts.notices:
+        rows.append(("notices", "\n".join(facts.notices)))
+    blocks: list[Any] = [_table(rows)]
+    if facts.sample:
+        legend = "green is supervised" if color else f"{SUPERVISED_OPEN}supervised{SUPERVISED_CLOSE}"
+        blocks += ["", f"one sample ({legend}):", render_sample(facts.sample, color=color)]
+    return _render(blocks, color=color, width=width)
+
+
+def end_card(facts: EndFacts, *, color: bool, width: int = 100) -> str:
+    """Text of the card that is shown when a run has finished.
+
+    Args:
+        color: the text goes to a terminal; else it has no control sequences.
+        width: of the terminal in characters; the commands are never wrapped.
+    """
+    rows = [
+        ("loss", f"{_number(facts.first_loss, '.4f')} -> {_number(facts.last_loss, '.4f')} nats per supervised token")
+    ]
+    if facts.eval_loss is not None:
+        rows.append(("eval loss", f"{facts.eval_loss:.4f}"))
+    real, padded = _number(facts.real_tokens_per_second, ",.0f"), _number(facts.padded_tokens_per_second, ",.0f")
+    rows.append(("tokens/s", f"{real} real, {padded} with padding"))
+    rows.append(("MFU", _mfu(facts)))
+    if facts.peak_allocated_bytes is not None and facts.peak_reserved_bytes is not None:
+        allocated, reserved = gibibytes(facts.peak_allocated_bytes), gibibytes(facts.peak_reserved_bytes)
+        rows.append(("peak memory", f"{allocated} allocated, {reserved} reserved"))
+    rows.append(("wall time", duration(facts.wall_seconds)))
+    card = _render([_table(rows)], color=color, width=width)
+    if not facts.next_commands:
+        return card
+    return card + "\nnext:\n" + "".join(f"  {command}\n" for command in facts.next_commands)
+
+
+def render_sample(pieces: Sequence[tuple[str, bool]], *, color: bool) -> Text:
+    """A rendered row, supervised text in green, or in brackets without colours; long pieces lose their middle."""
+    from rich.text import Text
+
+    text = Text()
+    for piece, supervised in pieces:
+        shown = _printable(_shorten(piece))
+        if color:
+            text.append(shown, style="green" if supervised else "dim")
+        else:
+            text.append(f"{SUPERVISED_OPEN}{shown}{SUPERVISED_CLOSE}" if supervised else shown)
+    return text
+
+
+def gibibytes(size: int) -> str:
+    """A number of bytes in GiB, with one decimal."""
+    return f"{size / 2**30:.1f} GiB"
+
+
+def short_count(number: int) -> str:
+    """A count with three digits and its unit: 999, 41.9 M, 8.03 B."""
+    for unit, size in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        # 999,950 rounds to 1.00 M, not to 1000 K.
+        if number >= size * 0.9995:
+            value = number / size
+            return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"
+    return str(number)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 3.2 s, 4 min 05 s or 2 h 03 min."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _mfu(facts: EndFacts) -> str:
+    if facts.mfu is not None:
+        return f"{facts.mfu:.1%}"
+    return f"unknown GPU ({facts.hardware.name})" if facts.hardware.kind == "cuda" else "not defined without a GPU"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "unknown" if value is None else format(value, form)
+
+
+def _shorten(piece: str) -> str:
+    if len(piece) <= MAX_PIECE_LENGTH:
+        return piece
+    half = MAX_PIECE_LENGTH // 2
+    return f"{piece[:half]} ... {len(piece) - 2 * half:,} more characters ... {piece[-half:]}"
+
+
+def _printable(text: str) -> str:
+    # Data must not move the cursor or recolour the terminal.
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1] for letter in text)
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, Text(_printable(value)))
+    return table
+
+
+def _render(blocks: Sequence[Any], *, color: bool, width: int) -> str:
+    from rich.console import Console
+
+    file = io.StringIO()
+    console = Console(
+        file=file,
+        width=width,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+    for block in blocks:
+        console.print(block)
+    return "\n".join(line.rstrip() for line in file.getvalue().split("\n"))

@@ -1,0 +1,160 @@
+"""run.json: what a run was made from, how it went, and how it ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from component.artifacts.strict_json import restore_numbers, to_json_text, write_atomically
+from component.config.errors import UserError
+
+FILE_NAME = "run.json"
+SCHEMA_VERSION = 1
+
+Status = Literal["created", "running", "finished", "failed", "interrupted", "stopped"]
+
+#: The parts that a caller sets, in the order of the file, with their values before anything is known.
+SECTIONS: dict[str, Any] = {
+    "notices": [],  # what was changed or ignored, one line each
+    "config": {},  # the merged config as written: interpolations of environment variables are not resolved
+    "config_sources": {},  # key -> where its value was written, as text
+    "loader": {},  # asked, got, reason
+    "seeds": {},
+    "hashes": {},  # of config, data, tokenizer and template
+    "data": {},  # the data report
+    "environment": {},
+    "timings": {},  # seconds by phase
+    "metrics": {},  # the final ones
+}
+
+
+class Manifest:
+    """The content of a run.json and its file; every change is on disk, whole, before the method returns.
+
+    One process writes it (rank 0). The file's keys are `schema_version`, `status`, `created`, `updated`, the `SECTIONS`
+    and `attempts`: a list with started, ended, from_step, to_step, status, exit_code, message and resumed_from. Times
+    are UTC, ISO 8601.
+    """
+
+    def __init__(self, folder: Path, content: dict[str, Any]) -> None:
+        self.folder = folder
+        self._content = content
+
+    @classmethod
+    def create(cls, folder: Path, content: Mapping[str, Any]) -> Manifest:
+        """Write the first run.json of a new run, status "created"; makes the folder.
+
+        Args:
+            content: values for `SECTIONS`; those left out stay empty.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        head = {"schema_version": SCHEMA_VERSION, "status": "created", "created": utc_now(), "updated": utc_now()}
+        manifest = cls(folder, {**head, **json.loads(to_json_text(SECTIONS)), "attempts": []})
+        manifest.update(**content)
+        return manifest
+
+    @classmethod
+    def exists(cls, folder: Path) -> bool:
+        """Whether the folder holds a run.json, readable or not."""
+        return (folder / FILE_NAME).is_file()
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """Read the run.json of a folder.
+
+        Raises:
+            UserError: there is none, it is not a run.json, or a newer version of the program wrote it.
+        """
+        path = folder / FILE_NAME
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{path}: not found; name the output_dir of a run") from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read ({error}); restore it or use a new output_dir") from None
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if not isinstance(version, int) or not isinstance(content.get("attempts"), list):
+            raise UserError(f"{path}: not the manifest of a run; use another output_dir")
+        if version > SCHEMA_VERSION:
+            raise UserError(
+                f"{path}: schema_version: {version} is newer than {SCHEMA_VERSION}, the last one known; update Lampyris"
+            )
+        missing = {name: value for name, value in json.loads(to_json_text(SECTIONS)).items() if name not in content}
+        return cls(folder, {**content, **missing})
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """A copy of everything, NaN and infinities of the metrics as floats."""
+        copy = json.loads(to_json_text(self._content))
+        return {**copy, "metrics": restore_numbers(copy["metrics"])}
+
+    @property
+    def status(self) -> Status:
+        """How far the run is."""
+        return self._content["status"]
+
+    def update(self, **sections: Any) -> None:
+        """Replace whole sections.
+
+        Args:
+            sections: values for names of `SECTIONS`.
+        """
+        unknown = sections.keys() - SECTIONS.keys()
+        assert not unknown, f"no section of run.json: {sorted(unknown)}"
+        self._content.update(sections)
+        self._write()
+
+    def begin_attempt(self, *, from_step: int, resumed_from: Path | str | None = None) -> None:
+        """Record that training starts; the status becomes "running".
+
+        An attempt that is still open was killed without a chance to say so; it is closed as "interrupted".
+
+        Args:
+            from_step: optimizer steps done before this attempt.
+            resumed_from: the checkpoint it goes on from.
+        """
+        for earlier in self._content["attempts"]:
+            if earlier["status"] == "running":
+                earlier.update(status="interrupted", message="the process ended without a word, at an unknown time")
+        self._content["attempts"].append(
+            {
+                "started": utc_now(),
+                "ended": None,
+                "from_step": from_step,
+                "to_step": None,
+                "status": "running",
+                "exit_code": None,
+                "message": "",
+                "resumed_from": resumed_from,
+            }
+        )
+        self._content["status"] = "running"
+        self._write()
+
+    def end_attempt(self, status: Status, *, to_step: int | None, exit_code: int, message: str = "") -> None:
+        """Record how the attempt ended; the run gets the same status.
+
+        Args:
+            to_step: optimizer steps done in all; None when training was not reached.
+            exit_code: of the process.
+            message: why, for anything but "finished".
+        """
+        assert self._content["attempts"], "begin_attempt comes first"
+        self._content["attempts"][-1].update(
+            ended=utc_now(), to_step=to_step, status=status, exit_code=exit_code, message=message
+        )
+        self._content["status"] = status
+        self._write()
+
+    def _write(self) -> None:
+        self._content["updated"] = utc_now()
+        self._content = json.loads(to_json_text(self._content))
+        write_atomically(self.folder / FILE_NAME, to_json_text(self._content, indent=2) + "\n")
+
+
+def utc_now() -> str:
+    """The time in UTC, ISO 8601 to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
