@@ -16,7 +16,8 @@ from component.config.schema import FILE_KEYS
 from component.config.yaml_text import parse_scalar, parse_yaml
 
 PARSERS = {".json": parse_json, ".yaml": parse_yaml, ".yml": parse_yaml}
-PYTHON_API = Place("arguments")
+PYTHON_CONFIG = Place("config")
+PYTHON_OVERRIDES = Place("arguments")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class LayerReader:
         self.order.append(path)
         return [*layers, self._layer(path, node.value)]
 
-    def read_mapping(self, values: Mapping[str, Any], place: Place = PYTHON_API) -> list[Layer]:
+    def read_mapping(self, values: Mapping[str, Any], place: Place = PYTHON_CONFIG) -> list[Layer]:
         """Return the layers of a mapping given from Python; its bases are relative to the working directory."""
         node = _node_from(dict(values), place)
         layers = []
@@ -67,8 +68,14 @@ class LayerReader:
         self.order.append(place.source)
         return [*layers, self._layer(place.source, node.value)]
 
-    def read_overrides(self, overrides: Iterable[str]) -> Layer:
-        """Return the layer of `KEY=VALUE` texts; VALUE is parsed like a YAML value and dots reach into mappings."""
+    def read_overrides(self, overrides: Iterable[str] | Mapping[str, Any]) -> Layer:
+        """Return the layer of `KEY=VALUE` texts; VALUE is parsed like a YAML value and dots reach into mappings.
+
+        A mapping of keys to values, as the Python API takes it, is a layer as it is.
+        """
+        if isinstance(overrides, Mapping):
+            self.order.append(PYTHON_OVERRIDES.source)
+            return self._layer(PYTHON_OVERRIDES.source, _node_from(dict(overrides), PYTHON_OVERRIDES).value)
         values: dict[str, Node] = {}
         self.order.append(COMMAND_LINE.source)
         for override in overrides:

@@ -63,12 +63,12 @@ class Config:
     path: str | None
 
 
-def load_config(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Config:
+def load_config(source: str | Path | Mapping[str, Any], overrides: Iterable[str] | Mapping[str, Any] = ()) -> Config:
     """Read, merge, check and type a config.
 
     Args:
         source: a JSON or YAML train_args file, or a mapping of keys.
-        overrides: `KEY=VALUE` texts, which win over the files.
+        overrides: `KEY=VALUE` texts or a mapping of keys, which win over the source.
 
     Raises:
         ConfigError: with every problem of all layers, in the order of layers and positions.

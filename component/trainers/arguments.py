@@ -24,6 +24,7 @@ OWN_KEYS = frozenset(
         "early_stopping_threshold",
         "extra_training_args",
         "gradient_checkpointing",
+        "gradient_checkpointing_kwargs",
         "use_cpu",
     }
 )
@@ -35,7 +36,7 @@ def build_training_arguments(
     """Translate the section.
 
     Every argument is passed: Unsloth replaces the defaults of these classes. Three differ from transformers' own: NaN
-    and infinite losses are logged as they are, the progress bar is ours, and Unsloth does its own checkpointing.
+    and infinite losses are logged as they are, the progress bar is ours, and the loaders switch checkpointing on.
 
     Args:
         arguments_class: TrainingArguments or a trainer's own subclass.
@@ -43,14 +44,14 @@ def build_training_arguments(
     passed: dict[str, Any] = {
         item.name: getattr(training, item.name) for item in fields(training) if item.name not in OWN_KEYS
     }
-    for name in ("fsdp_config", "lr_scheduler_kwargs", "gradient_checkpointing_kwargs", "fsdp", "deepspeed"):
+    for name in ("fsdp_config", "lr_scheduler_kwargs", "fsdp", "deepspeed"):
         passed[name] = passed[name] or None
     return arguments_class(
         output_dir=str(context.output_dir),
         bf16=context.precision.bf16,
         fp16=context.precision.fp16,
         use_cpu=context.hardware.kind == "cpu",
-        gradient_checkpointing=training.gradient_checkpointing and context.loader != "unsloth",
+        gradient_checkpointing=False,
         logging_nan_inf_filter=False,
         disable_tqdm=True,
         **passed,

@@ -1,8 +1,9 @@
-"""Running totals of the tokens that a run has trained on, kept on the device so that counting never waits for it."""
+"""Tokens that a run has trained on and the speed it does it at; counted on the device, so that nobody waits for it."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,12 +24,27 @@ class TokenCounts:
     padded: int = 0
 
 
+@dataclass(frozen=True)
+class Lap:
+    """A stretch of training: its seconds and its tokens."""
+
+    seconds: float
+    real: int
+    padded: int
+
+
 class TokenCounter:
-    """Adds up batches; `read` is the only call that waits for the device."""
+    """Adds up batches and times stretches of training.
+
+    Attributes:
+        laps: the stretches so far, evaluation left out.
+    """
 
     def __init__(self) -> None:
+        self.laps: list[Lap] = []
         self._base = TokenCounts()
         self._sums: list[Tensor | int] = [0, 0, 0]
+        self.start_lap()
 
     def add(self, batches: Sequence[Mapping[str, Tensor]]) -> None:
         """Count the micro-batches of one optimizer step: `labels` and `attention_mask` of shape (B, L)."""
@@ -40,10 +56,37 @@ class TokenCounter:
             self._sums[2] = self._sums[2] + labels.numel()
 
     def read(self) -> TokenCounts:
-        """The totals so far, earlier attempts of the run included."""
+        """The totals so far, earlier attempts of the run included; waits for the device."""
         supervised, real, padded = (int(total) for total in self._sums)
         base = self._base
         return TokenCounts(base.supervised + supervised, base.real + real, base.padded + padded)
+
+    def start_lap(self) -> None:
+        """Begin a stretch here; what came before it since the last lap is not timed."""
+        self._lap_time, self._lap_counts = time.monotonic(), self.read()
+
+    def end_lap(self) -> Lap:
+        """End the stretch and begin the next."""
+        counts = self.read()
+        lap = Lap(
+            seconds=max(time.monotonic() - self._lap_time, 1e-9),
+            real=counts.real - self._lap_counts.real,
+            padded=counts.padded - self._lap_counts.padded,
+        )
+        self.laps.append(lap)
+        self.start_lap()
+        return lap
+
+    def tokens_per_second(self) -> tuple[float, float] | None:
+        """Real and padded tokens per second over all laps but the first, which holds warm-up and compilation.
+
+        None without a lap; the first one counts where it is the only one.
+        """
+        laps = self.laps[1:] or self.laps
+        seconds = sum(lap.seconds for lap in laps)
+        if not seconds:
+            return None
+        return sum(lap.real for lap in laps) / seconds, sum(lap.padded for lap in laps) / seconds
 
     def save(self, folder: Path) -> None:
         """Write the totals into a checkpoint."""
@@ -53,3 +96,4 @@ class TokenCounter:
         """Go on from the totals of a checkpoint."""
         self._base = TokenCounts(**json.loads((folder / FILE_NAME).read_text(encoding="utf-8")))
         self._sums = [0, 0, 0]
+        self.start_lap()

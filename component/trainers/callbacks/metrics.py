@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from component.artifacts.final import remove_pickles
 from component.artifacts.metrics import MetricsWriter
-from component.trainers.token_counter import TokenCounter, TokenCounts
+from component.trainers.token_counter import TokenCounter
 
 #: What transformers logs beside the loss and is kept under its own name.
 KEPT = ("loss", "grad_norm", "learning_rate", "eval_loss")
+#: What is measured here.
+MEASURED = ("tokens_per_second", "supervised_tokens", "total_tokens", "peak_memory_bytes")
 
 
 class MetricsCallback(TrainerCallback):
@@ -24,14 +25,12 @@ class MetricsCallback(TrainerCallback):
         self._folder = folder
         self._tokens = tokens
         self._writer = MetricsWriter(folder)
-        self._last_time = 0.0
-        self._last_counts = TokenCounts()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the clock; cut the file back to the checkpoint of a resumed run."""
-        self._last_time, self._last_counts = time.monotonic(), self._tokens.read()
+        self._tokens.start_lap()
         if state.is_world_process_zero:
             self._writer.cut_back(state.global_step)
 
@@ -55,7 +54,7 @@ class MetricsCallback(TrainerCallback):
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Leave the time of the evaluation out of the next speed."""
-        self._last_time, self._last_counts = time.monotonic(), self._tokens.read()
+        self._tokens.start_lap()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Complete the checkpoint with our totals and take transformers' pickle out of it."""
@@ -64,19 +63,13 @@ class MetricsCallback(TrainerCallback):
             remove_pickles(self._folder)
 
     def _measure(self) -> dict[str, float]:
-        now, counts = time.monotonic(), self._tokens.read()
-        seconds = max(now - self._last_time, 1e-9)
-        measured = {
-            "tokens_per_second": round((counts.real - self._last_counts.real) / seconds, 2),
+        lap, counts = self._tokens.end_lap(), self._tokens.read()
+        return {
+            "tokens_per_second": round(lap.real / lap.seconds, 2),
             "supervised_tokens": counts.supervised,
             "total_tokens": counts.real,
             "peak_memory_bytes": peak_memory_bytes(),
         }
-        self._last_time, self._last_counts = now, counts
-        return measured
-
-
-MEASURED = ("tokens_per_second", "supervised_tokens", "total_tokens", "peak_memory_bytes")
 
 
 def peak_memory_bytes() -> int:

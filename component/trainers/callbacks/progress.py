@@ -10,6 +10,7 @@ from loguru import logger
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from component.artifacts.card import duration
 from component.runtime.distributed import is_main_process
 
 
@@ -81,10 +82,3 @@ class ConsoleCallback(TrainerCallback):
             f"left {duration(left)}",
         )
         return "  ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds as 1:02:03 or 2:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,159 @@
+"""The schema for readers: a JSON Schema for editors, and the reference page docs/config.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+from omegaconf import MISSING
+
+from component.config.choices import OPTIMIZERS, REPORTERS, SCHEDULERS
+from component.config.coerce import describe_type, json_schema
+from component.config.legacy import DROPPED, PLANNED, RENAMED, RENAMED_VALUES
+from component.config.schema import SECTIONS, schema_fields
+from component.registry import FORMATS, TASKS, TEMPLATE_NAMES
+
+#: JSON Schema's words for the limits of a key.
+BOUNDS = {"minimum": "minimum", "above": "exclusiveMinimum", "maximum": "maximum", "below": "exclusiveMaximum"}
+
+PAGE_HEAD = """# Configuration keys
+
+Generated from `component/config/schema.py` by `python script/write_docs.py`; do not edit.
+
+A config is a JSON or YAML file of the keys below. Layers, later wins: the defaults here < the files named in `base`
+(relative to the file, recursively) < the file < `KEY=VALUE` on the command line. Mappings merge by key, lists replace.
+Paths are relative to the working directory. `${other_key}` and `${oc.env:NAME}` are interpolated. `python train.py
+--schema` prints a JSON Schema; name it in a config's `"$schema"` for completion and checks in an editor.
+"""
+
+
+def choices_of(key: str) -> tuple[str, ...] | None:
+    """The names that a text key may hold, where another table defines them."""
+    tables = {
+        "task_type": TASKS.names(),
+        "data_format": ("auto", *FORMATS.names()),
+        "optim": OPTIMIZERS,
+        "lr_scheduler_type": SCHEDULERS,
+        "report_to": tuple(REPORTERS),
+    }
+    return tables.get(key)
+
+
+def json_schema_text() -> str:
+    """The JSON Schema (draft 2020-12) of a train_args file."""
+    types = _types()
+    properties: dict[str, Any] = {
+        "$schema": {"type": "string", "description": "Where an editor finds this schema."},
+        "base": {
+            "description": "Files that this one builds on, relative to it.",
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+        },
+    }
+    for key, item in schema_fields().items():
+        properties[key] = _property(key, item, types[key])
+    for old, new in RENAMED.items():
+        properties[old] = {**properties[new], "description": f"Old name of {new}.", "deprecated": True}
+    for old, reason in DROPPED.items():
+        properties[old] = {"description": f"Ignored: {reason}.", "deprecated": True}
+    document = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Lampyris train_args",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def reference_page() -> str:
+    """The text of docs/config.md."""
+    return "\n".join([PAGE_HEAD, *_sections(), *_other_names()]) + "\n"
+
+
+def _property(key: str, item: Any, annotation: Any) -> dict[str, Any]:
+    schema = dict(json_schema(annotation))
+    for limit, word in BOUNDS.items():
+        if item.metadata[limit] is not None:
+            schema = _bounded(schema, word, item.metadata[limit])
+    choices = choices_of(key)
+    if choices and schema.get("type") == "string":
+        old_values = [old for (name, old) in RENAMED_VALUES if name == key]
+        schema["enum"] = [*choices, *old_values]
+    if item.metadata["one_or_many"]:
+        schema = {"anyOf": [{"type": "string"}, schema]}
+    default = item.default_factory() if item.default is NO_DEFAULT else item.default
+    # a reference such as "${seed}" may stand for a value of any type
+    alternatives = [*schema.pop("anyOf", [schema]), {"type": "string", "pattern": r"\$\{.+\}"}]
+    described: dict[str, Any] = {"description": item.metadata["help"], "anyOf": alternatives}
+    if default != MISSING:
+        described["default"] = default
+    return described
+
+
+def _bounded(schema: dict[str, Any], word: str, bound: float) -> dict[str, Any]:
+    if "anyOf" in schema:
+        return {**schema, "anyOf": [_bounded(option, word, bound) for option in schema["anyOf"]]}
+    return {**schema, word: bound} if schema.get("type") in ("integer", "number") else schema
+
+
+def _sections() -> Iterator[str]:
+    seen: set[str] = set()
+    types = _types()
+    for name, section in SECTIONS.items():
+        rows = [item for item in fields(section) if item.name not in seen]
+        seen |= {item.name for item in rows}
+        yield f"## {name}\n\n{section.__doc__.strip().splitlines()[0]}\n"
+        yield "| key | type | default | meaning | read by |\n|---|---|---|---|---|"
+        for item in rows:
+            kind = describe_type(types[item.name])
+            meaning = item.metadata["help"] + _limits(item.metadata)
+            yield f"| `{item.name}` | {_cell(kind)} | {_cell(_default(item))} | {_cell(meaning)} | {_readers(item.metadata)} |"
+        yield ""
+
+
+def _other_names() -> Iterator[str]:
+    yield "## Names of values\n"
+    for key in ("task_type", "data_format", "optim", "lr_scheduler_type", "report_to"):
+        yield f"- `{key}`: {', '.join(choices_of(key))}"
+    yield f"- `template_name`: auto, a .jinja file, {', '.join(TEMPLATE_NAMES)}"
+    yield "\n## Old names, translated with a notice\n"
+    yield from (f"- `{old}`: `{new}`" for old, new in RENAMED.items())
+    yield from (f"- `{key}: {old}`: `{new}`" for (key, old), new in RENAMED_VALUES.items())
+    yield "\n## Old keys, left out with a notice\n"
+    yield from (f"- `{key}`: {reason}" for key, reason in DROPPED.items())
+    yield "\n## Keys still to come, refused by name\n"
+    yield from (f"- `{key}`: {part}" for key, part in PLANNED.items())
+
+
+def _types() -> dict[str, Any]:
+    return {name: hint for section in SECTIONS.values() for name, hint in get_type_hints(section).items()}
+
+
+def _default(item: Any) -> str:
+    default = item.default_factory() if item.default is NO_DEFAULT else item.default
+    if default == MISSING:
+        return "must be set"
+    by_mode = item.metadata["default_by_mode"]
+    if by_mode:
+        return ", ".join(f"{mode}: {value:g}" for mode, value in by_mode.items())
+    return item.metadata["default_note"] or f"`{json.dumps(default)}`"
+
+
+def _limits(metadata: Any) -> str:
+    words = {"minimum": "at least", "above": "above", "maximum": "at most", "below": "below"}
+    limits = [f"{word} {metadata[limit]:g}" for limit, word in words.items() if metadata[limit] is not None]
+    return f" ({', '.join(limits)})" if limits else ""
+
+
+def _readers(metadata: Any) -> str:
+    if metadata["reserved"]:
+        return f"{', '.join(metadata['tasks'])} (still to come)"
+    readers = [", ".join(metadata[kind]) for kind in ("tasks", "modes", "loaders") if metadata[kind]]
+    return "; ".join(readers) or "all"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

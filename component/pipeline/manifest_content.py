@@ -1,0 +1,31 @@
+"""What run.json says of a run before its first step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from component.pipeline.open_run import hash_config
+from component.pipeline.prepare import PreparedRun
+from component.runtime.environment import environment_facts
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def manifest_content(prepared: PreparedRun) -> dict[str, Any]:
+    """The sections of a manifest that are known once the data is prepared."""
+    config, data, loader = prepared.config, prepared.data, prepared.loader
+    data_seed = config.training.data_seed
+    return {
+        "notices": list(prepared.notices),
+        "config": dict(config.written),
+        "config_sources": {key: str(place) for key, place in config.places.items()},
+        "loader": {"asked": loader.asked, "got": loader.got, "reason": loader.reason},
+        "seeds": {"seed": config.model.seed, "data_seed": config.model.seed if data_seed is None else data_seed},
+        "hashes": {"config": hash_config(config.written), "data": data.fingerprint, **prepared.rendering.hashes},
+        "data": {
+            "train": data.report.to_dict(),
+            "evaluation": data.eval_report.to_dict() if data.eval_report else None,
+        },
+        "environment": environment_facts(REPOSITORY),
+    }

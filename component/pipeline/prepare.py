@@ -1,0 +1,159 @@
+"""Everything before the weights: device, loader, tokenizer, template, data; `--dry_run` ends here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+from component.config.choices import REPORTERS
+from component.config.errors import MachineError, UserError
+from component.config.load import Config
+from component.config.schema import schema_fields
+from component.models.model_files import configure_hub, read_model_config
+from component.models.precision import Precision, resolve_precision
+from component.models.quantization import check_quantization
+from component.pipeline.choose_loader import LoaderChoice, choose_loader
+from component.registry import TASKS
+from component.runtime.distributed import rank, use_one_gpu
+from component.runtime.hardware import Hardware, detect_hardware
+from component.runtime.logging import configure_logging
+from component.runtime.seeds import seed_everything
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from component.data.prepare import PreparedData
+    from component.pipeline.rendering import Rendering
+    from component.trainers.task import Task
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run that is ready to load its weights.
+
+    Attributes:
+        rendering: what made the tokens; a renderer makes prompts too.
+        notices: all that was changed, ignored or fell back so far, one line each.
+    """
+
+    config: Config
+    task: Task
+    hardware: Hardware
+    precision: Precision
+    loader: LoaderChoice
+    tokenizer: PreTrainedTokenizerBase
+    rendering: Rendering
+    data: PreparedData
+    notices: tuple[str, ...]
+
+
+def prepare(config: Config) -> PreparedRun:
+    """Prepare a run up to its weights.
+
+    Raises:
+        UserError: the task is still to come, a package is missing, or model, tokenizer, template or data cannot be used.
+    """
+    configure_logging(None, rank())
+    check_task(config)
+    check_packages(config)
+    notices = [str(notice) for notice in config.notices]
+    one_gpu = None if config.training.use_cpu else use_one_gpu()
+    configure_hub(config.model)
+    hardware = detect_hardware(config.training.use_cpu)
+    check_quantization(read_model_config(config.model), config.model.train_mode)
+    loader = choose_loader(config.model, config.model.task_type, hardware)
+    if loader.got == "unsloth":
+        from component.models.unsloth import import_unsloth
+
+        import_unsloth(config.model, hardware)
+    precision = resolve_precision(config.model, hardware)
+    notices += [*([one_gpu] if one_gpu else []), *machine_notices(config, hardware), *loader_notices(config, loader)]
+    return _prepare_data(config, hardware, loader, precision, notices)
+
+
+def _prepare_data(
+    config: Config, hardware: Hardware, loader: LoaderChoice, precision: Precision, notices: list[str]
+) -> PreparedRun:
+    # These import transformers, which must come after Unsloth.
+    from component.data.prepare import prepare_data
+    from component.models.tokenizer import load_tokenizer
+    from component.pipeline.rendering import build_rendering
+
+    configure_logging(None, rank())  # once more: the libraries install handlers of their own when imported
+    seed_everything(config.model.seed)
+    loaded = load_tokenizer(config.model)
+    task: Task = TASKS.get(config.model.task_type)
+    rendering = build_rendering(config.data, loaded.tokenizer, task.row_kind)
+    data = prepare_data(config.data, rendering.encoder, task.row_kind)
+    return PreparedRun(
+        config=config,
+        task=task,
+        hardware=hardware,
+        precision=precision,
+        loader=loader,
+        tokenizer=loaded.tokenizer,
+        rendering=rendering,
+        data=data,
+        notices=(*notices, *loaded.notices, *rendering.notices),
+    )
+
+
+def check_task(config: Config) -> None:
+    """Refuse a task that is known and still to come.
+
+    Raises:
+        UserError: naming the task and those that can be run.
+    """
+    name = config.model.task_type
+    if not TASKS.is_available(name):
+        ready = ", ".join(task for task in TASKS.names() if TASKS.is_available(task))
+        raise UserError(f"task_type: {name} is not available yet; this version trains {ready}")
+
+
+def check_packages(config: Config) -> None:
+    """Refuse settings whose package is not installed.
+
+    Raises:
+        MachineError: one line for each package.
+    """
+    needed = {f"report_to: {name}": REPORTERS[name] for name in config.training.report_to if REPORTERS[name]}
+    if config.training.use_liger_kernel:
+        needed["use_liger_kernel"] = "liger_kernel"
+    missing = [
+        f"{key}: the package {package} is not installed; pip install {package.replace('_', '-')}, or drop the setting"
+        for key, package in needed.items()
+        if find_spec(package) is None
+    ]
+    if missing:
+        raise MachineError(*missing)
+
+
+def machine_notices(config: Config, hardware: Hardware) -> Iterator[str]:
+    """What this machine changes about the settings.
+
+    Raises:
+        MachineError: DeepSpeed is asked for on a GPU and not installed.
+    """
+    training = config.training
+    if training.deepspeed and hardware.kind != "cpu" and find_spec("deepspeed") is None:
+        raise MachineError("deepspeed: the package is not installed; pip install deepspeed, or set deepspeed=null")
+    if training.deepspeed and hardware.kind == "cpu":
+        yield "deepspeed: ignored on a CPU; one process trains without sharding"
+    if training.optim.startswith("paged_") and hardware.kind == "cpu":
+        yield f"optim: {training.optim} does not page on a CPU; its states stay in main memory"
+
+
+def loader_notices(config: Config, loader: LoaderChoice) -> Iterator[str]:
+    """Keys that the chosen loader does not read, and the loader itself where it is not the one asked for."""
+    if loader.is_fallback:
+        notice = f"use_unsloth: {loader.asked} falls back to the {loader.got} loader: {loader.reason}"
+        logger.warning(notice)
+        yield notice
+    for key, place in config.places.items():
+        readers = schema_fields()[key].metadata["loaders"]
+        if readers is not None and loader.got not in readers:
+            yield f"{place}: {key}: ignored; the {loader.got} loader does not read it, only {', '.join(readers)}"

@@ -1,0 +1,59 @@
+"""What makes tokens of a run's rows: a renderer proven by its self-test, or an encoder of plain text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from component.config.schema import DataSection
+from component.data.fingerprint import hash_tokenizer
+from component.data.render import Renderer
+from component.data.self_test import run_self_test
+from component.data.templates import load_chat_template
+from component.data.text_encoder import TextEncoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """An encoder and what is known of it.
+
+    Attributes:
+        encoder: of conversations or of plain text.
+        stop_token_ids: tokens that end an answer or a document.
+        hashes: of tokenizer and template.
+        proven: what the self-test has shown.
+        notices: what was adapted to the tokenizer.
+    """
+
+    encoder: Renderer | TextEncoder
+    stop_token_ids: tuple[int, ...]
+    hashes: dict[str, str]
+    proven: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja text that conversations are rendered with; None for plain text."""
+        return self.encoder.template.source if isinstance(self.encoder, Renderer) else None
+
+
+def build_rendering(data: DataSection, tokenizer: PreTrainedTokenizerBase, row_kind: str) -> Rendering:
+    """Build the encoder for a kind of rows and prove it.
+
+    Raises:
+        UserError: the template or the tokenizer cannot be used.
+    """
+    if row_kind == "text":
+        return Rendering(TextEncoder(tokenizer), (tokenizer.eos_token_id,), {"tokenizer": hash_tokenizer(tokenizer)})
+    renderer = Renderer(
+        tokenizer,
+        load_chat_template(data.template_name, tokenizer),
+        template_kwargs=data.chat_template_kwargs,
+        append_stop_token=data.append_stop_token,
+    )
+    test = run_self_test(renderer)
+    hashes = {"tokenizer": hash_tokenizer(tokenizer), "template": renderer.fingerprint()}
+    return Rendering(renderer, renderer.stop_token_ids, hashes, test.proven, test.notices)

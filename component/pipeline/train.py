@@ -1,0 +1,226 @@
+"""From a prepared run to a finished run folder: load, train, save; every way to end is written into run.json."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from component.artifacts.final import remove_pickles, save_final_model
+from component.artifacts.manifest import Manifest, Status
+from component.artifacts.metrics import read_metrics
+from component.artifacts.plots import plot_loss
+from component.config.errors import (
+    EXIT_BUG,
+    EXIT_INTERRUPTED,
+    DeviceMemoryError,
+    GuardError,
+    InterruptedRun,
+    RunError,
+)
+from component.models.loaded import LoadedModel
+from component.pipeline.cards import show_end_card, show_start_card
+from component.pipeline.disk import check_disk
+from component.pipeline.open_run import OpenedRun
+from component.pipeline.prepare import PreparedRun
+from component.pipeline.result import RunResult
+from component.pipeline.steps import num_optimizer_steps
+from component.registry import LOADERS
+from component.runtime.distributed import is_main_process
+from component.runtime.seeds import seed_everything
+from component.trainers.callbacks.metrics import peak_memory_bytes
+from component.trainers.interrupts import Interrupts
+from component.trainers.task import RunContext
+from component.trainers.token_counter import TokenCounter
+
+
+def train(prepared: PreparedRun, opened: OpenedRun, *, began: float) -> RunResult:
+    """Train a run in its opened folder.
+
+    Args:
+        began: `time.monotonic()` when the process began to work on the run.
+
+    Raises:
+        InterruptedRun: a signal arrived; there is a checkpoint of the last step.
+        GuardError, DeviceMemoryError: training could not go on; earlier checkpoints are kept.
+    """
+    manifest, folder = opened.manifest, Path(prepared.config.run.output_dir)
+    start_step = _step_of(opened.checkpoint)
+    manifest.begin_attempt(from_step=start_step, resumed_from=str(opened.checkpoint) if opened.checkpoint else None)
+    progress = _Progress(start_step)
+    try:
+        with Interrupts() as interrupts:
+            result = _train(prepared, opened, interrupts, progress, began)
+    except RunError as error:
+        _end(manifest, folder, _status_of(error), progress.step, error.exit_code, str(error))
+        raise
+    except KeyboardInterrupt:
+        _end(manifest, folder, "interrupted", progress.step, EXIT_INTERRUPTED, "stopped at once")
+        raise
+    except BaseException as error:
+        _end(manifest, folder, "failed", progress.step, EXIT_BUG, f"{type(error).__name__}: {error}")
+        raise
+    manifest.end_attempt("finished", to_step=result.global_step, exit_code=0)
+    return result
+
+
+class _Progress:
+    """How far training has come, known also when it ends in an exception."""
+
+    def __init__(self, start_step: int) -> None:
+        self._start_step = start_step
+        self.trainer: Any = None
+
+    @property
+    def step(self) -> int:
+        return self.trainer.state.global_step if self.trainer else self._start_step
+
+
+def _train(
+    prepared: PreparedRun, opened: OpenedRun, interrupts: Interrupts, progress: _Progress, began: float
+) -> RunResult:
+    folder = Path(prepared.config.run.output_dir)
+    prepared_at = time.monotonic()
+    seed_everything(prepared.config.model.seed)
+    model = load_model(prepared)
+    context = RunContext(
+        output_dir=folder,
+        hardware=prepared.hardware,
+        precision=prepared.precision,
+        loader=prepared.loader.got,
+        stop_token_ids=prepared.rendering.stop_token_ids,
+        tokens=TokenCounter(),
+        interrupts=interrupts,
+    )
+    section = getattr(prepared.config, prepared.task.section)
+    seed_everything(prepared.config.model.seed)
+    trainer = prepared.task.build(section, prepared.config.training, model, prepared.data, context)
+    training = prepared.config.training
+    check_disk(training, model.model, num_optimizer_steps(training, len(prepared.data.train)), folder)
+    if opened.checkpoint:
+        context.tokens.load(opened.checkpoint)
+    opened.manifest.update(
+        notices=[*prepared.notices, *model.notices],
+        loader={**opened.manifest.content["loader"], "details": {"asked": dict(model.asked), "got": dict(model.got)}},
+    )
+    show_start_card(prepared, model, start_step=_step_of(opened.checkpoint))
+    loaded_at = time.monotonic()
+    progress.trainer = trainer
+    _run_trainer(trainer, opened.checkpoint)
+    if interrupts.received:
+        raise InterruptedRun(
+            f"stopped by {interrupts.received} after step {trainer.state.global_step}; "
+            f"{folder}/checkpoint-{trainer.state.global_step} is complete; run the same command to go on"
+        )
+    _final_evaluation(trainer)
+    trained_at = time.monotonic()
+    _save(prepared, model, folder)
+    metrics = _final_metrics(folder, context)
+    timings = {
+        "prepare_seconds": round(prepared_at - began, 3),
+        "load_seconds": round(loaded_at - prepared_at, 3),
+        "train_seconds": round(trained_at - loaded_at, 3),
+        "total_seconds": round(time.monotonic() - began, 3),
+    }
+    opened.manifest.update(metrics=metrics, timings=timings)
+    show_end_card(prepared, model, metrics, timings)
+    return RunResult(folder, trainer.state.global_step, metrics)
+
+
+def load_model(prepared: PreparedRun) -> LoadedModel:
+    """Load the weights with the chosen loader."""
+    return LOADERS.get(prepared.loader.got)(
+        prepared.config.model,
+        prepared.config.adapter,
+        tokenizer=prepared.tokenizer,
+        precision=prepared.precision,
+        hardware=prepared.hardware,
+        gradient_checkpointing_kwargs=prepared.config.training.gradient_checkpointing_kwargs,
+    )
+
+
+def _run_trainer(trainer: Any, checkpoint: Path | None) -> None:
+    """Train; lack of device memory becomes advice.
+
+    Raises:
+        DeviceMemoryError: with the settings to change.
+    """
+    import torch
+
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except torch.OutOfMemoryError as error:
+        args = trainer.args
+        batch, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
+        advice = (
+            f"per_device_train_batch_size={batch // 2} gradient_accumulation_steps={accumulation * 2}"
+            if batch % 2 == 0
+            else "a smaller max_seq_length, gradient_checkpointing=true or train_mode=qlora"
+        )
+        raise DeviceMemoryError(
+            f"out of memory at step {trainer.state.global_step + 1}: {str(error).splitlines()[0]}",
+            f"run again with {advice}; checkpoints before this step are kept",
+        ) from error
+
+
+def _final_evaluation(trainer: Any) -> None:
+    """Evaluate at the end unless the last step was evaluated already."""
+    if trainer.eval_dataset is None or trainer.args.eval_strategy == "no":
+        return
+    evaluated = [entry["step"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    if trainer.state.global_step not in evaluated or trainer.args.load_best_model_at_end:
+        trainer.evaluate()
+
+
+def _save(prepared: PreparedRun, model: LoadedModel, folder: Path) -> None:
+    """Save the final weights and what belongs to them; rank 0 writes."""
+    if not is_main_process():
+        return
+    if prepared.rendering.chat_template:
+        prepared.tokenizer.chat_template = prepared.rendering.chat_template
+    for notice in save_final_model(model.model, prepared.tokenizer, folder, prepared.rendering.stop_token_ids):
+        logger.info(notice)
+    remove_pickles(folder)
+    plot_loss(folder, folder.name)
+
+
+def _final_metrics(folder: Path, context: RunContext) -> dict[str, Any]:
+    import torch
+
+    records = read_metrics(folder)
+    losses = [record["loss"] for record in records if "loss" in record]
+    evaluations = [record["eval_loss"] for record in records if "eval_loss" in record]
+    speed = context.tokens.tokens_per_second()
+    counts = context.tokens.read()
+    on_gpu = context.hardware.kind == "cuda"
+    return {
+        "first_loss": losses[0] if losses else None,
+        "last_loss": losses[-1] if losses else None,
+        "eval_loss": evaluations[-1] if evaluations else None,
+        "supervised_tokens": counts.supervised,
+        "total_tokens": counts.real,
+        "real_tokens_per_second": round(speed[0], 2) if speed else None,
+        "padded_tokens_per_second": round(speed[1], 2) if speed else None,
+        "peak_allocated_bytes": peak_memory_bytes(),
+        "peak_reserved_bytes": torch.cuda.max_memory_reserved() if on_gpu else None,
+    }
+
+
+def _end(manifest: Manifest, folder: Path, status: Status, step: int, exit_code: int, message: str) -> None:
+    """Close the attempt; what was logged so far is drawn."""
+    manifest.end_attempt(status, to_step=step, exit_code=exit_code, message=message)
+    if is_main_process():
+        remove_pickles(folder)
+        plot_loss(folder, folder.name)
+
+
+def _status_of(error: RunError) -> Status:
+    if isinstance(error, InterruptedRun):
+        return "interrupted"
+    return "stopped" if isinstance(error, GuardError) else "failed"
+
+
+def _step_of(checkpoint: Path | None) -> int:
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0

@@ -1,0 +1,23 @@
+"""How every command of the project ends: its exit code, and one line instead of a traceback for what a user can mend."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from component.config.errors import EXIT_INTERRUPTED, RunError
+
+
+def run_command(main: Callable[[], int]) -> int:
+    """Call `main` and turn the errors that a user can mend, and Ctrl-C, into messages on stderr and exit codes."""
+    try:
+        return main()
+    except RunError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of a pipe such as `| head` has gone; Python would complain once more at exit
+        return 0
