@@ -14,10 +14,14 @@ class PreparedDataset(Dataset[dict[str, list[int]]]):
 
     Args:
         samples: in the order of the data; the sampler decides the order of training.
+
+    Attributes:
+        num_supervised_tokens: over all samples, as the loss counts them.
     """
 
     def __init__(self, samples: Sequence[Prepared]) -> None:
         self.samples = samples
+        self.num_supervised_tokens = sum(sample.num_supervised_tokens for sample in samples)
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -94,14 +94,13 @@ class Prepared:
 
     @property
     def num_supervised_tokens(self) -> int:
-        """Number of tokens that the loss counts."""
-        return sum(end - start for start, end in self.spans)
+        """Number of tokens that the loss counts; nothing predicts the first one."""
+        return sum(end - max(start, 1) for start, end in self.spans)
 
     def labels(self) -> list[int]:
-        """Token ids where supervised and -100 elsewhere; the first token is never a target, nothing predicts it."""
+        """Token ids where supervised and -100 elsewhere, also for the first token."""
         labels = [-100] * len(self.input_ids)
         for start, end in self.spans:
+            start = max(start, 1)
             labels[start:end] = self.input_ids[start:end]
-        if labels:
-            labels[0] = -100
         return labels
