@@ -117,6 +117,8 @@ def load_unsloth(
         notices += [experts] if experts else []
         prepared = _attach(module, base, model, adapter, checkpointing)
         peft_config = prepared.peft_config["default"]
+    # Below 512 tokens it checkpoints in the plain way, and tells so here.
+    checkpointing = getattr(prepared, "_unsloth_gradient_checkpointing", checkpointing)
     with _quietly():
         module.FastLanguageModel.for_training(prepared, use_gradient_checkpointing=checkpointing)
     set_training_flags(prepared)
@@ -195,8 +197,9 @@ def _check_loaded(
     """Hold Unsloth to what was asked: it falls back to 16 bit by itself, and may add tokens to tokenizer and model."""
     if model.train_mode == "qlora" and not num_4bit:
         raise UnslothFailed("it loaded no 4-bit layers")
-    vocabulary = tokenizer.get_vocab()
-    if model.tokenizer_name_or_path is None and vocabulary.items() - theirs.get_vocab().items():
+    # For some families it returns a processor around the tokenizer.
+    known = getattr(theirs, "tokenizer", theirs).get_vocab()
+    if model.tokenizer_name_or_path is None and tokenizer.get_vocab().items() - known.items():
         raise UnslothFailed("its tokenizer has other ids than the one that the data was prepared with")
     declared = base.config.get_text_config().vocab_size
     if base.get_input_embeddings().num_embeddings != declared:

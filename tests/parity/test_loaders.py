@@ -1,0 +1,157 @@
+"""Both loaders start equal: the same adapter, the same 4-bit layers, the same loss and gradients.
+
+Unsloth patches its process, so each loader runs in one of its own. On a CPU this shows that we call both alike; of
+Unsloth's kernels it says nothing, so the same test runs on a GPU too, where the tolerance is that of 16-bit arithmetic.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from component.models.tiny import Shape, make_tiny_model
+
+pytestmark = pytest.mark.skipif(find_spec("unsloth") is None, reason="Unsloth is not installed")
+
+#: Largest difference between the loaders, relative to the largest value. float32 on a CPU: measured 0 (bit-equal).
+CPU_TOLERANCE = 1e-6
+#: bfloat16 on a GPU: eight bits of mantissa.
+GPU_TOLERANCE = 2e-2
+
+LOAD = """
+import sys
+loader, folder, output, device, *modes = sys.argv[1:]
+from component.config.schema import AdapterSection, ModelSection
+from component.pipeline.choose_loader import choose_loader
+from component.registry import LOADERS
+from component.runtime.hardware import detect_hardware
+
+use_unsloth = "require" if loader == "unsloth" else False
+model = ModelSection(model_name_or_path=folder, max_seq_length=64, use_unsloth=use_unsloth)
+hardware = detect_hardware(use_cpu=device == "cpu")
+choice = choose_loader(model, "sft", hardware)
+assert choice.got == loader, choice
+if loader == "unsloth":
+    from component.models.unsloth import import_unsloth
+    import_unsloth(model, hardware)
+from dataclasses import replace
+import torch
+from component.models.precision import resolve_precision
+from component.models.quantization import four_bit_layers
+from component.models.tokenizer import load_tokenizer
+
+def describe(model):
+    loaded = LOADERS.get(loader)(
+        model,
+        AdapterSection(lora_rank=8, lora_alpha=16),
+        tokenizer=load_tokenizer(model).tokenizer,
+        precision=resolve_precision(model, hardware),
+        hardware=hardware,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+    )
+    trained = {name: parameter for name, parameter in loaded.model.named_parameters() if parameter.requires_grad}
+    initial = {name: parameter.detach().cpu().clone() for name, parameter in trained.items()}
+    torch.manual_seed(0)
+    for name in sorted(trained):
+        if "lora_B" in name:  # zero at first: nothing of the adapter would show
+            with torch.no_grad():
+                trained[name].copy_(torch.randn(trained[name].shape) * 0.02)
+    ids = (torch.arange(48).reshape(2, 24) * 7 % 200 + 10).to(hardware.kind)
+    labels = ids.clone()
+    labels[:, :8] = -100
+    dtype = getattr(torch, loaded.got["compute_dtype"])
+    with torch.autocast(hardware.kind, dtype=dtype, enabled=dtype is not torch.float32):
+        loss = loaded.model(input_ids=ids, labels=labels, use_cache=False).loss
+    loss.backward()
+    return {
+        "initial": initial,
+        "loss": loss.detach().cpu().float(),
+        "gradients": {name: parameter.grad.cpu() for name, parameter in trained.items()},
+        "four_bit": sorted(name.split("base_model.model.")[-1] for name in four_bit_layers(loaded.model)),
+        "targets": sorted(loaded.peft_config.target_modules) if loaded.peft_config else None,
+        "vocabulary": loaded.model.get_input_embeddings().weight.shape[0],
+        "notices": loaded.notices,
+        "got": dict(loaded.got),
+    }
+
+torch.save({mode: describe(replace(model, train_mode=mode)) for mode in modes}, output)
+print("unsloth" in sys.modules)
+"""
+MODES = ("qlora", "lora", "full")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.mktemp("loaders")
+    (base / "text.txt").write_text("pack my box with five dozen liquor jugs\n" * 4, encoding="utf-8")
+    shape = Shape(
+        vocab_size=320, hidden_size=64, intermediate_size=128, num_hidden_layers=2, max_position_embeddings=128
+    )
+    make_tiny_model(base / "model", shape=shape, seed=0, texts=[base / "text.txt"])
+    return base / "model"
+
+
+def load_both(folder: Path, tmp_path: Path, repository: Path, *, device: str, modes: Sequence[str]) -> list[dict]:
+    """What each loader gives, by mode: first vanilla, then Unsloth."""
+    import torch
+
+    results = []
+    for loader in ("vanilla", "unsloth"):
+        output = tmp_path / f"{loader}.pt"
+        finished = subprocess.run(
+            [sys.executable, "-c", LOAD, loader, str(folder), str(output), device, *modes],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(repository), "XDG_CACHE_HOME": str(tmp_path / "cache")},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert finished.returncode == 0, finished.stderr[-3000:]
+        assert finished.stdout.strip() == str(loader == "unsloth"), "imported where it should not be, or not quiet"
+        results.append(torch.load(output, weights_only=False))
+    assert not (tmp_path / "unsloth_compiled_cache").exists()
+    return results
+
+
+def assert_equal_start(vanilla: dict, unsloth: dict, *, tolerance: float) -> None:
+    import torch
+
+    assert vanilla["initial"].keys() == unsloth["initial"].keys()
+    assert all(torch.equal(vanilla["initial"][name], unsloth["initial"][name]) for name in vanilla["initial"])
+    for key in ("four_bit", "targets", "vocabulary"):
+        assert vanilla[key] == unsloth[key], key
+    torch.testing.assert_close(unsloth["loss"], vanilla["loss"], rtol=tolerance, atol=tolerance)
+    for name, expected in vanilla["gradients"].items():
+        difference = (unsloth["gradients"][name] - expected).abs().max()
+        assert difference <= tolerance * expected.abs().max(), name
+
+
+@pytest.fixture(scope="module")
+def on_cpu(folder, tmp_path_factory, repository) -> list[dict]:
+    return load_both(folder, tmp_path_factory.mktemp("cpu"), repository, device="cpu", modes=MODES)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_equal_start_on_a_cpu(on_cpu, mode) -> None:
+    vanilla, unsloth = (result[mode] for result in on_cpu)
+    assert_equal_start(vanilla, unsloth, tolerance=CPU_TOLERANCE)
+    assert len(vanilla["four_bit"]) == (14 if mode == "qlora" else 0)
+    assert (vanilla["got"]["loader"], unsloth["got"]["loader"]) == ("vanilla", "unsloth")
+    assert unsloth["notices"] == ()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ["qlora", "lora"])
+def test_equal_start_on_a_gpu(folder, tmp_path, repository, mode) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU")
+    vanilla, unsloth = load_both(folder, tmp_path, repository, device="cuda", modes=[mode])
+    assert_equal_start(vanilla[mode], unsloth[mode], tolerance=GPU_TOLERANCE)

@@ -1,0 +1,62 @@
+"""The Unsloth loader's own rules, as far as they show without importing it (tests/parity runs it)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import transformers  # noqa: F401  (imported before Unsloth on purpose)
+
+from component.config.errors import UserError
+from component.config.schema import AdapterSection
+from component.models.unsloth import UnslothFailed, _ignored, import_unsloth
+
+
+def test_unsloth_is_not_imported_after_what_it_patches(section, cpu) -> None:
+    with pytest.raises(UnslothFailed) as caught:
+        import_unsloth(section(), cpu)
+    assert "transformers" in caught.value.reason
+    assert caught.value.reason.endswith("was imported before it")
+    assert isinstance(caught.value, UserError)
+    assert "unsloth" not in sys.modules
+
+
+def test_what_it_ignores_is_told(section, cpu) -> None:
+    model = section(attn_implementation="eager")
+    assert _ignored(model, AdapterSection(lora_dropout=0.05), {"use_reentrant": True}, cpu) == [
+        "lora_dropout: 0.05 loses Unsloth's fused LoRA kernels; 0 keeps them",
+        "attn_implementation: eager is ignored, Unsloth chooses its own",
+        "gradient_checkpointing_kwargs: ignored, Unsloth checkpoints in its own way",
+    ]
+    assert _ignored(section(), AdapterSection(), {"use_reentrant": False}, cpu) == []
+
+
+RESTART = """
+import sys
+from component.config.schema import ModelSection
+from component.pipeline.choose_loader import choose_loader, restart_with_vanilla
+from component.runtime.hardware import Hardware
+
+assert sys.argv[1:] == ["an argument"]
+model = ModelSection(model_name_or_path=FOLDER, use_unsloth=True, max_seq_length=64)
+choice = choose_loader(model, "sft", Hardware("cuda", "test A100", 2**36, 2**36, (8, 0), True, 1))
+assert not {"torch", "transformers", "peft", "bitsandbytes"} & set(sys.modules)
+if choice.got == "unsloth":
+    restart_with_vanilla("it was only a test")
+print(choice.got, choice.reason)
+"""
+
+
+def test_a_restarted_process_is_vanilla_and_knows_why(tiny_model, repository, tmp_path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(RESTART.replace("FOLDER", repr(str(tiny_model))))
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    result = subprocess.run(
+        [sys.executable, str(script), "an argument"], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    assert "vanilla" in result.stdout
+    if "installed" not in result.stdout:
+        assert result.stdout.strip() == "vanilla Unsloth failed in this run: it was only a test"
