@@ -110,16 +110,21 @@ class DataReport:
         ]
         for file in self.files:
             how = "detected" if file.is_detected else "as set"
-            format_text = f"{file.data_format} ({how})" if file.data_format else "no rows"
-            lines.append(f"{self.split}: {file.path}: {file.rows:,} rows, {format_text}")
+            format_text = f"{file.data_format} ({how})" if file.data_format else "no format"
+            lines.append(f"{self.split}: {file.path}: {say_rows(file.rows)}, {format_text}")
         if self.rows_without_stop:
-            lines.append(f"{self.split}: {self.rows_without_stop:,} rows lost their stop token to truncation")
+            lines.append(f"{self.split}: {say_rows(self.rows_without_stop)} cut before the stop token of an answer")
         if self.rows_also_in_train:
-            lines.append(f"{self.split}: {self.rows_also_in_train:,} rows are in the training data too")
+            lines.append(f"{self.split}: {say_rows(self.rows_also_in_train)} also in the training data")
         if self.unread_columns:
-            columns = ", ".join(f"{name} ({count:,} rows)" for name, count in self.unread_columns.items())
+            columns = ", ".join(f"{name} ({say_rows(count)})" for name, count in self.unread_columns.items())
             lines.append(f"{self.split}: columns not read: {columns}")
         return [*lines, *(f"{self.split}: {notice}" for notice in self.notices)]
+
+
+def say_rows(count: int) -> str:
+    """A number of rows in words."""
+    return f"{count:,} row" if count == 1 else f"{count:,} rows"
 
 
 def reason_category(reason: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from component.data.report import MAX_LISTED_FAILURES, DataReport, FileReport, Lengths, reason_category
+from component.data.report import MAX_LISTED_FAILURES, DataReport, FileReport, Lengths, reason_category, say_rows
 from component.data.rows import Failure, Prepared, Row
 
 
@@ -54,7 +54,7 @@ class Tally:
         assert self.rows_read == self.rows_used + self.rows_dropped, "a row was neither used nor dropped"
         sources = {sample.source for sample in samples}
         cut = {source: count for source, count in self.cut_tokens.items() if source in sources}
-        counted = tuple(f"{notice} ({count:,} rows)" for notice, count in self._row_notices.most_common())
+        counted = tuple(f"{notice} ({say_rows(count)})" for notice, count in self._row_notices.most_common())
         return DataReport(
             split=self.split,
             files=tuple(self.files),

@@ -25,8 +25,8 @@ def set_tokenizer_threads(num_threads: int | None) -> tuple[str, ...]:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     wanted = os.environ.get(_VARIABLE, "") if num_threads is None else str(num_threads)
     if _in_force is not None and wanted != _in_force:
-        kept = f"{_in_force} threads" if _in_force else "all cores"
-        return (f"tokenize_num_workers: {wanted or 'null'} has no effect, this process tokenizes with {kept} already",)
+        kept = f"threads: {_in_force}" if _in_force else "all cores"
+        return (f"tokenize_num_workers: {wanted or 'null'} has no effect, this process began with {kept}",)
     _in_force = wanted
     if wanted:
         os.environ[_VARIABLE] = wanted

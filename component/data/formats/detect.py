@@ -11,6 +11,8 @@ from component.data.formats.interface import each_format
 #: How many rows of a file detection looks at.
 NUM_ROWS = 20
 
+_KIND_WORDS = {"messages": "conversations", "text": "plain text"}
+
 
 def detect_format(records: Sequence[Mapping[str, Any]], row_kind: str, file: str) -> str:
     """Return the format that all recognisable rows agree on.
@@ -53,7 +55,8 @@ def check_format(name: str, records: Sequence[Mapping[str, Any]], row_kind: str,
     formats = dict(each_format())
     if formats[name].row_kind != row_kind:
         choices = ", ".join(other for other in formats if formats[other].row_kind == row_kind)
-        raise DataError(f"data_format: {name} holds {formats[name].row_kind}, this task needs one of {choices}")
+        held, needed = (_KIND_WORDS.get(kind, kind) for kind in (formats[name].row_kind, row_kind))
+        raise DataError(f"data_format: {name} holds {held}, this task needs {needed}: one of {choices}")
     if not records or any(formats[name].looks_like(record) for record in records):
         return
     likely = [other for other, format in formats.items() if other != name and all(map(format.looks_like, records))]

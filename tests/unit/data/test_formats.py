@@ -1,0 +1,454 @@
+"""Every format: what its rows become, and the exact reason for every row that cannot be used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from component.config.errors import DataError
+from component.data.formats.conversation import EMPTY_PROMPT, UNANSWERED
+from component.data.formats.detect import check_format, detect_format
+from component.data.formats.interface import load_format
+from component.data.rows import Message, Row, RowError, Source
+from component.registry import FORMATS
+
+SOURCE = Source("data.jsonl", 7)
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+TOOL = {"name": "add", "parameters": {"type": "object"}}
+
+
+def parse(format_name: str, record: dict[str, Any]) -> Row:
+    return load_format(format_name).parse(record, SOURCE)
+
+
+def system(text: str) -> Message:
+    return Message("system", text)
+
+
+def user(text: str) -> Message:
+    return Message("user", text)
+
+
+def assistant(text: str) -> Message:
+    return Message("assistant", text)
+
+
+def human(text: Any) -> dict[str, Any]:
+    return {"from": "human", "value": text}
+
+
+def gpt(text: Any) -> dict[str, Any]:
+    return {"from": "gpt", "value": text}
+
+
+def says(role: str, content: Any, **fields: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **fields}
+
+
+GOOD = [
+    (
+        "firefly",
+        {
+            "conversation_id": 3,
+            "category": "Brainstorming",
+            "conversation": [{"human": " hi \n", "assistant": "yo "}, {"human": "b", "assistant": "c"}],
+            "dataset": "moss",
+        },
+        (user(" hi \n"), assistant("yo "), user("b"), assistant("c")),
+    ),
+    (
+        "firefly",
+        {"system": "Be brief.", "conversation": [{"human": "a", "assistant": "b"}]},
+        (system("Be brief."), user("a"), assistant("b")),
+    ),
+    ("firefly", {"system": None, "conversation": [{"human": "a", "assistant": "b"}]}, (user("a"), assistant("b"))),
+    ("alpaca", {"instruction": "Add", "input": "1 2", "output": "3"}, (user("Add\n1 2"), assistant("3"))),
+    ("alpaca", {"instruction": "Add", "input": "", "output": "3"}, (user("Add"), assistant("3"))),
+    ("alpaca", {"instruction": "Add", "input": None, "output": "3"}, (user("Add"), assistant("3"))),
+    (
+        "alpaca",
+        {"instruction": "c", "output": "d", "system": "s", "history": [["a", "b"]]},
+        (system("s"), user("a"), assistant("b"), user("c"), assistant("d")),
+    ),
+    ("sharegpt", {"conversations": [human("a"), gpt("b")]}, (user("a"), assistant("b"))),
+    (
+        "sharegpt",
+        {"conversations": [{"from": "system", "value": "s"}, human("a"), {"from": "bard", "value": "b"}]},
+        (system("s"), user("a"), assistant("b")),
+    ),
+    ("sharegpt", {"system": "s", "conversations": [human("a"), gpt("b")]}, (system("s"), user("a"), assistant("b"))),
+    (
+        "sharegpt",
+        {
+            "conversations": [
+                human("a"),
+                {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 1}}'},
+                {"from": "observation", "value": "2"},
+                gpt("two"),
+            ]
+        },
+        (user("a"), Message("assistant", "", tool_calls=(CALL,)), Message("tool", "2"), assistant("two")),
+    ),
+    (
+        "openai",
+        {"messages": [says("developer", "s"), says("user", "a"), says("assistant", "b")]},
+        (system("s"), user("a"), assistant("b")),
+    ),
+    (
+        "openai",
+        {"messages": [says("system", None), says("user", "a"), says("assistant", "b")]},
+        (user("a"), assistant("b")),
+    ),
+    (
+        "openai",
+        {
+            "messages": [
+                says("user", [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]),
+                says("assistant", "c", reasoning_content="because"),
+            ]
+        },
+        (user("ab"), Message("assistant", "c", reasoning_content="because")),
+    ),
+    (
+        "openai",
+        {
+            "messages": [
+                says("user", "a"),
+                says(
+                    "assistant",
+                    None,
+                    tool_calls=[{"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}],
+                ),
+                says("tool", "2", tool_call_id="c1", name="add"),
+                says("assistant", "two"),
+            ]
+        },
+        (
+            user("a"),
+            Message("assistant", "", tool_calls=({"id": "c1", **CALL},)),
+            Message("tool", "2", tool_call_id="c1", name="add"),
+            assistant("two"),
+        ),
+    ),
+    (
+        "openai",
+        {
+            "messages": [
+                says("user", "a"),
+                says("assistant", None, function_call={"name": "add", "arguments": {"a": 1}}),
+            ]
+        },
+        (user("a"), Message("assistant", "", tool_calls=(CALL,))),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "record", "messages"), GOOD)
+def test_a_good_record_becomes_its_messages(name: str, record: dict[str, Any], messages: tuple[Message, ...]) -> None:
+    row = parse(name, record)
+    assert row.messages == messages
+    assert row.source == SOURCE
+    assert row.notices == ()
+    assert load_format(name).looks_like(record)
+
+
+def turns(*pairs: tuple[Any, Any]) -> dict[str, Any]:
+    return {"conversation": [{"human": question, "assistant": answer} for question, answer in pairs]}
+
+
+BAD = [
+    ("firefly", {}, "missing conversation: the row has nothing"),
+    ("firefly", {"converstion": []}, "missing conversation: the row has 'converstion'; did you mean conversation?"),
+    ("firefly", {"prompt": "a", "x": 1}, "missing conversation: the row has prompt, x"),
+    ("firefly", {"conversation": None}, "null conversation"),
+    ("firefly", {"conversation": []}, "empty conversation"),
+    ("firefly", {"conversation": "hi"}, "conversation is not a list: a string"),
+    ("firefly", {"conversation": ["hi"]}, "turn is not an object: turn 1 is a string"),
+    ("firefly", turns(("a", 5)), "content is not text: assistant in turn 1 is a number"),
+    ("firefly", turns(("a", None)), "null content: assistant in turn 1"),
+    ("firefly", turns(("a", "b"), ("c", "")), "empty answer: turn 2"),
+    ("firefly", turns(("a", " \n\t")), "empty answer: turn 1"),
+    (
+        "firefly",
+        {"conversation": [{"humna": "a", "assistant": "b"}]},
+        "unknown turn key: 'humna' in turn 1; did you mean human?",
+    ),
+    ("firefly", {"conversation": [{"human": "a"}]}, "missing turn key: assistant in turn 1, which has human"),
+    (
+        "firefly",
+        {"conversations": [human("a"), gpt("b")]},
+        "missing conversation: this looks like sharegpt; set data_format: sharegpt",
+    ),
+    ("firefly", {"system": 5, **turns(("a", "b"))}, "content is not text: system is a number"),
+    ("alpaca", {"instruction": "a"}, "missing output: the row has instruction"),
+    ("alpaca", {"instruction": "a", "ouput": "b"}, "missing output: the row has 'ouput'; did you mean output?"),
+    ("alpaca", {"instruction": "a", "output": ""}, "empty answer: output"),
+    ("alpaca", {"instruction": "a", "output": None}, "null content: output"),
+    (
+        "alpaca",
+        {"instruction": ["a", 1], "output": "b"},
+        "content is not text: instruction has a number among its parts",
+    ),
+    ("alpaca", {"instruction": "a", "output": "b", "history": {}}, "history is not a list: an object"),
+    (
+        "alpaca",
+        {"instruction": "a", "output": "b", "history": [["q"]]},
+        "history turn is not a [question, answer] pair: history turn 1",
+    ),
+    (
+        "alpaca",
+        {"messages": [says("user", "a")]},
+        "missing instruction: this looks like openai; set data_format: openai",
+    ),
+    ("sharegpt", turns(("a", "b")), "missing conversations: this looks like firefly; set data_format: firefly"),
+    ("sharegpt", {"conversations": None}, "null conversations"),
+    ("sharegpt", {"conversations": []}, "empty conversations"),
+    ("sharegpt", {"conversations": [human("a")]}, "no answer at all"),
+    ("sharegpt", {"conversations": [human("a"), gpt("")]}, "empty answer: turn 2"),
+    ("sharegpt", {"conversations": [human("a"), human("b")]}, "wrong role order: user after user in turn 2"),
+    (
+        "sharegpt",
+        {"conversations": [gpt("a"), human("b")]},
+        "wrong role order: the conversation begins with assistant in turn 1",
+    ),
+    (
+        "sharegpt",
+        {"conversations": [human("a"), gpt("b"), {"from": "observation", "value": "c"}]},
+        "wrong role order: a tool result without a call in turn 3",
+    ),
+    (
+        "sharegpt",
+        {"conversations": [human("a"), {"from": "gtp", "value": "b"}]},
+        "unknown role: 'gtp' in turn 2; did you mean gpt?",
+    ),
+    (
+        "sharegpt",
+        {"conversations": [{"from": "narrator", "value": "b"}]},
+        "unknown role: 'narrator' in turn 1; known are system, human, user, gpt, assistant, chatgpt, model, bard, "
+        "function_call, observation, tool, function_response",
+    ),
+    (
+        "sharegpt",
+        {"system": "a", "conversations": [{"from": "system", "value": "b"}, human("c"), gpt("d")]},
+        "two system messages",
+    ),
+    (
+        "sharegpt",
+        {"conversations": [{"form": "human", "value": "a"}]},
+        "unknown turn key: 'form' in turn 1; did you mean from?",
+    ),
+    (
+        "sharegpt",
+        {"conversations": [says("user", "a"), says("assistant", "b")]},
+        "missing turn key: from in turn 1, which has role and content; "
+        "this looks like openai; rename conversations to messages and set data_format: openai",
+    ),
+    (
+        "sharegpt",
+        {"conversations": [human("a"), {"from": "function_call", "value": "add(1)"}]},
+        "bad JSON in function_call: turn 2",
+    ),
+    (
+        "sharegpt",
+        {"conversations": [human("a"), {"from": "function_call", "value": '{"arguments": {}}'}]},
+        "not a tool call: no function name in turn 2",
+    ),
+    ("sharegpt", {"conversations": [human("a"), gpt("b")], "tools": "[oops"}, "bad JSON in tools"),
+    ("sharegpt", {"conversations": [human("a"), gpt("b")], "tools": {}}, "tools are not a list of objects"),
+    ("openai", {"messages": None}, "null messages"),
+    ("openai", {"messages": []}, "empty messages"),
+    ("openai", {"messages": ["hi"]}, "message is not an object: message 1 is a string"),
+    ("openai", {"messages": [says("user", "a")]}, "no answer at all"),
+    ("openai", {"messages": [says("user", "a"), says("assistant", None)]}, "null content: message 2"),
+    (
+        "openai",
+        {"messages": [says("user", "a"), {"role": "assistant"}]},
+        "missing turn key: content in message 2, which has role",
+    ),
+    ("openai", {"messages": [{"content": "a"}]}, "missing turn key: role in message 1, which has content"),
+    (
+        "openai",
+        {"messages": [{"role": "user", "contnet": "a"}]},
+        "unknown turn key: 'contnet' in message 1; did you mean content?",
+    ),
+    (
+        "openai",
+        {"messages": [says("user", [{"type": "image_url", "image_url": "x"}]), says("assistant", "b")]},
+        "content is not text: message 1 has a part of type 'image_url'",
+    ),
+    ("openai", {"messages": [says("user", {"text": "a"})]}, "content is not text: message 1 is an object"),
+    (
+        "openai",
+        {"messages": [says("system", "a"), says("system", "b"), says("user", "c"), says("assistant", "d")]},
+        "two system messages",
+    ),
+    (
+        "openai",
+        {"messages": [says("user", "a"), says("system", "b"), says("assistant", "c")]},
+        "wrong role order: system after user in message 2",
+    ),
+    (
+        "openai",
+        {"messages": [says("User", "a")]},
+        "unknown role: 'User' in message 1; did you mean user?",
+    ),
+    (
+        "openai",
+        {"messages": [says(5, "a")]},
+        "unknown role: 5 in message 1; known are system, developer, user, assistant, tool, function",
+    ),
+    (
+        "openai",
+        {"messages": [human("a"), gpt("b")]},
+        "missing turn key: role in message 1, which has from and value; "
+        "this looks like sharegpt; rename messages to conversations and set data_format: sharegpt",
+    ),
+    (
+        "openai",
+        {
+            "messages": [
+                says("user", "a"),
+                says("assistant", "", tool_calls=[{"function": {"name": "f", "arguments": "{"}}]),
+            ]
+        },
+        "bad JSON in tool call arguments: message 2",
+    ),
+    ("text", {"text": None}, "null text"),
+    ("text", {"text": " \n"}, "empty text"),
+    ("text", {"text": 5}, "text is not a string: a number"),
+    ("text", {"txet": "a"}, "missing text: the row has 'txet'; did you mean text?"),
+    ("text", turns(("a", "b")), "missing text: this looks like firefly; set data_format: firefly"),
+]
+
+
+@pytest.mark.parametrize(("name", "record", "reason"), BAD)
+def test_a_bad_record_gives_its_reason(name: str, record: dict[str, Any], reason: str) -> None:
+    with pytest.raises(RowError) as caught:
+        parse(name, record)
+    assert str(caught.value) == reason
+
+
+@pytest.mark.parametrize("written", [[TOOL], '[{"name": "add", "parameters": {"type": "object"}}]'])
+def test_sharegpt_wraps_bare_tools(written: Any) -> None:
+    row = parse("sharegpt", {"conversations": [human("a"), gpt("b")], "tools": written})
+    assert row.tools == ({"type": "function", "function": TOOL},)
+
+
+@pytest.mark.parametrize("written", [None, "", "[]", []])
+def test_no_tools(written: Any) -> None:
+    assert parse("sharegpt", {"conversations": [human("a"), gpt("b")], "tools": written}).tools == ()
+
+
+def test_openai_tools_stay_as_they_are() -> None:
+    tool = {"type": "function", "function": TOOL}
+    assert parse("openai", {"messages": [says("user", "a"), says("assistant", "b")], "tools": [tool]}).tools == (tool,)
+
+
+def test_what_is_not_read_is_named() -> None:
+    row = parse("firefly", {"systm": "s", "category": "x", "conversation": [{"human": "a", "assistant": "b", "id": 1}]})
+    assert row.columns == {"systm": "s", "category": "x"}
+    assert row.notices == ("key 'systm' is not read; did you mean system?", "turn key 'id' is not read")
+
+
+def test_odd_conversations_are_used_with_a_notice() -> None:
+    row = parse("openai", {"messages": [says("user", ""), says("assistant", "a"), says("user", "b")]})
+    assert row.notices == (UNANSWERED, EMPTY_PROMPT)
+
+
+@pytest.mark.parametrize(
+    ("records", "row_kind", "name"),
+    [
+        ([turns(("a", "b"))], "messages", "firefly"),
+        ([{"conversation": None}, {"oops": 1}], "messages", "firefly"),
+        ([{"instruction": "a", "output": "b"}], "messages", "alpaca"),
+        ([{"conversations": []}], "messages", "sharegpt"),
+        ([{"messages": [], "text": "a"}], "messages", "openai"),
+        ([{"messages": [], "text": "a"}], "text", "text"),
+    ],
+)
+def test_detection(records: list[dict[str, Any]], row_kind: str, name: str) -> None:
+    assert detect_format(records, row_kind, "f") == name
+
+
+@pytest.mark.parametrize(
+    ("records", "row_kind", "message"),
+    [
+        (
+            [{"a": 1}, {"b": 2}],
+            "messages",
+            "f: data_format: no known format, the rows have the keys a, b; "
+            "use one of firefly, alpaca, sharegpt, openai",
+        ),
+        (
+            [{"prompt": "a", "chosen": "b", "rejected": "c"}],
+            "messages",
+            "f: data_format: no known format, the rows have chosen and rejected, which is preference data; "
+            "use one of firefly, alpaca, sharegpt, openai",
+        ),
+        (
+            [{"text": "a"}],
+            "messages",
+            "f: data_format: the rows look like text, which this task cannot use; "
+            "give it one of firefly, alpaca, sharegpt, openai, or set task_type: pretrain",
+        ),
+        (
+            [{"messages": []}, {"conversations": []}],
+            "messages",
+            "f: data_format: the first rows look like openai and sharegpt; "
+            "set data_format to the one that is meant, or put each format in a file of its own",
+        ),
+    ],
+)
+def test_detection_names_what_it_found(records: list[dict[str, Any]], row_kind: str, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        detect_format(records, row_kind, "f")
+    assert str(caught.value) == message
+
+
+def test_a_wrong_format_names_the_right_one() -> None:
+    with pytest.raises(DataError) as caught:
+        check_format("firefly", [{"messages": []}], "messages", "f")
+    expected = "f: data_format: the rows are not firefly; this looks like openai; set data_format: openai, or auto"
+    assert str(caught.value) == expected
+    with pytest.raises(DataError) as caught:
+        check_format("text", [{"text": "a"}], "messages", "f")
+    expected = (
+        "data_format: text holds plain text, this task needs conversations: one of firefly, alpaca, sharegpt, openai"
+    )
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("is_static", [True, False])
+def test_a_format_of_ones_own_takes_one_class(is_static: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FORMATS, "_entries", dict(FORMATS._entries))
+
+    if is_static:
+
+        @FORMATS.register("quiz")
+        class Static:
+            row_kind = "messages"
+
+            @staticmethod
+            def looks_like(record: Any) -> bool:
+                return "quiz" in record
+
+            @staticmethod
+            def parse(record: Any, source: Source) -> Row:
+                return Row(source, messages=(user(record["quiz"]), assistant(record["key"])))
+
+    else:
+
+        @FORMATS.register("quiz")
+        class Plain:
+            row_kind = "messages"
+
+            def looks_like(self, record: Any) -> bool:
+                return "quiz" in record
+
+            def parse(self, record: Any, source: Source) -> Row:
+                return Row(source, messages=(user(record["quiz"]), assistant(record["key"])))
+
+    record = {"quiz": "q", "key": "a"}
+    assert detect_format([record], "messages", "f") == "quiz"
+    assert parse("quiz", record).messages == (user("q"), assistant("a"))
