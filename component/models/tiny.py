@@ -1,0 +1,257 @@
+"""Small models made from nothing: a byte-level BPE tokenizer trained on given texts, and randomly initialised weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from component.config.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+BOS, EOS, PAD = "<|begin|>", "<|end|>", "<|pad|>"
+ROLE_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
+# Every turn ends in the token that also ends a text, so generation stops where a turn does.
+CHAT_TEMPLATE = (
+    "{{ bos_token }}"
+    "{% for message in messages %}{{ '<|' + message.role + '|>' + message.content + eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a Llama-architecture model, with the names of its config.json.
+
+    `initializer_range` is near 1/sqrt(hidden_size): with the usual 0.02 the attention of so small a model starts out
+    uniform and takes many times as long to learn anything.
+    """
+
+    vocab_size: int = 1024
+    hidden_size: int = 128
+    intermediate_size: int = 256
+    num_hidden_layers: int = 3
+    num_attention_heads: int = 4
+    num_key_value_heads: int = 2
+    max_position_embeddings: int = 2048
+    rope_theta: float = 10000.0
+    initializer_range: float = 0.08
+    tie_word_embeddings: bool = True
+
+
+SHAPES = {
+    "tiny": Shape(),
+    "llama3-8b": Shape(
+        vocab_size=128256,
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=8192,
+        rope_theta=500000.0,
+        initializer_range=0.02,
+        tie_word_embeddings=False,
+    ),
+}
+
+
+def check_shape(shape: Shape) -> None:
+    """Refuse sizes that do not make a model.
+
+    Raises:
+        UserError: naming the sizes and what would fit.
+    """
+    heads, key_value_heads = shape.num_attention_heads, shape.num_key_value_heads
+    for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+                 "num_key_value_heads"):  # fmt: skip
+        if getattr(shape, name) < 1:
+            raise UserError(f"{name}: got {getattr(shape, name)}; use a positive number")
+    if shape.hidden_size % heads or (shape.hidden_size // heads) % 2:
+        raise UserError(f"hidden_size: {shape.hidden_size} over {heads} heads; each head needs a whole, even width")
+    if heads % key_value_heads:
+        raise UserError(f"num_key_value_heads: got {key_value_heads}; use a divisor of num_attention_heads, {heads}")
+
+
+def read_texts(files: Sequence[Path]) -> Iterator[str]:
+    """Yield the texts of files: every string value of .json and .jsonl files, the lines of any other.
+
+    Raises:
+        DataError: a file is missing or is not valid JSON.
+    """
+    for file in files:
+        try:
+            content = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{file.absolute()}: cannot be read: {error}; name a UTF-8 text file") from error
+        if file.suffix not in (".json", ".jsonl"):
+            yield from content.splitlines()
+            continue
+        records = content.splitlines() if file.suffix == ".jsonl" else [content]
+        for line, record in enumerate(records, start=1):
+            if not record.strip():
+                continue
+            try:
+                yield from _strings(json.loads(record))
+            except json.JSONDecodeError as error:
+                raise DataError(f"{file}:{line}: not valid JSON: {error.msg}; mend or remove the line") from error
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for child in value.values() if isinstance(value, dict) else value:
+            yield from _strings(child)
+
+
+def build_tokenizer(
+    texts: Iterator[str], *, vocab_size: int, model_max_length: int, pad_is_eos: bool = False
+) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer with control tokens and a chat template.
+
+    Args:
+        texts: what to learn merges from; few texts give fewer tokens than vocab_size.
+        vocab_size: the most tokens, control tokens and the 256 bytes included.
+        model_max_length: number of tokens that the model can take.
+        pad_is_eos: use the end token for padding too, as many published tokenizers do.
+
+    Raises:
+        UserError: vocab_size has no room for the bytes and the control tokens.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    control_tokens = [BOS, EOS, *ROLE_TOKENS] + ([] if pad_is_eos else [PAD])
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    if vocab_size < len(alphabet) + len(control_tokens):
+        raise UserError(f"vocab_size: got {vocab_size}; use {len(alphabet) + len(control_tokens)} or more")
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=control_tokens, initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(texts, trainer)
+    bos_id = backend.token_to_id(BOS)
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A {BOS}:1 $B:1", special_tokens=[(BOS, bos_id)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=EOS if pad_is_eos else PAD,
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=model_max_length,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_model(shape: Shape, *, seed: int, token_ids: dict[str, int | None]) -> LlamaForCausalLM:
+    """Build a randomly initialised Llama; on the GPU in bf16 when there is one and the model is large, else on the CPU in fp32.
+
+    Args:
+        shape: its sizes.
+        seed: the same seed gives the same weights on the same kind of device.
+        token_ids: bos_token_id, eos_token_id and pad_token_id for its config.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=shape.vocab_size,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.num_hidden_layers,
+        num_attention_heads=shape.num_attention_heads,
+        num_key_value_heads=shape.num_key_value_heads,
+        max_position_embeddings=shape.max_position_embeddings,
+        rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
+        initializer_range=shape.initializer_range,
+        tie_word_embeddings=shape.tie_word_embeddings,
+        **token_ids,
+    )
+    is_large = shape.hidden_size >= 2048
+    device = "cuda" if is_large and torch.cuda.is_available() else "cpu"
+    config.dtype = torch.bfloat16 if is_large else torch.float32
+    with torch.random.fork_rng(devices=["cuda"] if device == "cuda" else []), torch.device(device):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM._from_config(config, dtype=config.dtype)
+
+
+def make_tiny_model(
+    output: Path, *, shape: Shape, seed: int, texts: Sequence[Path] = (), tokenizer: Path | None = None,
+    pad_is_eos: bool = False,
+) -> dict[str, int]:  # fmt: skip
+    """Write a model folder: tokenizer, config and random weights.
+
+    Args:
+        output: the folder to write; it may exist.
+        shape: sizes of the model; with `texts`, its vocab_size shrinks to the tokens that they give.
+        seed: seed of the weights.
+        texts: files to train a tokenizer on; needed when `tokenizer` is None.
+        tokenizer: a folder whose tokenizer files are copied as they are.
+        pad_is_eos: see `build_tokenizer`.
+
+    Returns:
+        `num_parameters` and `vocab_size`.
+
+    Raises:
+        UserError: impossible sizes, neither or both of texts and tokenizer, or a tokenizer larger than the vocabulary.
+    """
+    from dataclasses import replace
+
+    from transformers import AutoTokenizer, GenerationConfig
+
+    check_shape(shape)
+    if bool(texts) == (tokenizer is not None):
+        raise UserError("name either texts to train a tokenizer on or a tokenizer folder to copy, and not both")
+    output.mkdir(parents=True, exist_ok=True)
+    if tokenizer is None:
+        built = build_tokenizer(
+            read_texts(texts),
+            vocab_size=shape.vocab_size,
+            model_max_length=shape.max_position_embeddings,
+            pad_is_eos=pad_is_eos,
+        )
+        built.save_pretrained(output)
+        shape = replace(shape, vocab_size=len(built))
+    else:
+        copy_tokenizer(tokenizer, output)
+        built = AutoTokenizer.from_pretrained(output)
+        if len(built) > shape.vocab_size:
+            raise UserError(f"vocab_size: got {shape.vocab_size}; the tokenizer at {tokenizer} has {len(built)} tokens")
+    token_ids = {f"{name}_token_id": getattr(built, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    model = build_model(shape, seed=seed, token_ids=token_ids)
+    model.generation_config = GenerationConfig(**token_ids)
+    model.save_pretrained(output)
+    return {"num_parameters": model.num_parameters(), "vocab_size": shape.vocab_size}
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy the tokenizer files of a folder.
+
+    Raises:
+        UserError: the folder has none.
+    """
+    names = [name for name in TOKENIZER_FILES if (source / name).is_file()]
+    if not names:
+        raise UserError(f"tokenizer: no tokenizer files in {source.absolute()}; name a folder with tokenizer.json")
+    for name in names:
+        shutil.copyfile(source / name, target / name)
