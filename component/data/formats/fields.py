@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -102,13 +103,18 @@ def require_key(record: Mapping[str, Any], key: str, format_name: str, known: Se
 def split_columns(record: Mapping[str, Any], known: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return the columns that a format does not read, and a notice for each that seems a misspelt key of it."""
     columns = {key: value for key, value in record.items() if key not in known}
-    absent = [key for key in known if key not in record]
+    absent = tuple(key for key in known if key not in record)
     notices = []
     for key in columns:
-        meant = difflib.get_close_matches(key, absent, n=1, cutoff=0.75)
-        if meant:
-            notices.append(f"key {key!r} is not read; did you mean {meant[0]}?")
+        if meant := _meant_key(key, absent):
+            notices.append(f"key {key!r} is not read; did you mean {meant}?")
     return columns, tuple(notices)
+
+
+@functools.lru_cache(maxsize=4096)  # the same few columns come with every row
+def _meant_key(key: str, absent: tuple[str, ...]) -> str | None:
+    """The absent key that `key` seems to be a misspelling of."""
+    return next(iter(difflib.get_close_matches(key, absent, n=1, cutoff=0.75)), None)
 
 
 def check_turn_keys(
@@ -131,9 +137,8 @@ def check_turn_keys(
     absent = [key for key in known if key not in turn]
     unread = [key for key in turn if key not in known]
     for key in unread:
-        meant = difflib.get_close_matches(key, absent, n=1, cutoff=0.75)
-        if meant:
-            raise RowError(f"unknown turn key: {key!r} in {where}; did you mean {meant[0]}?")
+        if meant := _meant_key(key, tuple(absent)):
+            raise RowError(f"unknown turn key: {key!r} in {where}; did you mean {meant}?")
     for key in required:
         if key in absent:
             found = ", ".join(list(turn)[:8]) or "nothing"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from component.config.errors import DataError
 from component.data.formats.conversation import EMPTY_PROMPT, UNANSWERED
@@ -452,3 +455,34 @@ def test_a_format_of_ones_own_takes_one_class(is_static: bool, monkeypatch: pyte
     record = {"quiz": "q", "key": "a"}
     assert detect_format([record], "messages", "f") == "quiz"
     assert parse("quiz", record).messages == (user("q"), assistant("a"))
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from(["", "a", "user", "gpt", "[1]", '{"name": "f"}']),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["type", "text", "name"]), inner),
+    max_leaves=6,
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value inside a record."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place for key, item in inner for place in [(*path, key), *places(item, (*path, key))]]
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), case=st.sampled_from(GOOD), value=JSON_VALUES, reader=st.sampled_from(FORMATS.names()))
+def test_any_record_is_a_row_or_has_a_reason(data: st.DataObject, case: Any, value: Any, reader: str) -> None:
+    record = copy.deepcopy(case[1])
+    *parents, last = data.draw(st.sampled_from(places(record)))
+    target = record
+    for key in parents:
+        target = target[key]
+    target[last] = value
+    for name in {case[0], reader}:
+        try:
+            row = parse(name, record)
+        except RowError as error:
+            assert str(error).strip()
+        else:
+            assert row.text or any(message.role == "assistant" for message in row.messages)
