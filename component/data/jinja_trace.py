@@ -39,7 +39,7 @@ def compile_template(source: str, *, now: datetime) -> Template:
     return environment.from_string(source)
 
 
-def tested_literals(source: str) -> tuple[frozenset[str], frozenset[str]]:
+def find_tested_literals(source: str) -> tuple[frozenset[str], frozenset[str]]:
     """Texts that a template looks for in what it renders: (searched for within a text, compared with a whole text).
 
     A row that holds none of them is rendered by the same path through the template as any other row of its shape.

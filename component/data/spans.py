@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from component.data.jinja_trace import tested_literals
+from component.data.jinja_trace import find_tested_literals
 from component.data.rows import Message, RowError
 from component.data.traced_text import GENERATED, TEMPLATE, TracedText, message_origin
 
@@ -87,7 +87,7 @@ class SpanProver:
         self._control = re.compile("|".join([*map(re.escape, longest_first), _CONTROL_TEXT]))
         self._needs_terminator = needs_terminator
         self.has_generation_blocks = bool(_GENERATION.search(source))
-        self._searched, self._compared = tested_literals(source)
+        self._searched, self._compared = find_tested_literals(source)
         self._prompts: dict[tuple[Any, ...], str] = {}
 
     def answers(self, text: TracedText, messages: Sequence[Message], tools: Tools = ()) -> list[Answer]:
@@ -128,10 +128,13 @@ class SpanProver:
         last_ending, inner_match = self._ending(last), self._control.search(inner)
         if not last_ending:
             raise RowError(_NO_TERMINATOR)
-        # The last answer ends otherwise than the others. What ends those must also end a user's turn, or it may as
-        # well be the header of the next turn.
+        # The last answer ends otherwise than the others. What follows those may be the header of the next turn; an
+        # ending also ends a user's turn, and stands before the header with which a prompt continues that turn.
         inner_ending = inner[: inner_match.end()] if inner_match else ""
-        if not inner_ending or not locate_turn(long, 2).after.startswith(inner_ending):
+        question, prompt = (self._render(_PROBE[:1], (), is_prompt).plain() for is_prompt in (False, True))
+        header = prompt[self._shared_length(question, prompt) :]
+        ends_a_question = bool(inner_ending) and locate_turn(long, 2).after.startswith(inner_ending)
+        if not ends_a_question or inner_match.group() in header:
             raise RowError("the template writes a terminator after the last answer only, and none after the others")
         return (last_ending, inner_ending)
 

@@ -1,0 +1,324 @@
+"""Spans, ids and refusals of the renderer, on small templates written for each case and a byte-level tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from component.config.errors import UserError
+from component.data.render import Renderer
+from component.data.rows import Message, RowError
+from component.data.self_test import run_self_test
+from component.data.templates import ChatTemplate, load_chat_template, template_names
+from component.data.text_encoder import TextEncoder
+
+CHATML = """
+{%- for m in messages -%}
+    {{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}
+"""
+TALK = (Message("user", "Hi"), Message("assistant", "Yo"), Message("user", "So?"), Message("assistant", "No"))
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Bytes as tokens, `Ġ` + `Y` (" Y") and `>` + `Y` merged, and four control tokens."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {token: number for number, token in enumerate([*alphabet, "ĠY", ">Y"])}
+    backend = Tokenizer(models.BPE(vocab=vocab, merges=[("Ġ", "Y"), (">", "Y")]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    return tokenizer
+
+
+def build(tokenizer: PreTrainedTokenizerFast, source: str, **options: Any) -> Renderer:
+    return Renderer(tokenizer, ChatTemplate("test", source, "a test"), **options)
+
+
+def spans_of(renderer: Renderer, messages: Sequence[Message], **options: Any) -> list[str]:
+    """The supervised texts; those of the tokens are the same."""
+    rendered = renderer.render(messages, **options)
+    texts = [rendered.text[start:end] for start, end in rendered.spans]
+    ids, spans = renderer.encode(messages, **options)
+    assert renderer.tokenizer.decode(ids) == rendered.text
+    assert [renderer.tokenizer.decode(ids[start:end]) for start, end in spans] == texts
+    return texts
+
+
+def refusal(renderer: Renderer, messages: Sequence[Message], **options: Any) -> str:
+    with pytest.raises(RowError) as error:
+        renderer.render(messages, **options)
+    return str(error.value)
+
+
+def test_a_span_is_the_answer_with_its_terminator(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert spans_of(build(tokenizer, CHATML), TALK) == ["Yo<|im_end|>", "No<|im_end|>"]
+
+
+def test_ids_equal_apply_chat_template(tokenizer: PreTrainedTokenizerFast) -> None:
+    messages = [message.as_template_message() for message in TALK]
+    expected = tokenizer.apply_chat_template(messages, chat_template=CHATML, return_dict=False)
+    renderer = build(tokenizer, CHATML)
+    assert list(renderer.encode(TALK)[0]) == expected
+    prompt = tokenizer.apply_chat_template(
+        messages[:-1], chat_template=CHATML, add_generation_prompt=True, return_dict=False
+    )
+    assert renderer.encode_prompt(TALK[:-1]) == prompt == expected[: len(prompt)]
+
+
+def test_terminators_inside_contents_are_not_the_templates(tokenizer: PreTrainedTokenizerFast) -> None:
+    messages = (Message("user", "<|im_end|>\n<|im_start|>assistant\n"), Message("assistant", "a<|im_end|>b"))
+    assert spans_of(build(tokenizer, CHATML), messages) == ["a<|im_end|>b<|im_end|>"]
+
+
+def test_whitespace_of_an_answer_is_supervised_where_the_template_keeps_it(tokenizer: PreTrainedTokenizerFast) -> None:
+    messages = (Message("user", " Hi\n"), Message("assistant", "\n Yo \n"))
+    assert spans_of(build(tokenizer, CHATML), messages) == ["\n Yo \n<|im_end|>"]
+    trimmed = CHATML.replace("m.content", "m.content | trim")
+    assert spans_of(build(tokenizer, trimmed), messages) == ["Yo<|im_end|>"]
+
+
+def test_text_that_the_template_writes_before_the_answer_is_supervised(tokenizer: PreTrainedTokenizerFast) -> None:
+    source = CHATML.replace("+ m.content", "+ ('<think>\n</think>\n' if loop.last else '') + m.content")
+    assert spans_of(build(tokenizer, source), TALK) == ["Yo<|im_end|>", "<think>\n</think>\nNo<|im_end|>"]
+
+
+def test_a_prompt_that_opens_a_thought_ends_where_the_answer_departs_from_it(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    source = CHATML.replace("'<|im_start|>assistant\n'", "'<|im_start|>assistant\n<think>\n'")
+    assert spans_of(build(tokenizer, source), TALK) == ["Yo<|im_end|>", "No<|im_end|>"]
+    closed = source.replace("+ m.content", "+ ('</think>' if m.role == 'assistant' else '') + m.content")
+    assert spans_of(build(tokenizer, closed), TALK) == ["</think>Yo<|im_end|>", "</think>No<|im_end|>"]
+
+
+def test_prompts_that_depend_on_words_are_not_taken_from_other_rows(tokenizer: PreTrainedTokenizerFast) -> None:
+    source = CHATML.replace(
+        "'<|im_start|>assistant\n'",
+        "'<|im_start|>assistant\n' + ('<think></think>\n' if '/off' in messages[-1].content else '')",
+    ).replace(
+        "+ m.content",
+        "+ ('<think></think>\n' if m.role == 'assistant' and '/off' in messages[loop.index0 - 1].content else '') "
+        "+ m.content",
+    )
+    renderer = build(tokenizer, source)
+    for question in ("Hi", "Hi /off", "Hi"):
+        assert spans_of(renderer, (Message("user", question), TALK[1])) == ["Yo<|im_end|>"]
+
+
+def test_a_last_answer_may_end_otherwise(tokenizer: PreTrainedTokenizerFast) -> None:
+    source = CHATML.replace("'<|im_end|>\n'", "('</s>' if loop.last and m.role == 'assistant' else '<|im_end|>\n')")
+    renderer = build(tokenizer, source)
+    assert spans_of(renderer, TALK) == ["Yo<|im_end|>", "No</s>"]
+    assert renderer.terminators == ("</s>", "<|im_end|>")
+
+
+def test_eos_after_the_turns_terminator_is_not_supervised(tokenizer: PreTrainedTokenizerFast) -> None:
+    source = CHATML + "{%- if not add_generation_prompt -%}{{- eos_token -}}{%- endif -%}"
+    assert spans_of(build(tokenizer, source), TALK) == ["Yo<|im_end|>", "No<|im_end|>"]
+
+
+def test_generation_blocks_define_the_spans(tokenizer: PreTrainedTokenizerFast) -> None:
+    source = (
+        "{% for m in messages %}{{ m.role }}:{% if m.role == 'assistant' %}"
+        "{% generation %}{{ m.content }}<|im_end|>!{% endgeneration %}\n"
+        "{% else %}{{ m.content }}\n{% endif %}{% endfor %}"
+    )
+    renderer = build(tokenizer, source)
+    assert spans_of(renderer, TALK) == ["Yo<|im_end|>!", "No<|im_end|>!"]
+    assert renderer.terminators == ("<|im_end|>",)
+
+
+def test_tool_calls_belong_to_the_answer(tokenizer: PreTrainedTokenizerFast) -> None:
+    source = CHATML.replace(
+        "+ m.content", "+ m.content + ('<call>' + (m.tool_calls | tojson) + '</call>' if m.tool_calls else '')"
+    )
+    call = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+    messages = (TALK[0], Message("assistant", "", tool_calls=(call,)), Message("tool", "2"), TALK[3])
+    written = '[{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]'
+    assert spans_of(build(tokenizer, source), messages) == [f"<call>{written}</call><|im_end|>", "No<|im_end|>"]
+    assert refusal(build(tokenizer, CHATML), messages) == "the chat template has no place for tool calls"
+    assert refusal(build(tokenizer, CHATML), TALK, tools=({"name": "f"},)) == "the chat template has no place for tools"
+
+
+@pytest.mark.parametrize(
+    "source, messages, reason",
+    [
+        (CHATML, TALK[:1], "no assistant message to learn from"),
+        (CHATML, (TALK[0], Message("assistant", "")), "answer without text: message 2 leaves none in the rendered "),
+        ("{{ raise_exception('no system, please') }}", TALK, "refused by the chat template: no system, please"),
+        ("{{ messages[0].content + absent }}", TALK, "refused by the chat template: "),
+        ("{{ absent.field }}", TALK, "refused by the chat template: 'absent' is undefined"),
+        ("{{ messages[9].content.x }}", TALK, "refused by the chat template: "),
+        (CHATML.replace("<|im_end|>", ""), TALK, "the template writes no terminator after an answer, so a model would"),
+        (
+            CHATML.replace("'<|im_end|>\n'", "('</s>' if loop.last and m.role == 'assistant' else '\n')"),
+            TALK,
+            "the template writes a terminator after the last answer only, and none after the others",
+        ),
+        (
+            CHATML.replace("<|im_end|>\n'", "<|a|><|b|>\n'"),
+            TALK,
+            "the template ends an answer with <|a|> <|b|>, and none of these is the tokenizer's EOS token",
+        ),
+        (
+            CHATML.replace("'<|im_start|>assistant\n'", "'<|im_start|>model\n'"),
+            TALK,
+            "answer not provable: message 2 does not begin where the generation prompt ends; the prompt ends in "
+            "'<|im_end|>\\n<|im_start|>model\\n', the text before the answer in "
+            "'<|im_end|>\\n<|im_start|>assistant\\n'",
+        ),
+        (
+            CHATML + "{{ messages[1].content if messages[0].content == 'Hi' }}",
+            TALK,
+            "answer not provable: the text of message 2 is mixed with that of another message",
+        ),
+        (
+            CHATML.replace("'<|im_end|>\n'", "('<|x|>' if m.content == 'No' else '<|im_end|>') + '\n'"),
+            TALK,
+            "answer not provable: message 4 is not followed by the terminator '<|im_end|>' but by '<|x|>\\n'",
+        ),
+    ],
+)
+def test_what_cannot_be_proven_is_refused(
+    source: str, messages: Sequence[Message], reason: str, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    assert refusal(build(tokenizer, source), messages).startswith(reason)
+
+
+def test_a_stop_token_can_be_appended(tokenizer: PreTrainedTokenizerFast) -> None:
+    source = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n\n{% endfor %}"
+    source += "{% if add_generation_prompt %}assistant:{% endif %}"
+    renderer = build(tokenizer, source, append_stop_token=True)
+    assert renderer.render(TALK).text == "user: Hi\n\nassistant: Yo</s>\n\nuser: So?\n\nassistant: No</s>\n\n"
+    assert spans_of(renderer, TALK) == [" Yo</s>", " No</s>"]
+    prompt = "user: Hi\n\nassistant: Yo</s>\n\nuser: So?\n\nassistant:"
+    assert tokenizer.decode(renderer.encode_prompt(TALK[:-1])) == prompt
+    assert renderer.stop_token_ids == (tokenizer.eos_token_id,)
+    assert spans_of(build(tokenizer, CHATML, append_stop_token=True), TALK) == ["Yo<|im_end|>", "No<|im_end|>"]
+
+
+def test_a_token_belongs_where_its_first_visible_character_is(tokenizer: PreTrainedTokenizerFast) -> None:
+    source = "{% for m in messages %}{{ 'A: ' if m.role == 'assistant' else 'U>' }}{{ m.content }}</s>{% endfor %}"
+    spaced = build(tokenizer, source + "{% if add_generation_prompt %}A: {% endif %}")
+    ids, spans = spaced.encode(TALK[:2])
+    assert [tokenizer.decode(ids[start:end]) for start, end in spans] == [" Yo</s>"]  # " Y" is one token
+    joined = build(tokenizer, source.replace("A: ", "A>") + "{% if add_generation_prompt %}A>{% endif %}")
+    ids, spans = joined.encode(TALK[:2])
+    assert [tokenizer.decode(ids[start:end]) for start, end in spans] == ["o</s>"]  # ">Y" is the prompt's
+
+
+def test_a_batch_keeps_its_order_around_refused_rows(tokenizer: PreTrainedTokenizerFast) -> None:
+    renderer = build(tokenizer, CHATML)
+    first, refused, last = renderer.encode_batch([(TALK, ()), (TALK[:1], ()), (TALK[:2], ())])
+    assert (first, last) == (renderer.encode(TALK), renderer.encode(TALK[:2]))
+    assert isinstance(refused, RowError)
+    assert [str(error) for error in renderer.encode_batch([(TALK[:1], ())])] == [str(refused)]
+    assert renderer.encode_batch([]) == []
+
+
+def test_stop_token_ids_are_the_terminator_and_eos(tokenizer: PreTrainedTokenizerFast) -> None:
+    expected = sorted(tokenizer.convert_tokens_to_ids(["</s>", "<|im_end|>"]))
+    assert list(build(tokenizer, CHATML).stop_token_ids) == expected
+
+
+def test_template_kwargs_reach_the_template_and_win(tokenizer: PreTrainedTokenizerFast) -> None:
+    renderer = build(tokenizer, "{{ bos_token }}{{ extra }}" + CHATML, template_kwargs={"bos_token": "B", "extra": "X"})
+    assert renderer.render(TALK).text.startswith("BX<|im_start|>user")
+
+
+def test_the_fingerprint_holds_all_that_changes_the_text(tokenizer: PreTrainedTokenizerFast) -> None:
+    day, next_day = datetime(2024, 1, 1), datetime(2024, 1, 2)
+    dated = CHATML + "{{ strftime_now('%d') }}"
+    renderers = [
+        build(tokenizer, CHATML, now=day),
+        build(tokenizer, CHATML + "!", now=day),
+        build(tokenizer, CHATML, now=day, template_kwargs={"x": 1}),
+        build(tokenizer, CHATML, now=day, append_stop_token=True),
+        build(tokenizer, dated, now=day),
+        build(tokenizer, dated, now=next_day),
+    ]
+    assert len({renderer.fingerprint() for renderer in renderers}) == len(renderers)
+    assert build(tokenizer, CHATML, now=day).fingerprint() == build(tokenizer, CHATML, now=next_day).fingerprint()
+
+
+def test_a_broken_template_is_the_users_error(tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(UserError, match="^template_name: a test, line 2: .*; correct the template$"):
+        build(tokenizer, "\n{% if %}")
+
+
+@pytest.mark.parametrize("name", template_names())
+def test_every_named_template_trains_on_a_foreign_tokenizer(name: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    renderer = Renderer(tokenizer, load_chat_template(name, tokenizer))
+    run_self_test(renderer)
+    ids, spans = renderer.encode(TALK)
+    assert len(spans) == 2
+    assert all(ids[end - 1] in renderer.stop_token_ids for _, end in spans)
+
+
+def test_the_self_test_says_what_it_proved(tokenizer: PreTrainedTokenizerFast) -> None:
+    test = run_self_test(build(tokenizer, CHATML))
+    assert test.proven == (
+        "token ids equal the chat template's own",
+        "BOS stands where the template writes it",
+        "answers end in a supervised stop token ('</s>', '<|im_end|>')",
+    )
+    assert test.notices == ()
+
+
+def test_the_self_test_goes_on_without_a_system_message(tokenizer: PreTrainedTokenizerFast) -> None:
+    source = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML
+    (notice,) = run_self_test(build(tokenizer, source)).notices
+    assert notice == "template_name: test takes no system message: refused by the chat template: no system"
+
+
+@pytest.mark.parametrize(
+    "source, message",
+    [
+        (
+            CHATML.replace("<|im_end|>", ""),
+            "template_name: test cannot be trained with: the template writes no terminator after an answer, so a model "
+            "would not learn to stop; set append_stop_token or use another one",
+        ),
+        (
+            CHATML.replace("<|im_end|>", "<|stop|>"),
+            "template_name: test ends an answer with '<|stop|>', which is no token of this tokenizer, so generation "
+            "would not stop; set append_stop_token or use another template",
+        ),
+        (
+            "{{ bos_token }}{{ bos_token }}" + CHATML,
+            "template_name: test writes two BOS tokens '<s>' in a row; remove one from it",
+        ),
+    ],
+)
+def test_the_self_test_refuses(source: str, message: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(UserError) as error:
+        run_self_test(build(tokenizer, source))
+    assert error.value.messages == (message,)
+
+
+@pytest.mark.parametrize("terminator", ["", "<|stop|>"])
+def test_appending_mends_what_the_self_test_refuses(terminator: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    renderer = build(tokenizer, CHATML.replace("<|im_end|>", terminator), append_stop_token=True)
+    assert spans_of(renderer, TALK) == [f"Yo{terminator}</s>", f"No{terminator}</s>"]
+    (notice,) = run_self_test(renderer).notices
+    assert notice.startswith("append_stop_token: the tokenizer's EOS token '</s>' follows each answer; ")
+
+
+def test_documents_are_supervised_whole_and_end_in_eos(tokenizer: PreTrainedTokenizerFast) -> None:
+    encoder = TextEncoder(tokenizer)  # a tokenizer that writes no BOS of its own
+    ids, spans = encoder.encode("ab")
+    assert (tokenizer.decode(ids), spans) == ("ab</s>", ((0, 3),))
+    assert encoder.encode("ab</s>") == (ids, spans)
+    assert tokenizer.decode(encoder.encode("ab", add_eos=False)[0]) == "ab"
+    good, empty = encoder.encode_batch(["ab", ""])
+    assert good == (ids, spans)
+    assert str(empty) == "the text is empty"
