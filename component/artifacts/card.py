@@ -105,11 +105,20 @@ def start_card(facts: StartFacts, *, color: bool, width: int = 100) -> str:
     ]
     if facts.notices:
         rows.append(("notices", "\n".join(facts.notices)))
-    blocks: list[Any] = [_table(rows)]
-    if facts.sample:
-        legend = "green is supervised" if color else f"{SUPERVISED_OPEN}supervised{SUPERVISED_CLOSE}"
-        blocks += ["", f"one sample ({legend}):", render_sample(facts.sample, color=color)]
-    return _render(blocks, color=color, width=width)
+    card = _render([_table(rows)], color=color, width=width)
+    return card + ("\n" + sample_card(facts.sample, color=color, width=width) if facts.sample else "")
+
+
+def sample_card(sample: Sequence[tuple[str, bool]], *, color: bool, width: int = 100) -> str:
+    """Text that shows one rendered row with its supervised parts marked.
+
+    Args:
+        sample: pieces of text, each supervised or not.
+        color: the text goes to a terminal; else brackets mark what is supervised.
+        width: of the terminal in characters.
+    """
+    legend = "green is supervised" if color else f"{SUPERVISED_OPEN}supervised{SUPERVISED_CLOSE}"
+    return _render([f"one sample ({legend}):", render_sample(sample, color=color)], color=color, width=width)
 
 
 def end_card(facts: EndFacts, *, color: bool, width: int = 100) -> str:
@@ -127,9 +136,9 @@ def end_card(facts: EndFacts, *, color: bool, width: int = 100) -> str:
     real, padded = _number(facts.real_tokens_per_second, ",.0f"), _number(facts.padded_tokens_per_second, ",.0f")
     rows.append(("tokens/s", f"{real} real, {padded} with padding"))
     rows.append(("MFU", _mfu(facts)))
-    if facts.peak_allocated_bytes is not None and facts.peak_reserved_bytes is not None:
-        allocated, reserved = gibibytes(facts.peak_allocated_bytes), gibibytes(facts.peak_reserved_bytes)
-        rows.append(("peak memory", f"{allocated} allocated, {reserved} reserved"))
+    if facts.peak_allocated_bytes is not None:
+        reserved = f", {gibibytes(facts.peak_reserved_bytes)} reserved" if facts.peak_reserved_bytes is not None else ""
+        rows.append(("peak memory", f"{gibibytes(facts.peak_allocated_bytes)} allocated{reserved}"))
     rows.append(("wall time", duration(facts.wall_seconds)))
     card = _render([_table(rows)], color=color, width=width)
     if not facts.next_commands:

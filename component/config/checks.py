@@ -13,7 +13,7 @@ from component.config.legacy import FOREIGN, PLANNED
 from component.config.nodes import Node
 from component.config.schema import schema_fields
 from component.config.training_arguments_source import installed_training_arguments
-from component.registry import FORMATS, TASKS, TEMPLATE_NAMES
+from component.registry import FORMATS, LOADERS, TASKS, TEMPLATE_NAMES
 
 LIMITS = (
     ("minimum", operator.ge, "of at least"),
@@ -55,6 +55,7 @@ def check_choices(values: Mapping[str, Any], nodes: Mapping[str, Node]) -> Itera
     """Names that a layer set exist in their table."""
     tables = {
         "task_type": TASKS.names(),
+        "model_loader": LOADERS.names(),
         "data_format": ("auto", *FORMATS.names()),
         "template_name": ("auto", *TEMPLATE_NAMES),
         "optim": OPTIMIZERS,
@@ -62,7 +63,7 @@ def check_choices(values: Mapping[str, Any], nodes: Mapping[str, Node]) -> Itera
         "report_to": tuple(REPORTERS),
     }
     for key, names in tables.items():
-        if key not in nodes or key not in values:
+        if key not in nodes or values.get(key) is None:
             continue
         for value in values[key] if isinstance(values[key], list) else [values[key]]:
             if value in names or (key == "template_name" and value.endswith(".jinja")):

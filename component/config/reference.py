@@ -14,7 +14,7 @@ from component.config.choices import OPTIMIZERS, REPORTERS, SCHEDULERS
 from component.config.coerce import describe_type, json_schema
 from component.config.legacy import DROPPED, PLANNED, RENAMED, RENAMED_VALUES
 from component.config.schema import SECTIONS, schema_fields
-from component.registry import FORMATS, TASKS, TEMPLATE_NAMES
+from component.registry import FORMATS, LOADERS, TASKS, TEMPLATE_NAMES
 
 #: JSON Schema's words for the limits of a key.
 BOUNDS = {"minimum": "minimum", "above": "exclusiveMinimum", "maximum": "maximum", "below": "exclusiveMaximum"}
@@ -34,6 +34,7 @@ def choices_of(key: str) -> tuple[str, ...] | None:
     """The names that a text key may hold, where another table defines them."""
     tables = {
         "task_type": TASKS.names(),
+        "model_loader": LOADERS.names(),
         "data_format": ("auto", *FORMATS.names()),
         "optim": OPTIMIZERS,
         "lr_scheduler_type": SCHEDULERS,
@@ -116,7 +117,7 @@ def _sections() -> Iterator[str]:
 
 def _other_names() -> Iterator[str]:
     yield "## Names of values\n"
-    for key in ("task_type", "data_format", "optim", "lr_scheduler_type", "report_to"):
+    for key in ("task_type", "model_loader", "data_format", "optim", "lr_scheduler_type", "report_to"):
         yield f"- `{key}`: {', '.join(choices_of(key))}"
     yield f"- `template_name`: auto, a .jinja file, {', '.join(TEMPLATE_NAMES)}"
     yield "\n## Old names, translated with a notice\n"

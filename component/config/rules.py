@@ -136,6 +136,13 @@ def check_scale_out(merged: Merged) -> Iterator[Problem]:
             yield merged.clash(key, "use_unsloth", what, f"drop {key} or set use_unsloth: false")
 
 
+def check_loader(merged: Merged) -> Iterator[Problem]:
+    """A loader is named in one way."""
+    if merged["model_loader"] and merged["use_unsloth"] is not False:
+        what = f"model_loader {merged['model_loader']} and use_unsloth {merged['use_unsloth']} both choose a loader"
+        yield merged.clash("model_loader", "use_unsloth", what, "keep one of them")
+
+
 def check_secrets(merged: Merged) -> Iterator[Problem]:
     """A token is never written into a config."""
     token = merged.written.get("hub_token")
@@ -144,7 +151,7 @@ def check_secrets(merged: Merged) -> Iterator[Problem]:
         yield Problem(merged.places["hub_token"], "hub_token", what, "write ${oc.env:HF_TOKEN} and set that variable")
 
 
-RULES: tuple[Rule, ...] = (check_precision, check_evaluation, check_steps, check_scale_out, check_secrets)
+RULES: tuple[Rule, ...] = (check_precision, check_evaluation, check_steps, check_scale_out, check_loader, check_secrets)
 
 
 def apply_rules(merged: Merged) -> list[Problem]:

@@ -112,6 +112,9 @@ class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys):
         False,
         "Load through Unsloth: false, true (else fall back to vanilla), auto (where it helps), require (or stop).",
     )
+    model_loader: str | None = key(
+        None, "Loader by its name, for one of your own in plugins.", default_note="use_unsloth decides"
+    )
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = key(
         "auto",
         "Number format of the loaded weights; auto follows fp16/bf16, and keeps float32 masters for full training.",

@@ -93,7 +93,6 @@ def generate_answers(
                 input_ids=torch.tensor(input_ids, device=device),
                 attention_mask=torch.tensor(mask, device=device),
                 generation_config=settings,
-                pad_token_id=pad_token_id,
             )
     finally:
         model.train(was_training)
@@ -115,7 +114,7 @@ def _dtype(device: str) -> str:
 
 def _run_quantization(source: ModelSource, dtype: str) -> Any | None:
     """The 4-bit settings that the run of a local adapter folder trained with; None where it says nothing of them."""
-    settings = _run_settings(source)
+    settings = read_run_settings(source.adapter) if source.adapter else {}
     if settings.get("train_mode") != "qlora" or read_source_config(source).get("quantization_config"):
         return None
     return build_4bit_config(
@@ -125,10 +124,9 @@ def _run_quantization(source: ModelSource, dtype: str) -> Any | None:
     )
 
 
-def _run_settings(source: ModelSource) -> dict[str, Any]:
-    if source.adapter is None:
-        return {}
-    folder = Path(source.adapter)
+def read_run_settings(name: str) -> dict[str, Any]:
+    """The merged config of the run that a folder, or the one around it, holds; empty where there is none."""
+    folder = Path(name)
     # A checkpoint lies inside its run folder.
     for file in (folder / RUN_SETTINGS_FILE, folder.parent / RUN_SETTINGS_FILE):
         if file.is_file():

@@ -29,7 +29,7 @@ def show_start_card(prepared: PreparedRun, model: LoadedModel, *, start_step: in
         model=config.model.model_name_or_path,
         task=config.model.task_type,
         mode=config.model.train_mode,
-        loader_asked="unsloth" if prepared.loader.asked else "vanilla",
+        loader_asked="unsloth" if prepared.loader.is_fallback else prepared.loader.got,
         loader_got=prepared.loader.got,
         loader_reason=prepared.loader.reason,
         attention=str(model.got.get("attn_implementation")),

@@ -29,7 +29,7 @@ class LoaderChoice:
     """A loader by its name in the registry.
 
     Attributes:
-        asked: the value of `use_unsloth`.
+        asked: the value of `use_unsloth`, or of `model_loader` where that is set.
         got: "vanilla" or "unsloth".
         reason: why, in words for a person.
         is_fallback: whether Unsloth was asked for and something else is used; worth a warning.
@@ -48,6 +48,8 @@ def choose_loader(model: ModelSection, task_type: str, hardware: Hardware) -> Lo
         UserError: `use_unsloth: require` cannot be met, or the model is missing or unreachable.
     """
     asked = model.use_unsloth
+    if model.model_loader is not None:
+        return LoaderChoice(model.model_loader, model.model_loader, "model_loader names it")
     if asked is False:
         return LoaderChoice(asked, "vanilla", "use_unsloth: false")
     source = find_model(model)

@@ -55,7 +55,7 @@ def prepare(config: Config) -> PreparedRun:
     """Prepare a run up to its weights.
 
     Raises:
-        UserError: the task is still to come, a package is missing, or model, tokenizer, template or data cannot be used.
+        UserError: the task is still to come, a package is missing, or model, tokenizer or data cannot be used.
     """
     configure_logging(None, rank())
     check_task(config)

@@ -1,4 +1,4 @@
-"""How every command of the project ends: its exit code, and one line instead of a traceback for what a user can mend."""
+"""How every command of the project ends: its exit code, and a line instead of a traceback for what a user can mend."""
 
 from __future__ import annotations
 

@@ -6,9 +6,12 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from loguru import logger
+
+if TYPE_CHECKING:
+    from loguru import Record
 
 TERMINAL_FORMAT = "<dim>{time:HH:mm:ss}</dim> <level>{level: <7}</level> {message}"
 FILE_FORMAT = "{time:YYYY-MM-DDTHH:mm:ss.SSS!UTC}Z {level: <7} {message}"
@@ -41,6 +44,7 @@ def configure_logging(log_file: Path | None, rank: int) -> None:
             _write_to_stderr,
             level=level,
             format=TERMINAL_FORMAT,
+            filter=_is_for_terminal,
             colorize=sys.stderr.isatty(),
             backtrace=False,
             diagnose=False,
@@ -59,6 +63,11 @@ def configure_logging(log_file: Path | None, rank: int) -> None:
             )
         )
     _route_libraries()
+
+
+def _is_for_terminal(record: Record) -> bool:
+    # What was printed to the terminal in colours is logged once more for the file alone.
+    return not record["extra"].get("file_only")
 
 
 def _write_to_stderr(line: str) -> None:
@@ -81,6 +90,9 @@ def _route_libraries() -> None:
                 library.removeHandler(own)
         library.propagate = True
     warnings.showwarning = handler.show_warning
+    transformers = sys.modules.get("transformers")
+    if transformers is not None and not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
 
 
 class LoguruHandler(logging.Handler):
