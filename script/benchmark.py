@@ -1,0 +1,120 @@
+"""Benchmarks that anyone can rerun; each prints a table of what it measured side by side.
+
+    python script/benchmark.py loaders --model output/llama3-8b-random
+
+`loaders`: train.py with a config against the bare loop of each loader, rows full of real tokens, on one GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def write_full_rows(path: Path, num_rows: int, num_words: int) -> None:
+    """Write conversations whose answers fill any length of `num_words` tokens or less."""
+    generator = random.Random(0)
+    with path.open("w", encoding="utf-8") as file:
+        for _ in range(num_rows):
+            answer = " ".join(str(generator.randrange(10_000)) for _ in range(num_words))
+            file.write(json.dumps({"conversation": [{"human": "Count.", "assistant": answer}]}) + "\n")
+
+
+def run_timed(command: list[str], log: Path) -> float:
+    """Run a command with its output in `log`; returns its seconds.
+
+    Raises:
+        SystemExit: it failed; the end of its output is shown.
+    """
+    began = time.monotonic()
+    with log.open("w", encoding="utf-8") as file:
+        code = subprocess.run(command, cwd=REPOSITORY, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+    if code:
+        print(*log.read_text(encoding="utf-8", errors="replace").splitlines()[-40:], sep="\n")
+        raise SystemExit(f"{' '.join(command)} ended with exit code {code}")
+    return time.monotonic() - began
+
+
+def measure_train(options: argparse.Namespace, folder: Path, loader: str) -> dict[str, Any]:
+    """Train with train.py; the numbers come from run.json."""
+    output = folder / f"train-{loader}"
+    command = [sys.executable, "train.py", "--train_args_file", options.train_args_file, "--resume", "never"]
+    overrides = {
+        "model_name_or_path": options.model,
+        "train_file": folder / "rows.jsonl",
+        "output_dir": output,
+        "use_unsloth": "require" if loader == "unsloth" else "false",
+        "max_seq_length": options.max_seq_length,
+        "per_device_train_batch_size": options.batch,
+        "gradient_accumulation_steps": 1,
+        "max_steps": options.steps + 2,
+        "truncation": "keep_start",
+        "logging_steps": options.steps // 2 + 1,
+        "save_strategy": "no",
+    }
+    seconds = run_timed(
+        [*command, *(f"{key}={value}" for key, value in overrides.items())], folder / f"train-{loader}.log"
+    )
+    metrics = json.loads((output / "run.json").read_text(encoding="utf-8"))["metrics"]
+    return {**metrics, "tokens_per_second": metrics["real_tokens_per_second"], "seconds": seconds}
+
+
+def measure_bare(options: argparse.Namespace, folder: Path, loader: str) -> dict[str, Any]:
+    """Train with the bare loop."""
+    result = folder / f"bare-{loader}.json"
+    sizes = {"model": options.model, "max_seq_length": options.max_seq_length, "batch": options.batch}
+    command = [sys.executable, "script/baselines/bare_loop.py", "--loader", loader, "--json", str(result)]
+    for name, value in {**sizes, "steps": options.steps}.items():
+        command += [f"--{name}", str(value)]
+    seconds = run_timed(command, folder / f"bare-{loader}.log")
+    return {**json.loads(result.read_text(encoding="utf-8")), "seconds": seconds}
+
+
+def compare_loaders(options: argparse.Namespace) -> None:
+    """Measure each loader bare and through train.py, in turn, and print the table."""
+    folder = Path(options.output).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_full_rows(folder / "rows.jsonl", (options.steps + 2) * options.batch, options.max_seq_length)
+    results = {}
+    print("| run | tokens/s | peak allocated GiB | peak reserved GiB | wall s |\n|---|---|---|---|---|", flush=True)
+    for loader in options.loaders:
+        for name, measure in (("bare loop", measure_bare), ("train.py", measure_train)):
+            result = results[f"{loader}, {name}"] = measure(options, folder, loader)
+            print(
+                f"| {loader}, {name} | {result['tokens_per_second']:,.0f} | {result['peak_allocated_bytes'] / 2**30:.2f}"
+                f" | {result['peak_reserved_bytes'] / 2**30:.2f} | {result['seconds']:.0f} |",
+                flush=True,
+            )
+    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Run a suite."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    suites = parser.add_subparsers(required=True, metavar="SUITE")
+    loaders = suites.add_parser("loaders", help="train.py against bare loops")
+    loaders.add_argument("--model", required=True, help="a checkpoint; script/make_tiny_model.py makes random ones")
+    loaders.add_argument("--train_args_file", default="train_args/sft/qlora/llama3-8b.json")
+    loaders.add_argument("--loaders", nargs="+", default=["vanilla", "unsloth"], choices=["vanilla", "unsloth"])
+    loaders.add_argument("--max_seq_length", type=int, default=2048)
+    loaders.add_argument("--batch", type=int, default=4)
+    loaders.add_argument("--steps", type=int, default=20)
+    loaders.add_argument("--output", default="output/benchmark-loaders")
+    loaders.set_defaults(suite=compare_loaders)
+    options = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+    options.suite(options)
+
+
+if __name__ == "__main__":
+    main()
