@@ -1,6 +1,6 @@
 """Make a small random model with its own tokenizer, or a random checkpoint of a published shape.
 
-python script/make_tiny_model.py --texts data/demo/pretrain.jsonl --output output/demo/base
+python script/make_tiny_model.py --texts data/demo/pretrain.jsonl --output output/demo/tiny
 python script/make_tiny_model.py --shape llama3-8b --tokenizer FOLDER --output output/llama3-8b-random
 """
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from component.config.errors import RunError  # noqa: E402
-from component.models.tiny import SHAPES, Shape, make_tiny_model  # noqa: E402
+from component.models.tiny import SHAPES, Shape, make_tiny_model
+from component.runtime.command import run_command
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -37,21 +37,17 @@ def main() -> int:
     """Make the model and say what was made."""
     arguments = parse_arguments()
     sizes = {name: value for name, value in vars(arguments).items() if value is not None and hasattr(Shape, name)}
-    try:
-        made = make_tiny_model(
-            arguments.output,
-            shape=replace(SHAPES[arguments.shape], **sizes),
-            seed=arguments.seed,
-            texts=arguments.texts,
-            tokenizer=arguments.tokenizer,
-            pad_is_eos=arguments.pad_is_eos,
-        )
-    except RunError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    made = make_tiny_model(
+        arguments.output,
+        shape=replace(SHAPES[arguments.shape], **sizes),
+        seed=arguments.seed,
+        texts=arguments.texts,
+        tokenizer=arguments.tokenizer,
+        pad_is_eos=arguments.pad_is_eos,
+    )
     print(f"{arguments.output}: {made['num_parameters']:,} parameters, {made['vocab_size']:,} tokens")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -1,11 +1,11 @@
-"""Small models made from nothing: a byte-level BPE tokenizer trained on given texts, and randomly initialised weights."""
+"""Small models made from nothing: a byte-level BPE tokenizer trained on given texts, and random weights."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,7 +164,7 @@ def build_tokenizer(
 
 
 def build_model(shape: Shape, *, seed: int, token_ids: dict[str, int | None]) -> LlamaForCausalLM:
-    """Build a randomly initialised Llama; on the GPU in bf16 when there is one and the model is large, else on the CPU in fp32.
+    """Build a randomly initialised Llama: a large one in bf16, on the GPU when there is one, a small one in fp32.
 
     Args:
         shape: its sizes.
@@ -215,8 +215,6 @@ def make_tiny_model(
     Raises:
         UserError: impossible sizes, neither or both of texts and tokenizer, or a tokenizer larger than the vocabulary.
     """
-    from dataclasses import replace
-
     from transformers import AutoTokenizer, GenerationConfig
 
     check_shape(shape)
