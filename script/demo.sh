@@ -10,7 +10,8 @@ prepare() {
     . "$folder/setup.sh"
     cd "$repository"
     # Everything is local. The matrices are so small that a second thread costs more than it brings.
-    export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+    export HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 TOKENIZERS_PARALLELISM=false
+    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 }
 
 # The folder of this variant: sft-qlora, or sft-qlora+use_unsloth=true.
@@ -31,7 +32,7 @@ say() {
 }
 
 main() {
-    local tuned before after started=$SECONDS
+    local tuned before after started
     tuned=$(variant_folder "$@") || exit
     prepare
     started=$SECONDS

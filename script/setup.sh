@@ -92,11 +92,12 @@ use_environment() {
 }
 
 has_gpu() {
-    command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU
+    # Here and below the output is taken whole: `| grep -q` closes the pipe early, which pipefail counts as a failure.
+    case "$(nvidia-smi -L 2>/dev/null)" in *GPU*) ;; *) return 1 ;; esac
 }
 
 has_own_index() {
-    "$python" -m pip config list 2>/dev/null | grep -qE '(index-url|find-links)='
+    case "$("$python" -m pip config list 2>/dev/null)" in *index-url=* | *find-links=*) ;; *) return 1 ;; esac
 }
 
 announce_download() {
