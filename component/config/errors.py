@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,7 +86,9 @@ class Problem:
     def __str__(self) -> str:
         subject = f"{self.key}: " if self.key else ""
         remedy = f"; {self.fix}" if self.fix else ""
-        return f"{self.place}: {subject}{self.what}{remedy}"
+        text = f"{self.place}: {subject}{self.what}{remedy}"
+        # File names, keys and values are the user's: what would break the line, or steer a terminal, is escaped.
+        return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
 
 
 class ConfigError(UserError):

@@ -10,12 +10,16 @@ from typing import Any
 
 from component.config.errors import COMMAND_LINE, Place, Problem
 from component.config.json_text import parse_json
-from component.config.legacy import DROPPED, RENAMED, RENAMED_VALUES
-from component.config.nodes import Node
+from component.config.coerce import CoercionError, coerce
+from component.config.legacy import DROPPED, RENAMED, RENAMED_VALUES, SHARES
+from component.config.nodes import MAX_DEPTH, Node, excerpt, join_surrogates
 from component.config.schema import FILE_KEYS
 from component.config.yaml_text import parse_scalar, parse_yaml
 
 PARSERS = {".json": parse_json, ".yaml": parse_yaml, ".yml": parse_yaml}
+MAX_FILES = 100
+"""Files that a config may build on; bases that are named twice at each of many levels would make millions."""
+
 PYTHON_CONFIG = Place("config")
 PYTHON_OVERRIDES = Place("arguments")
 
@@ -35,22 +39,33 @@ class LayerReader:
         problems: what is wrong with the sources themselves.
         notices: what was translated or left out.
         order: the sources, lowest layer first; problems are printed in this order.
+        is_complete: whether every file could be read; else keys may be missing for that reason alone.
     """
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
         self.notices: list[Problem] = []
         self.order: list[str] = []
+        self.is_complete = True
+        self._num_files = 0
 
     def read_file(self, path: str, chain: tuple[str, ...] = (), named_at: Place | None = None) -> list[Layer]:
         """Return the layers of `path`: those of its bases first, itself last."""
-        identity = os.path.realpath(path)
+        self._num_files += 1
+        if self._num_files > MAX_FILES:
+            self.is_complete = False
+            if self._num_files == MAX_FILES + 1:
+                self._report(named_at, "base", f"more than {MAX_FILES} files build on each other", "use fewer bases")
+            return []
+        identity = os.path.realpath(path.replace("\0", ""))
         if identity in chain:
             loop = " -> ".join(os.path.relpath(link) for link in (*chain[chain.index(identity) :], identity))
-            self.problems.append(Problem(named_at, "base", f"the files build on each other: {loop}", "remove one link"))
+            self._report(named_at, "base", f"the files build on each other: {loop}", "remove one link")
+            self.is_complete = False
             return []
         node = self._parse_file(path, named_at)
         if node is None:
+            self.is_complete = False
             self.order.append(path)
             return []
         layers = []
@@ -61,7 +76,7 @@ class LayerReader:
 
     def read_mapping(self, values: Mapping[str, Any], place: Place = PYTHON_CONFIG) -> list[Layer]:
         """Return the layers of a mapping given from Python; its bases are relative to the working directory."""
-        node = _node_from(dict(values), place)
+        node = self._node_from(values, place)
         layers = []
         for base, named_at in self._bases(node):
             layers += self.read_file(base, (), named_at)
@@ -75,53 +90,67 @@ class LayerReader:
         """
         if isinstance(overrides, Mapping):
             self.order.append(PYTHON_OVERRIDES.source)
-            return self._layer(PYTHON_OVERRIDES.source, _node_from(dict(overrides), PYTHON_OVERRIDES).value)
-        values: dict[str, Node] = {}
+            values = dict(self._node_from(overrides, PYTHON_OVERRIDES).value)
+            self._refuse_file_keys(values, PYTHON_OVERRIDES)
+            return self._layer(PYTHON_OVERRIDES.source, values)
+        values = {}
         self.order.append(COMMAND_LINE.source)
         for override in overrides:
             name, equals, text = override.partition("=")
-            name = name.strip().removeprefix("--")
-            if not equals or not name:
-                self.problems.append(Problem(COMMAND_LINE, override, "not a KEY=VALUE", "write it as lora_rank=16"))
+            head, *path = name.strip().removeprefix("--").split(".")
+            if not equals or not all((head, *path)):
+                self._report(COMMAND_LINE, excerpt(override), "not a KEY=VALUE", "write it as lora_rank=16")
                 continue
-            head, *path = name.split(".")
-            node = _node_from(parse_scalar(text), COMMAND_LINE)
-            for part in reversed(path):
-                node = Node({part: node}, COMMAND_LINE, COMMAND_LINE)
-            values = dict(merge(values, {head: node}))
-        for key in FILE_KEYS:
-            if key in values:
-                self.problems.append(
-                    Problem(COMMAND_LINE, key, "only a file can set it", "write it in the train_args file")
-                )
-                del values[key]
+            value = parse_scalar(text)
+            for part in reversed(path[:MAX_DEPTH]):
+                value = {part: value}
+            values = dict(merge(values, {head: self._node_from(value, COMMAND_LINE, (head,))}))
+        self._refuse_file_keys(values, COMMAND_LINE)
         return self._layer(COMMAND_LINE.source, values)
+
+    def _report(self, place: Place, key: str, what: str, fix: str) -> None:
+        self.problems.append(Problem(place, key, what, fix))
+
+    def _refuse_file_keys(self, values: dict[str, Node], place: Place) -> None:
+        for key in FILE_KEYS:
+            if values.pop(key, None) is not None:
+                self._report(place, key, "only a file can set it", "write it in the train_args file")
+
+    def _node_from(self, value: Any, place: Place, path: tuple[str, ...] = ()) -> Node:
+        """A value that comes from Python or the command line, as nodes at one place."""
+        if len(path) > MAX_DEPTH:
+            self._report(place, path[0], f"nested deeper than {MAX_DEPTH} levels", "flatten the value")
+            return Node(None, place, place)
+        if isinstance(value, Mapping):
+            items = {str(key): self._node_from(item, place, (*path, str(key))) for key, item in value.items()}
+            return Node(items, place, place)
+        if isinstance(value, (list, tuple)):
+            return Node([self._node_from(item, place, (*path, "[]")) for item in value], place, place)
+        if isinstance(value, str) and join_surrogates(value)[0] != value:
+            self._report(place, excerpt(".".join(path)), "not Unicode text", "write it as UTF-8")
+            return Node("?", place, place)
+        return Node(value, place, place)
 
     def _parse_file(self, path: str, named_at: Place | None) -> Node | None:
         place, key = (named_at, "base") if named_at else (Place(path), "")
         parser = PARSERS.get(Path(path).suffix.lower())
         if parser is None:
-            fix = "name it .json, .yaml or .yml"
-            self.problems.append(Problem(place, key, f"{path} is not a train_args file by its name", fix))
+            what = f"{path} is not a train_args file by its name" if path else "an empty file name"
+            self._report(place, key, what, "name a file that ends in .json, .yaml or .yml")
             return None
         try:
             text = Path(path).read_bytes().decode("utf-8")
         except FileNotFoundError:
-            self.problems.append(
-                Problem(
-                    place,
-                    key,
-                    f"no such file: {os.path.abspath(path)}",
-                    "correct the path (a base is relative to its file)",
-                )
-            )
+            hint = " (a base is relative to its file)" if named_at else ""
+            self._report(place, key, f"no such file: {os.path.abspath(path)}", f"correct the path{hint}")
             return None
         except UnicodeDecodeError as error:
             line = error.object[: error.start].count(b"\n") + 1
-            self.problems.append(Problem(Place(path, line, 1), "", "not UTF-8 text", "save the file as UTF-8"))
+            self._report(Place(path, line, 1), "", "not UTF-8 text", "save the file as UTF-8")
             return None
-        except OSError as error:
-            self.problems.append(Problem(place, key, f"{os.path.abspath(path)}: {error.strerror}", "make it readable"))
+        except (OSError, ValueError) as error:  # a ValueError for a NUL character in the name
+            reason = getattr(error, "strerror", None) or error
+            self._report(place, key, f"cannot read {os.path.abspath(path)}: {reason}", "name a file that can be read")
             return None
         node, problems = parser(text, path)
         self.problems += problems
@@ -129,12 +158,13 @@ class LayerReader:
 
     def _bases(self, node: Node) -> list[tuple[str, Place]]:
         base = node.value.get("base")
-        if base is None:
+        if base is None or base.value is None:
             return []
         items = base.value if isinstance(base.value, list) else [base]
         wrong = [item for item in items if not isinstance(item.value, str)]
         for item in wrong:
-            self.problems.append(Problem(item.place, "base", "not a file name", 'write "base": ["base/sft.json"]'))
+            self._report(item.place, "base", "not a file name", 'write "base": ["base/sft.json"]')
+            self.is_complete = False
         return [(item.value, item.place) for item in items if isinstance(item.value, str)]
 
     def _layer(self, name: str, values: Mapping[str, Node]) -> Layer:
@@ -150,15 +180,19 @@ class LayerReader:
             name = RENAMED.get(key, key)
             if name != key:
                 if name in values:
-                    self.problems.append(
-                        Problem(place, key, f"an old name of {name}, which is set too", "keep one of them")
-                    )
+                    self._report(place, key, f"an old name of {name}, which is set too", "keep one of them")
+                    continue
+                if key in SHARES and _is_count(node.value):
+                    what = f"got {node.value}, and {key} is a share below 1"
+                    self._report(node.place, key, what, f"write {name} for a number of steps")
                     continue
                 self.notices.append(Problem(place, key, f"an old name, read as {name}", f"write {name}"))
             translated[name] = self._translate_value(name, node)
         return translated
 
     def _translate_value(self, key: str, node: Node) -> Node:
+        if isinstance(node.value, list):
+            return Node([self._translate_value(key, item) for item in node.value], node.place, node.key_place)
         new = RENAMED_VALUES.get((key, node.value)) if isinstance(node.value, str) else None
         if new is None:
             return node
@@ -185,12 +219,11 @@ def merge_layers(layers: Sequence[Layer]) -> dict[str, Node]:
     return dict(merged)
 
 
-def _node_from(value: Any, place: Place) -> Node:
-    if isinstance(value, Mapping):
-        return Node({str(key): _node_from(item, place) for key, item in value.items()}, place, place)
-    if isinstance(value, (list, tuple)):
-        return Node([_node_from(item, place) for item in value], place, place)
-    return Node(value, place, place)
+def _is_count(value: Any) -> bool:
+    try:
+        return coerce(value, float) >= 1
+    except CoercionError:
+        return False
 
 
 def _relative_to(path: str, base: str) -> str:

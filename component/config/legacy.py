@@ -14,6 +14,9 @@ RENAMED: Mapping[str, str] = {
     "per_gpu_eval_batch_size": "per_device_eval_batch_size",
 }
 
+#: Renamed keys whose value was a share: the new key would take 1 and more as a count.
+SHARES = ("warmup_ratio",)
+
 #: Keys that transformers dropped and nothing replaces -> why they can go. Left out with a notice.
 DROPPED: Mapping[str, str] = {
     "overwrite_output_dir": "a finished or different run is never overwritten; choose another output_dir",

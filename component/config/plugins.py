@@ -31,11 +31,14 @@ def load_plugins(paths: Iterable[str], place: Place) -> Iterator[Problem]:
             yield Problem(place, "plugins", f"no such file: {full_path}", "correct the path")
             continue
         spec = importlib.util.spec_from_file_location(name, full_path)
+        if spec is None:
+            yield Problem(place, "plugins", f"{path} is not a Python file by its name", "name it .py")
+            continue
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
-        except Exception as error:  # a plugin is the user's program: whatever it raises is theirs to mend
+        except (Exception, SystemExit) as error:  # the user's program: whatever it raises is theirs to mend
             del sys.modules[name]
             frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == full_path]
             line = frames[-1].lineno if frames else getattr(error, "lineno", None) or 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from component.config.errors import Place, Problem
@@ -143,6 +144,17 @@ def check_loader(merged: Merged) -> Iterator[Problem]:
         yield merged.clash("model_loader", "use_unsloth", what, "keep one of them")
 
 
+def check_template_date(merged: Merged) -> Iterator[Problem]:
+    """A date is a date."""
+    if merged["template_date"] is None:
+        return
+    try:
+        date.fromisoformat(merged["template_date"])
+    except ValueError:
+        fix = "write it as 2024-07-26"
+        yield Problem(merged.places["template_date"], "template_date", f'"{merged["template_date"]}" is no date', fix)
+
+
 def check_secrets(merged: Merged) -> Iterator[Problem]:
     """A token is never written into a config."""
     token = merged.written.get("hub_token")
@@ -151,7 +163,15 @@ def check_secrets(merged: Merged) -> Iterator[Problem]:
         yield Problem(merged.places["hub_token"], "hub_token", what, "write ${oc.env:HF_TOKEN} and set that variable")
 
 
-RULES: tuple[Rule, ...] = (check_precision, check_evaluation, check_steps, check_scale_out, check_loader, check_secrets)
+RULES: tuple[Rule, ...] = (
+    check_precision,
+    check_evaluation,
+    check_steps,
+    check_scale_out,
+    check_loader,
+    check_template_date,
+    check_secrets,
+)
 
 
 def apply_rules(merged: Merged) -> list[Problem]:

@@ -1,7 +1,7 @@
 """Every key that a train_args file may hold: its type, default, meaning, limits, and who reads it.
 
 The flat namespace of a config splits into the frozen sections below, and each builder takes only its own. This module
-is the only home of defaults. A default of None that `default_by_mode` completes is resolved by `component.config.rules`.
+is the only home of defaults. Where None stands for a default that depends on other keys, it is resolved in `component.config.rules`.
 """
 
 from __future__ import annotations
@@ -175,6 +175,13 @@ class DataSection(TaskKeys, SequenceKeys):
         {},
         "Arguments for the chat template, such as enable_thinking.",
         tasks=("sft", "dpo", "orpo", "kto", "reward", "grpo"),
+    )
+    template_date: str | None = key(
+        None,
+        "Date (YYYY-MM-DD) that a chat template shows where it asks for today's.",
+        tasks=("sft", "dpo", "orpo", "kto", "reward", "grpo"),
+        default_note="the day of the run's first attempt",
+        cosmetic=True,
     )
     append_stop_token: bool = key(
         False, "Append the tokenizer's EOS to answers where the template emits no stop token.", tasks=("sft",)

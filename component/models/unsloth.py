@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import logging
 import os
 import sys
 import warnings
@@ -30,6 +29,7 @@ from component.models.preparing import (
     set_training_flags,
 )
 from component.models.quantization import check_quantization, prepare_four_bit_layers
+from component.runtime.logging import demote_to_debug
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,8 +38,16 @@ if TYPE_CHECKING:
 
 #: Unsloth replaces parts of these, so they must be imported after it.
 IMPORTED_AFTER = ("transformers", "trl", "peft")
-#: Loggers that carry its banners and tips at warning level.
-TALKATIVE_LOGGERS = ("transformers.models.llama.modeling_llama", "unsloth_zoo.log", "unsloth")
+#: What it logs or makes others warn of at each run, and which asks nothing of the user: banners, its own checkpointing
+#: without use_reentrant, its own arguments to generate.
+TALK = (
+    r"Unsloth",
+    r"==\(\(",
+    r"torch\.utils\.checkpoint: the use_reentrant",
+    r"Passing `generation_config` together with",
+    r"Both `max_new_tokens`",
+    r"Dynamo detected a call to a `functools\.lru_cache`",
+)
 _FAILURES = (
     RuntimeError, ValueError, TypeError, AttributeError, KeyError, ImportError, OSError, AssertionError,
 )  # fmt: skip
@@ -79,8 +87,7 @@ def import_unsloth(model: ModelSection, hardware: Hardware) -> ModuleType:
             module = importlib.import_module("unsloth")
     except _FAILURES as error:
         raise UnslothFailed(f"it cannot be imported: {_first_line(error)}") from error
-    for name in TALKATIVE_LOGGERS:
-        logging.getLogger(name).addFilter(_to_debug)
+    demote_to_debug(TALK)
     return module
 
 
@@ -262,15 +269,6 @@ def _quietly() -> Iterator[None]:
         for line in printed.getvalue().splitlines():
             if line.strip():
                 logger.debug("unsloth: {}", line.rstrip())
-
-
-def _to_debug(record: logging.LogRecord) -> bool:
-    text = record.getMessage()
-    if record.levelno > logging.WARNING or not ("Unsloth" in text or text.startswith("==((")):
-        return True
-    for line in text.splitlines():
-        logger.debug("unsloth: {}", line)
-    return False
 
 
 def _cache_folder() -> Path:

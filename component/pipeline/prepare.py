@@ -17,6 +17,7 @@ from component.models.model_files import configure_hub, read_model_config
 from component.models.precision import Precision, resolve_precision
 from component.models.quantization import check_quantization
 from component.pipeline.choose_loader import LoaderChoice, choose_loader
+from component.pipeline.template_date import fix_template_date
 from component.registry import TASKS
 from component.runtime.distributed import rank, use_one_gpu
 from component.runtime.hardware import Hardware, detect_hardware
@@ -60,6 +61,7 @@ def prepare(config: Config) -> PreparedRun:
     configure_logging(None, rank())
     check_task(config)
     check_packages(config)
+    config = fix_template_date(config)
     notices = [str(notice) for notice in config.notices]
     one_gpu = None if config.training.use_cpu else use_one_gpu()
     configure_hub(config.model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from component.config.schema import DataSection
@@ -53,6 +54,7 @@ def build_rendering(data: DataSection, tokenizer: PreTrainedTokenizerBase, row_k
         load_chat_template(data.template_name, tokenizer),
         template_kwargs=data.chat_template_kwargs,
         append_stop_token=data.append_stop_token,
+        now=datetime.fromisoformat(data.template_date) if data.template_date else None,
     )
     test = run_self_test(renderer)
     hashes = {"tokenizer": hash_tokenizer(tokenizer), "template": renderer.fingerprint()}

@@ -72,7 +72,7 @@ def _run(config: Config, resume: str, began: float) -> RunResult:
         return finished_result(opened.manifest)
     configure_logging(folder / "train.log", rank())
     if is_main_process():
-        write_train_args(config, folder)
+        write_train_args(prepared.config, folder)
     return train(prepared, opened, began=began)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -18,7 +20,11 @@ FILE_FORMAT = "{time:YYYY-MM-DDTHH:mm:ss.SSS!UTC}Z {level: <7} {message}"
 # These put up handlers of their own when they are imported.
 LIBRARIES = ("accelerate", "datasets", "peft", "torch", "transformers", "trl", "unsloth")
 
+#: Warnings that are for the developers of the libraries.
+DEVELOPER_WARNINGS = (DeprecationWarning, PendingDeprecationWarning, SyntaxWarning)
+
 _sinks: list[int] = []
+_demoted: list[re.Pattern[str]] = []
 
 
 def configure_logging(log_file: Path | None, rank: int) -> None:
@@ -63,6 +69,11 @@ def configure_logging(log_file: Path | None, rank: int) -> None:
             )
         )
     _route_libraries()
+
+
+def demote_to_debug(patterns: Iterable[str]) -> None:
+    """Log the lines of libraries at debug level where one of these regular expressions is found in them."""
+    _demoted.extend(re.compile(pattern) for pattern in patterns)
 
 
 def _is_for_terminal(record: Record) -> bool:
@@ -117,12 +128,15 @@ class LoguruHandler(logging.Handler):
         line: str | None = None,
     ) -> None:
         """Log one warning; has the signature of `warnings.showwarning`."""
-        self._log(logging.WARNING, f"{category.__name__}: {message} ({Path(filename).name}:{lineno})", None)
+        level = logging.DEBUG if issubclass(category, DEVELOPER_WARNINGS) else logging.WARNING
+        self._log(level, f"{category.__name__}: {message} ({Path(filename).name}:{lineno})", None)
 
     def _log(self, number: int, text: str, exc_info: object) -> None:
         if text in self._seen:
             return
         self._seen.add(text)
+        if number <= logging.WARNING and any(pattern.search(text) for pattern in _demoted):
+            number = logging.DEBUG
         name = logging.getLevelName(number)
-        level = name if name in ("WARNING", "ERROR", "CRITICAL") else number
+        level = name if name in ("DEBUG", "WARNING", "ERROR", "CRITICAL") else number
         logger.opt(exception=exc_info).log(level, text)
