@@ -19,14 +19,15 @@ FILE_NAME = "metrics.jsonl"
 
 
 class MetricsWriter:
-    """Appends to the metrics.jsonl of a run folder; one process writes it (rank 0).
+    """Appends to the metrics.jsonl of a run folder, or to another file of records; one process writes it (rank 0).
 
     Args:
         folder: exists. The half line that a killed process left at the file's end is cut off.
+        file_name: of the file; each record holds its `step`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE_NAME
+    def __init__(self, folder: Path, file_name: str = FILE_NAME) -> None:
+        self.path = folder / file_name
         if not self.path.exists():
             return
         content = self.path.read_bytes()

@@ -158,7 +158,7 @@ class LayerReader:
 
     def _bases(self, node: Node) -> list[tuple[str, Place]]:
         base = node.value.get("base")
-        if base is None or base.value is None:
+        if base is None:
             return []
         items = base.value if isinstance(base.value, list) else [base]
         wrong = [item for item in items if not isinstance(item.value, str)]

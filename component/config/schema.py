@@ -1,7 +1,8 @@
 """Every key that a train_args file may hold: its type, default, meaning, limits, and who reads it.
 
 The flat namespace of a config splits into the frozen sections below, and each builder takes only its own. This module
-is the only home of defaults. Where None stands for a default that depends on other keys, it is resolved in `component.config.rules`.
+is the only home of defaults; where None stands for a default that depends on other keys, `component.config.rules`
+resolves it.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class Score:
 
 
 def score_exact_match(answerer: Answerer, files: Sequence[str], *, max_new_tokens: int) -> Score:
-    """Ask the questions of data files and compare the last assistant turn of each row, white space at its ends aside."""
+    """Ask the questions of data files and compare each row's last assistant turn, white space at its ends aside."""
     rows = [row for row in _read_rows(files) if row.messages and row.messages[-1].role == "assistant"]
     answers = answerer.answer([row.messages[:-1] for row in rows], max_new_tokens=max_new_tokens)
     examples = tuple(

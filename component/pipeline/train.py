@@ -84,7 +84,7 @@ def _train(
     folder = Path(prepared.config.run.output_dir)
     prepared_at = time.monotonic()
     seed_everything(prepared.config.model.seed)
-    model = load_model(prepared)
+    model = _load_model(prepared)
     context = RunContext(
         output_dir=folder,
         hardware=prepared.hardware,
@@ -109,7 +109,7 @@ def _train(
     loaded_at = time.monotonic()
     progress.trainer = trainer
     _run_trainer(trainer, opened.checkpoint)
-    if interrupts.received:
+    if interrupts.has_stopped_training:
         raise InterruptedRun(
             f"stopped by {interrupts.received} after step {trainer.state.global_step}; "
             f"{folder}/checkpoint-{trainer.state.global_step} is complete; run the same command to go on"
@@ -139,6 +139,23 @@ def load_model(prepared: PreparedRun) -> LoadedModel:
         hardware=prepared.hardware,
         gradient_checkpointing_kwargs=prepared.config.training.gradient_checkpointing_kwargs,
     )
+
+
+def _load_model(prepared: PreparedRun) -> LoadedModel:
+    """Load the weights; lack of device memory becomes advice.
+
+    Raises:
+        DeviceMemoryError: with the settings to change.
+    """
+    import torch
+
+    try:
+        return load_model(prepared)
+    except torch.OutOfMemoryError as error:
+        raise DeviceMemoryError(
+            f"out of memory while the model was loaded: {str(error).splitlines()[0]}",
+            "run again with train_mode=qlora or a smaller model, or end other programs on this device",
+        ) from error
 
 
 def _run_trainer(trainer: Any, checkpoint: Path | None) -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from component.config.schema import TrainingSection
 from component.data.collators import PaddingCollator
 from component.data.dataset import PreparedDataset
 from component.data.order import EpochOrderSampler
 from component.trainers.arguments import build_training_arguments
-from component.trainers.callbacks.guards import InterruptCallback, NonFiniteLossCallback
+from component.trainers.callbacks.guards import InterruptCallback, NonFiniteLossCallback, check_finite
 from component.trainers.callbacks.metrics import MetricsCallback
 from component.trainers.callbacks.order import OrderCallback
 from component.trainers.callbacks.progress import ConsoleCallback
+from component.trainers.callbacks.resume import ResumableEarlyStopping, ResumeCallback
+from component.trainers.loss_window import LossWindow
 from component.trainers.token_counter import TokenCounter
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 class CausalLMTrainer(Trainer):
     """Trains on the mean over the supervised tokens of the global batch, evaluates on the mean over those of the set.
 
-    Three methods differ from transformers' and say why.
+    Six methods differ from transformers' and say why.
     """
 
     def __init__(self, *args: Any, tokens: TokenCounter, **kwargs: Any) -> None:
@@ -63,6 +66,36 @@ class CausalLMTrainer(Trainer):
         rows_per_token = len(self.eval_dataset) / self.eval_dataset.num_supervised_tokens
         return mean * num_tokens * rows_per_token / inputs["labels"].shape[0], None, None
 
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Tensor, grad_norm: Tensor | float | None, *args: Any, **kwargs: Any
+    ) -> None:
+        """Changed: a model that is no longer finite is neither saved nor finished, however seldom losses are logged."""
+        if self.control.should_save or self.state.global_step >= self.state.max_steps:
+            check_finite("loss", float(tr_loss), self.state.global_step)
+            # With loss scaling, a step whose gradients are not finite is left out.
+            if grad_norm is not None and not self.args.fp16:
+                check_finite("grad_norm", float(grad_norm), self.state.global_step)
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Changed: adds our own counts to a checkpoint; trainer_state.json, which comes last, makes it complete."""
+        super()._save_rng_state(output_dir)
+        loss_sum = self.accelerator.reduce(self._tr_loss, reduction="mean").item()
+        if self.args.should_save:
+            LossWindow(loss_sum, self._globalstep_last_logged).save(Path(output_dir))
+            self._tokens.save(Path(output_dir))
+
+    def _run_epoch(self, **kwargs: Any) -> None:
+        """Changed: a resumed run trains nothing where nothing is left, and knows the losses not yet logged."""
+        if self.control.should_training_stop:
+            return
+        checkpoint = kwargs["resume_from_checkpoint"]
+        if checkpoint is not None and kwargs["epoch"] == kwargs["epochs_trained"]:
+            window = LossWindow.load(Path(checkpoint))
+            self._tr_loss += window.loss_sum
+            self._globalstep_last_logged = window.last_logged_step
+        super()._run_epoch(**kwargs)
+
 
 def build_causal_lm_trainer(
     training: TrainingSection,
@@ -78,7 +111,7 @@ def build_causal_lm_trainer(
     """
     early_stopping = ()
     if training.early_stopping_patience is not None:
-        early_stopping = (EarlyStoppingCallback(training.early_stopping_patience, training.early_stopping_threshold),)
+        early_stopping = (ResumableEarlyStopping(training.early_stopping_patience, training.early_stopping_threshold),)
     trainer = CausalLMTrainer(
         model=model.model,
         args=build_training_arguments(training, context),
@@ -91,6 +124,7 @@ def build_causal_lm_trainer(
             MetricsCallback(context.output_dir, context.tokens),
             ConsoleCallback(disabled=training.disable_tqdm),
             NonFiniteLossCallback(),
+            ResumeCallback(),
             InterruptCallback(context.interrupts),
             *early_stopping,
             *callbacks,

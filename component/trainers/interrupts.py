@@ -14,10 +14,12 @@ class Interrupts:
 
     Attributes:
         received: the name of the signal, None while there was none.
+        has_stopped_training: whether training has heeded it: it ended early, with a checkpoint of its last step.
     """
 
     def __init__(self) -> None:
         self.received: str | None = None
+        self.has_stopped_training = False
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> Interrupts:

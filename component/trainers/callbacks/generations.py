@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from component.artifacts.metrics import MetricsWriter
 from component.config.schema import GenerationSection
 from component.models.inference import generate_answers
 
@@ -33,6 +33,14 @@ class GenerationCallback(TrainerCallback):
         self._generation = generation
         self._tokenizer = tokenizer
         self._context = context
+        self._writer = MetricsWriter(context.output_dir, FILE_NAME)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Cut the file back to the checkpoint of a resumed run."""
+        if state.is_world_process_zero:
+            self._writer.cut_back(state.global_step)
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
@@ -48,16 +56,15 @@ class GenerationCallback(TrainerCallback):
             stop_token_ids=self._context.stop_token_ids,
             pad_token_id=self._tokenizer.pad_token_id,
         )
-        with (self._context.output_dir / FILE_NAME).open("a", encoding="utf-8") as file:
-            for sample, answer in zip(self._samples, answers, strict=True):
-                record = {
-                    "step": state.global_step,
-                    "source": str(sample.source),
-                    "expected": self._decode(sample.input_ids[slice(*sample.spans[-1])]),
-                    "answer": self._decode(answer),
-                }
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
-                logger.info(f"{record['source']} expected {record['expected']!r} got {record['answer']!r}")
+        for sample, answer in zip(self._samples, answers, strict=True):
+            record = {
+                "step": state.global_step,
+                "source": str(sample.source),
+                "expected": self._decode(sample.input_ids[slice(*sample.spans[-1])]),
+                "answer": self._decode(answer),
+            }
+            self._writer.write(record)
+            logger.info(f"{record['source']} expected {record['expected']!r} got {record['answer']!r}")
 
     def _decode(self, token_ids: Sequence[int]) -> str:
         return self._tokenizer.decode(token_ids, skip_special_tokens=True).strip()

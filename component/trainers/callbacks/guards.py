@@ -29,15 +29,28 @@ class NonFiniteLossCallback(TrainerCallback):
         """
         for name in ("loss", "eval_loss"):
             value = (logs or {}).get(name)
-            if value is not None and not math.isfinite(value):
-                raise GuardError(
-                    f"{name} is {value} at step {state.global_step}: training has diverged; lower learning_rate, set "
-                    "max_grad_norm, or use bf16 instead of fp16; checkpoints before this step are kept"
-                )
+            if value is not None:
+                check_finite(name, value, state.global_step)
+
+
+def check_finite(name: str, value: float, step: int) -> None:
+    """Stop the run where a value is NaN or infinite.
+
+    Raises:
+        GuardError: it is.
+    """
+    if not math.isfinite(value):
+        raise GuardError(
+            f"{name} is {value} at step {step}: training has diverged; lower learning_rate, set max_grad_norm, or use "
+            "bf16 instead of fp16; checkpoints before this step are kept"
+        )
 
 
 class InterruptCallback(TrainerCallback):
-    """Writes a checkpoint and ends training after the step in which a signal arrived."""
+    """Writes a checkpoint and ends training after the step in which a signal arrived; the last step ends it anyway.
+
+    What is logged and evaluated stays as without the signal, so that a resumed run gives the same metrics.
+    """
 
     def __init__(self, interrupts: Interrupts) -> None:
         self._interrupts = interrupts
@@ -45,10 +58,20 @@ class InterruptCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """Ask the trainer to log, save and stop."""
-        if self._interrupts.received:
-            control.should_log = True
+        """Ask the trainer to save and stop."""
+        if self._interrupts.received and state.global_step < state.max_steps:
+            self._interrupts.has_stopped_training = True
             control.should_save = True
-            control.should_evaluate = False
             control.should_training_stop = True
+        return control
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Do what is due at the end of an epoch at a real one alone, and let the checkpoint know of it."""
+        if self._interrupts.has_stopped_training:
+            is_real_end = float(state.epoch).is_integer()
+            control.should_log = control.should_log and is_real_end
+            control.should_evaluate = control.should_evaluate and is_real_end
+            control.should_save = is_real_end and (control.should_save or control.should_evaluate or control.should_log)
         return control

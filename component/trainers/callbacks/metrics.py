@@ -29,10 +29,27 @@ class MetricsCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the clock; cut the file back to the checkpoint of a resumed run."""
+        """Start the clock; make the file, or cut it back to the checkpoint of a resumed run."""
         self._tokens.start_lap()
         if state.is_world_process_zero:
+            self._writer.path.touch()
             self._writer.cut_back(state.global_step)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Log the last step too, whatever the interval."""
+        if state.global_step >= state.max_steps and args.logging_strategy != "no":
+            control.should_log = True
+        return control
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Have the last step logged, wherever it falls between two logged ones."""
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+        return control
 
     def on_log(
         self,
@@ -57,9 +74,8 @@ class MetricsCallback(TrainerCallback):
         self._tokens.start_lap()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Complete the checkpoint with our totals and take transformers' pickle out of it."""
+        """Take transformers' pickle out of the checkpoint."""
         if state.is_world_process_zero:
-            self._tokens.save(self._folder / f"checkpoint-{state.global_step}")
             remove_pickles(self._folder)
 
     def _measure(self) -> dict[str, float]:
