@@ -43,14 +43,6 @@ class MetricsCallback(TrainerCallback):
             control.should_log = True
         return control
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        """Have the last step logged, wherever it falls between two logged ones."""
-        if state.global_step >= state.max_steps:
-            control.should_log = True
-        return control
-
     def on_log(
         self,
         args: TrainingArguments,
