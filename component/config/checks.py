@@ -7,13 +7,19 @@ import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from component.config.choices import OPTIMIZERS, REPORTERS, SCHEDULERS
+from omegaconf import MISSING
+
+from component.config.choices import METRICS, OPTIMIZERS, REPORTERS, SCHEDULERS
 from component.config.errors import Problem
+from component.config.interpolation import texts_of
 from component.config.legacy import FOREIGN, PLANNED
-from component.config.nodes import Node
+from component.config.nodes import Node, excerpt
 from component.config.schema import schema_fields
 from component.config.training_arguments_source import installed_training_arguments
 from component.registry import FORMATS, LOADERS, TASKS, TEMPLATE_NAMES
+
+#: Lists that may have no entry.
+MAY_BE_EMPTY = ("plugins", "report_to")
 
 LIMITS = (
     ("minimum", operator.ge, "of at least"),
@@ -48,7 +54,20 @@ def check_limits(values: Mapping[str, Any], nodes: Mapping[str, Node]) -> Iterat
         for limit, holds, words in LIMITS:
             bound = fields[key].metadata[limit]
             if bound is not None and not holds(value, bound):
-                yield Problem(node.place, key, f"got {value:g}", f"use a number {words} {bound:g}")
+                yield Problem(node.place, key, f"got {value:.12g}", f"use a number {words} {bound:.12g}")
+
+
+def check_texts(values: Mapping[str, Any], nodes: Mapping[str, Node]) -> Iterator[Problem]:
+    """Texts that a layer set are not empty, and hold nothing that the system or OmegaConf takes for something else."""
+    for key, node in nodes.items():
+        value = values.get(key)
+        texts = value if isinstance(value, list) else [value]
+        if value == [] and key not in MAY_BE_EMPTY or "" in texts:
+            yield Problem(node.place, key, "is empty", "write a value, or remove the key")
+        if any("\0" in text for text in texts_of(value)):
+            yield Problem(node.place, key, "holds a NUL character", "remove it")
+        if MISSING in texts_of(value):
+            yield Problem(node.place, key, f'"{MISSING}" stands for a missing value', "write the value")
 
 
 def check_choices(values: Mapping[str, Any], nodes: Mapping[str, Node]) -> Iterator[Problem]:
@@ -61,17 +80,19 @@ def check_choices(values: Mapping[str, Any], nodes: Mapping[str, Node]) -> Itera
         "optim": OPTIMIZERS,
         "lr_scheduler_type": SCHEDULERS,
         "report_to": tuple(REPORTERS),
+        "metric_for_best_model": METRICS,
     }
     for key, names in tables.items():
         if key not in nodes or values.get(key) is None:
             continue
         for value in values[key] if isinstance(values[key], list) else [values[key]]:
-            if value in names or (key == "template_name" and value.endswith(".jinja")):
+            if value in names or not value or (key == "template_name" and value.endswith(".jinja")):
                 continue
             near = difflib.get_close_matches(value, names, n=1, cutoff=0.7)
             hint = f"did you mean {near[0]}? " if near else ""
             kind = "a .jinja file or one of" if key == "template_name" else "one of"
-            yield Problem(nodes[key].place, key, f'there is no "{value}"', f"{hint}use {kind}: {', '.join(names)}")
+            what = f'there is no "{excerpt(value)}"'
+            yield Problem(nodes[key].place, key, what, f"{hint}use {kind}: {', '.join(names)}")
 
 
 def check_extra_arguments(values: Mapping[str, Any], nodes: Mapping[str, Node]) -> Iterator[Problem]:
@@ -83,7 +104,7 @@ def check_extra_arguments(values: Mapping[str, Any], nodes: Mapping[str, Node]) 
     entries = nodes["extra_training_args"].value
     for name in extra:
         place = entries[name].key_place or entries[name].place
-        key = f"extra_training_args.{name}"
+        key = f"extra_training_args.{excerpt(name)}"
         if name in schema_fields():
             yield Problem(place, key, "is a key of its own", f"write {name} at the top level")
         elif installed is not None and name not in installed:

@@ -66,6 +66,9 @@ SCHEDULERS = (
     "greedy",
 )
 
+#: What an evaluation measures, under both names that transformers takes.
+METRICS = ("eval_loss", "loss")
+
 #: transformers 5.17, integrations that a Trainer can report to, with the package each needs.
 REPORTERS = {
     "none": "",

@@ -10,22 +10,23 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from component.config.errors import Problem
-from component.config.nodes import Node, plain
+from component.config.nodes import Node, excerpt, plain
 
 _REFERENCE = re.compile(r"\$\{\s*([A-Za-z_][\w.]*)\s*\}")
-_ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\s*:")
+_ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\s*:[^${}]*\}")
+_ESCAPED = re.compile(r"\\+\$\{")
 
 
 def has_interpolation(value: Any) -> bool:
     """Whether a value, or a text inside it, holds an interpolation."""
-    return any("${" in text for text in _texts(value))
+    return any("${" in text for text in texts_of(value))
 
 
 def reads_environment(key: str, values: Mapping[str, Any], seen: frozenset[str] = frozenset()) -> bool:
     """Whether the value of `key` depends on an environment variable, through however many other keys."""
     if key in seen or key not in values:
         return False
-    texts = list(_texts(values[key]))
+    texts = list(texts_of(values[key]))
     if any(_ENVIRONMENT.search(text) for text in texts):
         return True
     references = {match.split(".")[0] for text in texts for match in _REFERENCE.findall(text)}
@@ -51,6 +52,10 @@ def resolve_interpolations(
     problems: list[Problem] = []
     container = OmegaConf.create(defaults)
     for key, value in written.items():
+        if not all(map(_is_plain, texts_of(value))):
+            fix = "write ${key} or ${oc.env:NAME}, and \\${ for the plain characters"
+            problems.append(_problem(nodes[key], key, value, "is not an interpolation that a config can hold", fix))
+            continue
         try:
             container[key] = value
         except OmegaConfBaseException as error:
@@ -67,6 +72,16 @@ def resolve_interpolations(
     return values, problems
 
 
+def _is_plain(text: str) -> bool:
+    """Whether every interpolation of a text is `${key}` or `${oc.env:NAME}`.
+
+    OmegaConf knows more forms (other resolvers, nested and relative ones); through them the value of an environment
+    variable could come into another key unseen.
+    """
+    rest = _REFERENCE.sub("", _ENVIRONMENT.sub("", _ESCAPED.sub("", text)))
+    return "${" not in rest
+
+
 def _explain(error: OmegaConfBaseException) -> tuple[str, str]:
     message = str(error).splitlines()[0]
     variable = re.search(r"Environment variable '([^']+)' not found", message)
@@ -80,19 +95,21 @@ def _explain(error: OmegaConfBaseException) -> tuple[str, str]:
         return "refers to a key that does not exist", "refer to a key of this config, or to ${oc.env:NAME}"
     if message.startswith("Recursive"):
         return "refers to itself", "break the circle of references"
-    return f"is not an interpolation ({message})", "write ${key} or ${oc.env:NAME}, and \\${ for the plain characters"
+    # the message may hold the value of a variable
+    return "cannot be resolved", "write ${key} or ${oc.env:NAME}"
 
 
 def _problem(node: Node, key: str, value: Any, what: str, fix: str) -> Problem:
-    shown = next(text for text in _texts(value) if "${" in text)
-    return Problem(node.place, key, f"{shown} {what}", fix)
+    shown = next(text for text in texts_of(value) if "${" in text)
+    return Problem(node.place, key, f"{excerpt(shown, 80)} {what}", fix)
 
 
-def _texts(value: Any) -> list[str]:
+def texts_of(value: Any) -> list[str]:
+    """All texts in a value, those inside its mappings and lists too."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, Mapping):
-        return [text for item in value.values() for text in _texts(item)]
+        return [text for item in value.values() for text in texts_of(item)]
     if isinstance(value, list):
-        return [text for item in value for text in _texts(item)]
+        return [text for item in value for text in texts_of(item)]
     return []

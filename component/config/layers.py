@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from component.config.coerce import CoercionError, coerce
 from component.config.errors import COMMAND_LINE, Place, Problem
 from component.config.json_text import parse_json
-from component.config.coerce import CoercionError, coerce
 from component.config.legacy import DROPPED, RENAMED, RENAMED_VALUES, SHARES
 from component.config.nodes import MAX_DEPTH, Node, excerpt, join_surrogates
 from component.config.schema import FILE_KEYS
@@ -132,7 +132,7 @@ class LayerReader:
         return Node(value, place, place)
 
     def _parse_file(self, path: str, named_at: Place | None) -> Node | None:
-        place, key = (named_at, "base") if named_at else (Place(path), "")
+        place, key = (named_at, "base") if named_at else (Place(path or '""'), "")
         parser = PARSERS.get(Path(path).suffix.lower())
         if parser is None:
             what = f"{path} is not a train_args file by its name" if path else "an empty file name"

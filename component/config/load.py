@@ -10,12 +10,12 @@ from typing import Any, get_type_hints
 
 from omegaconf import MISSING, OmegaConf
 
-from component.config.checks import check_choices, check_extra_arguments, check_limits, explain_unknown
+from component.config.checks import check_choices, check_extra_arguments, check_limits, check_texts, explain_unknown
 from component.config.coerce import CoercionError, coerce
 from component.config.errors import ConfigError, Place, Problem
-from component.config.interpolation import reads_environment, resolve_interpolations
+from component.config.interpolation import has_interpolation, reads_environment, resolve_interpolations
 from component.config.layers import LayerReader, merge_layers
-from component.config.nodes import Node, plain
+from component.config.nodes import Node, excerpt, plain
 from component.config.plugins import load_plugins
 from component.config.rules import Merged, apply_rules, ignored_keys, resolve_defaults
 from component.config.schema import (
@@ -105,26 +105,26 @@ class _Builder:
         self.notices = list(reader.notices)
         self.order = tuple(reader.order)
         self.path = path
-        self.sources_are_sound = not any(problem.key in ("", "base") for problem in reader.problems)
+        self.is_complete = reader.is_complete
         fields = schema_fields()
         self.nodes = {key: node for key, node in nodes.items() if key in fields}
         for key, node in nodes.items():
             if key not in fields:
                 place = node.key_place or node.place
-                self.problems.append(Problem(place, key, *explain_unknown(key, tuple(fields))))
+                self.problems.append(Problem(place, excerpt(key), *explain_unknown(key, tuple(fields))))
         self.written = {key: plain(node) for key, node in self.nodes.items()}
 
     def build(self) -> Config:
         values = self._typed_values()
         if "plugins" in values:
             self.problems += load_plugins(values["plugins"], self.nodes["plugins"].place)
-        for check in (check_limits, check_choices, check_extra_arguments):
-            self.problems += check(values, self.nodes)
+        for check in (check_limits, check_texts, check_choices, check_extra_arguments):
+            self.problems += map(self._without_secret, check(values, self.nodes))
         refused = {problem.key for problem in self.problems}
         complete = {**schema_defaults(), **values}
         if complete["output_dir"] == "" and self.path:
             complete["output_dir"] = default_output_dir(self.path)
-        if self.sources_are_sound:
+        if self.is_complete:
             self._check_mandatory(complete)
         places = {key: node.key_place or node.place for key, node in self.nodes.items()}
         sound = {key: value for key, value in complete.items() if key not in refused}
@@ -145,12 +145,19 @@ class _Builder:
             try:
                 values[key] = coerce(value, types[key])
             except CoercionError as error:
-                # a value from the environment may be a secret: its message must not show it
-                secret = reads_environment(key, self.written)
-                what = "the value from the environment has the wrong type" if secret else error.what
-                fix = "set the variable to a fitting value" if secret else error.fix
-                self.problems.append(Problem(self.nodes[key].place, key, what, fix))
+                fix = "refer to a fitting value" if has_interpolation(self.written[key]) else error.fix
+                if value is None and key in MANDATORY_EXAMPLES:
+                    fix = f"set it, for example {MANDATORY_EXAMPLES[key]}"
+                problem = Problem(self.nodes[key].place, key, error.what, fix)
+                self.problems.append(self._without_secret(problem))
         return values
+
+    def _without_secret(self, problem: Problem) -> Problem:
+        """A value from the environment may be a secret: no message shows it."""
+        if not reads_environment(problem.key.split(".")[0], self.written):
+            return problem
+        what, fix = "the value from the environment does not fit", "set the variable to a fitting value"
+        return Problem(problem.place, problem.key, what, fix)
 
     def _check_mandatory(self, values: Mapping[str, Any]) -> None:
         place = Place(self.path, 1, 1) if self.path else Place(self.order[0])

@@ -111,7 +111,8 @@ def _sections() -> Iterator[str]:
         for item in rows:
             kind = describe_type(types[item.name])
             meaning = item.metadata["help"] + _limits(item.metadata)
-            yield f"| `{item.name}` | {_cell(kind)} | {_cell(_default(item))} | {_cell(meaning)} | {_readers(item.metadata)} |"
+            cells = (f"`{item.name}`", kind, _default(item), meaning, _readers(item.metadata))
+            yield f"| {' | '.join(map(_cell, cells))} |"
         yield ""
 
 
@@ -145,7 +146,7 @@ def _default(item: Any) -> str:
 
 def _limits(metadata: Any) -> str:
     words = {"minimum": "at least", "above": "above", "maximum": "at most", "below": "below"}
-    limits = [f"{word} {metadata[limit]:g}" for limit, word in words.items() if metadata[limit] is not None]
+    limits = [f"{word} {metadata[limit]:.12g}" for limit, word in words.items() if metadata[limit] is not None]
     return f" ({', '.join(limits)})" if limits else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from typing import Any
 
 from component.config.errors import Place, Problem
 from component.config.schema import schema_fields
+
+#: A reference to a variable, without a default that would be the secret itself.
+ENVIRONMENT_ONLY = re.compile(r"\$\{\s*oc\.env\s*:[^,${}]*(,\s*null\s*)?\}")
 
 
 class RefusedValueError(Exception):
@@ -102,9 +106,15 @@ def _check_best_model(merged: Merged) -> Iterator[Problem]:
     if evaluation != saving:
         what = f"{key} needs a checkpoint at each evaluation: eval_strategy {evaluation}, save_strategy {saving}"
         yield merged.clash(key, "save_strategy", what, f"set save_strategy: {evaluation}")
-    elif evaluation == "steps" and merged["eval_steps"] and merged["save_steps"] % merged["eval_steps"]:
+    elif evaluation == "steps" and not _is_multiple(merged["save_steps"], merged["eval_steps"]):
         what = f"save_steps {merged['save_steps']:g} is not a multiple of eval_steps {merged['eval_steps']:g}"
         yield merged.clash("save_steps", "eval_steps", what, "make it one, so that every checkpoint has been evaluated")
+
+
+def _is_multiple(steps: float, of: float | None) -> bool:
+    """Whether one count of steps, or one share of them, is a multiple of another; nothing to say about None."""
+    ratio = steps / of if of else 1.0
+    return not of or ((steps < 1) == (of < 1) and ratio > 0.5 and abs(ratio - round(ratio)) < 1e-9)
 
 
 def check_steps(merged: Merged) -> Iterator[Problem]:
@@ -158,7 +168,7 @@ def check_template_date(merged: Merged) -> Iterator[Problem]:
 def check_secrets(merged: Merged) -> Iterator[Problem]:
     """A token is never written into a config."""
     token = merged.written.get("hub_token")
-    if token and "${oc.env:" not in str(token):
+    if token and not ENVIRONMENT_ONLY.fullmatch(str(token)):
         what = "a secret must not stand in a config"
         yield Problem(merged.places["hub_token"], "hub_token", what, "write ${oc.env:HF_TOKEN} and set that variable")
 
@@ -206,6 +216,22 @@ def resolve_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     return resolved
 
 
+#: Keys that are read only beside certain values of another -> which, and whether it is so.
+DEPENDENT_KEYS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
+    "per_device_eval_batch_size": ("evaluation data", lambda values: values["eval_strategy"] != "no"),
+    "eval_delay": ("evaluation data", lambda values: values["eval_strategy"] != "no"),
+    "eval_steps": ("eval_strategy: steps", lambda values: values["eval_strategy"] == "steps"),
+    "save_steps": ("save_strategy: steps", lambda values: values["save_strategy"] == "steps"),
+    "logging_steps": ("logging_strategy: steps", lambda values: values["logging_strategy"] == "steps"),
+    "early_stopping_threshold": (
+        "early_stopping_patience",
+        lambda values: values["early_stopping_patience"] is not None,
+    ),
+    "generation_max_new_tokens": ("num_eval_generations", lambda values: values["num_eval_generations"] > 0),
+    "gradient_checkpointing_kwargs": ("gradient_checkpointing", lambda values: values["gradient_checkpointing"]),
+}
+
+
 def ignored_keys(values: Mapping[str, Any]) -> dict[str, str]:
     """The keys that the chosen task or mode does not read -> who would."""
     ignored = {}
@@ -213,4 +239,7 @@ def ignored_keys(values: Mapping[str, Any]) -> dict[str, str]:
         for chooser, readers in (("task_type", item.metadata["tasks"]), ("train_mode", item.metadata["modes"])):
             if readers is not None and values[chooser] not in readers:
                 ignored[name] = f"{chooser} {values[chooser]} does not read it, only {', '.join(readers)}"
+    for name, (reader, is_read) in DEPENDENT_KEYS.items():
+        if not is_read(values):
+            ignored.setdefault(name, f"only read with {reader}")
     return ignored

@@ -18,6 +18,9 @@ ADAPTER_MODES = ("lora", "qlora")
 PREFERENCE_TASKS = ("dpo", "orpo", "kto")
 LANGUAGE_MODEL_TASKS = ("pretrain", "sft")
 
+MAX_SEED = 2**32 - 1
+"""The largest seed that numpy takes."""
+
 
 def key(
     default: Any,
@@ -80,7 +83,7 @@ class TaskKeys:
     train_mode: Literal["full", "lora", "qlora"] = key(
         "qlora", "All parameters, a LoRA adapter on 16-bit weights, or a LoRA adapter on 4-bit weights."
     )
-    seed: int = key(42, "Seed of adapter initialisation, data order, splits and dropout.", minimum=0)
+    seed: int = key(42, "Seed of adapter initialisation, data order, splits and dropout.", minimum=0, maximum=MAX_SEED)
 
 
 @dataclass(frozen=True)
@@ -293,7 +296,7 @@ class TrainingSection(TaskKeys, PrecisionKeys):
         None, "Stop after this many evaluations without improvement of metric_for_best_model.", above=0
     )
     early_stopping_threshold: float = key(0.0, "Least change of the metric that counts as improvement.", minimum=0)
-    data_seed: int | None = key(None, "Seed of the data order alone.", minimum=0, default_note="seed")
+    data_seed: int | None = key(None, "Seed of the data order alone.", minimum=0, maximum=MAX_SEED, default_note="seed")
     dataloader_num_workers: int = key(0, "Processes that build batches.", minimum=0, cosmetic=True)
     dataloader_pin_memory: bool = key(True, "Page-locked host memory for batches.", cosmetic=True)
     dataloader_persistent_workers: bool = key(False, "Keep batch workers between epochs.", cosmetic=True)
