@@ -89,11 +89,9 @@ def compare_loaders(options: argparse.Namespace) -> None:
     for loader in options.loaders:
         for name, measure in (("bare loop", measure_bare), ("train.py", measure_train)):
             result = results[f"{loader}, {name}"] = measure(options, folder, loader)
-            print(
-                f"| {loader}, {name} | {result['tokens_per_second']:,.0f} | {result['peak_allocated_bytes'] / 2**30:.2f}"
-                f" | {result['peak_reserved_bytes'] / 2**30:.2f} | {result['seconds']:.0f} |",
-                flush=True,
-            )
+            allocated, reserved = (result[f"peak_{kind}_bytes"] / 2**30 for kind in ("allocated", "reserved"))
+            speed, seconds = result["tokens_per_second"], result["seconds"]
+            print(f"| {loader}, {name} | {speed:,.0f} | {allocated:.2f} | {reserved:.2f} | {seconds:.0f} |", flush=True)
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
