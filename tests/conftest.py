@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+# Before torch is imported: on a shared machine its threads wait for each other far longer than they compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
@@ -23,3 +31,80 @@ def test_assets() -> Path:
     if not (folder / "tokenizers").is_dir():
         pytest.skip(f"test assets are not at {folder}; set LAMPYRIS_TEST_ASSETS")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of two small layers with random weights, a byte-level BPE tokenizer and a chat template."""
+    from component.models.tiny import Shape, make_tiny_model
+
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    shape = Shape(hidden_size=64, intermediate_size=128, num_hidden_layers=2, max_position_embeddings=512)
+    make_tiny_model(folder, shape=shape, seed=0, texts=[REPOSITORY / "data/demo/pretrain.jsonl"])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def conversations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """22 conversations of one to three turns, so of unequal lengths; with batches of 4 x 2, the third step has 6."""
+    with (REPOSITORY / "data/demo/train.jsonl").open(encoding="utf-8") as file:
+        turns = iter([json.loads(line)["conversation"][0] for line in file])
+    rows = [{"conversation": [next(turns) for _ in range(1 + number % 3)]} for number in range(22)]
+    path = tmp_path_factory.mktemp("data") / "conversations.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(tiny_model: Path, conversations: Path) -> dict[str, Any]:
+    """Keys of a small sft run in float32 on the CPU, three steps an epoch; `output_dir` is left to the test."""
+    return {
+        "model_name_or_path": str(tiny_model),
+        "train_file": str(conversations),
+        "max_seq_length": 256,
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "learning_rate": 1e-2,
+        "lora_rank": 8,
+        "lora_alpha": 16,
+        "logging_steps": 1,
+        "tokenize_num_workers": 1,
+    }
+
+
+@pytest.fixture(scope="session")
+def train_command() -> Callable[..., list[str]]:
+    """`train_command(settings, folder, *arguments)`: writes `folder`/config.json and gives the command that runs it."""
+
+    def build(settings: Mapping[str, Any], folder: Path, *arguments: str) -> list[str]:
+        folder.mkdir(parents=True, exist_ok=True)
+        config = folder / "config.json"
+        config.write_text(json.dumps(dict(settings)), encoding="utf-8")
+        return [sys.executable, str(REPOSITORY / "train.py"), "--train_args_file", str(config), *arguments]
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def train_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a train.py process: one thread, no hub, caches of its own."""
+    cache = tmp_path_factory.mktemp("cache")
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(cache)}
+
+
+@pytest.fixture(scope="session")
+def run_train(
+    train_command: Callable[..., list[str]], train_environment: dict[str, str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`run_train(settings, folder, *arguments)`: train.py in a process of its own, with `folder` as its directory."""
+
+    def run(settings: Mapping[str, Any], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = train_command(settings, folder, *arguments)
+        return subprocess.run(
+            command, cwd=folder, env=train_environment, capture_output=True, text=True, timeout=300, check=False
+        )
+
+    return run
