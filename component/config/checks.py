@@ -9,14 +9,13 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from component.config.choices import METRICS, OPTIMIZERS, REPORTERS, SCHEDULERS
+from component.config.choices import named_choices
 from component.config.errors import Problem
 from component.config.interpolation import texts_of
 from component.config.legacy import FOREIGN, PLANNED
 from component.config.nodes import Node, excerpt
 from component.config.schema import schema_fields
 from component.config.training_arguments_source import installed_training_arguments
-from component.registry import FORMATS, LOADERS, TASKS, TEMPLATE_NAMES
 
 #: Lists that may have no entry.
 MAY_BE_EMPTY = ("plugins", "report_to")
@@ -72,17 +71,7 @@ def check_texts(values: Mapping[str, Any], nodes: Mapping[str, Node]) -> Iterato
 
 def check_choices(values: Mapping[str, Any], nodes: Mapping[str, Node]) -> Iterator[Problem]:
     """Names that a layer set exist in their table."""
-    tables = {
-        "task_type": TASKS.names(),
-        "model_loader": LOADERS.names(),
-        "data_format": ("auto", *FORMATS.names()),
-        "template_name": ("auto", *TEMPLATE_NAMES),
-        "optim": OPTIMIZERS,
-        "lr_scheduler_type": SCHEDULERS,
-        "report_to": tuple(REPORTERS),
-        "metric_for_best_model": METRICS,
-    }
-    for key, names in tables.items():
+    for key, names in named_choices().items():
         if key not in nodes or values.get(key) is None:
             continue
         for value in values[key] if isinstance(values[key], list) else [values[key]]:

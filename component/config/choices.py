@@ -1,9 +1,12 @@
-"""Names that values may have where another package defines them; a test compares them with the installed package.
+"""Names that values may have, for the keys whose type is just text.
 
-They are written down, rather than read from the package, so that `--check` works where only omegaconf is installed.
+Those of transformers are written down, rather than read from the package, so that `--check` works where only omegaconf
+is installed; a test compares them with the installed package.
 """
 
 from __future__ import annotations
+
+from component.registry import FORMATS, LOADERS, TASKS, TEMPLATE_NAMES
 
 #: transformers 5.17, `OptimizerNames`.
 OPTIMIZERS = (
@@ -78,3 +81,17 @@ REPORTERS = {
     "mlflow": "mlflow",
     "trackio": "trackio",
 }
+
+
+def named_choices() -> dict[str, tuple[str, ...]]:
+    """Key -> the names it may hold, those that plugins have registered included."""
+    return {
+        "task_type": TASKS.names(),
+        "model_loader": LOADERS.names(),
+        "data_format": ("auto", *FORMATS.names()),
+        "template_name": ("auto", *TEMPLATE_NAMES),
+        "optim": OPTIMIZERS,
+        "lr_scheduler_type": SCHEDULERS,
+        "report_to": tuple(REPORTERS),
+        "metric_for_best_model": METRICS,
+    }

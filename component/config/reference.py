@@ -10,46 +10,47 @@ from typing import Any, get_type_hints
 
 from omegaconf import MISSING
 
-from component.config.choices import OPTIMIZERS, REPORTERS, SCHEDULERS
+from component.config.choices import named_choices
 from component.config.coerce import describe_type, json_schema
 from component.config.legacy import DROPPED, PLANNED, RENAMED, RENAMED_VALUES
-from component.config.schema import SECTIONS, schema_fields
-from component.registry import FORMATS, LOADERS, TASKS, TEMPLATE_NAMES
+from component.config.rules import DEPENDENT_KEYS
+from component.config.schema import FILE_KEYS, SECTIONS, schema_fields
+from component.registry import TASKS
 
 #: JSON Schema's words for the limits of a key.
 BOUNDS = {"minimum": "minimum", "above": "exclusiveMinimum", "maximum": "maximum", "below": "exclusiveMaximum"}
+
+FILE_KEY_HELP = {
+    "base": "Files that this one builds on, relative to it, recursively; a later one wins.",
+    "$schema": "Where an editor finds the JSON Schema of configs.",
+}
 
 PAGE_HEAD = """# Configuration keys
 
 Generated from `component/config/schema.py` by `python script/write_docs.py`; do not edit.
 
-A config is a JSON or YAML file of the keys below. Layers, later wins: the defaults here < the files named in `base`
-(relative to the file, recursively) < the file < `KEY=VALUE` on the command line. Mappings merge by key, lists replace.
-Paths are relative to the working directory. `${other_key}` and `${oc.env:NAME}` are interpolated. `python train.py
---schema` prints a JSON Schema; name it in a config's `"$schema"` for completion and checks in an editor.
+A config is a JSON or YAML file of the keys below; `model_name_or_path` and `train_file` must be set. Layers, later
+wins: the defaults here < the files named in `base` < the file < `KEY=VALUE` on the command line, where dots reach into
+mappings (`lr_scheduler_kwargs.min_lr_rate=0.1`). Mappings merge by key, lists replace. Paths are relative to the
+working directory, except those in `base`.
+
+A value may refer to another key, `${seed}`, or to an environment variable, `${oc.env:NAME}` or
+`${oc.env:NAME,default}`; what comes from a variable is never written to the run folder. `\\${` stands for the plain
+characters.
+
+`python train.py --train_args_file FILE --check` checks a file. A key that the chosen task, mode or loader does not read
+is a notice; an unknown one is an error. `python train.py --schema` prints a JSON Schema; save it and name it in a
+config's `"$schema"` for completion and checks in an editor.
 """
-
-
-def choices_of(key: str) -> tuple[str, ...] | None:
-    """The names that a text key may hold, where another table defines them."""
-    tables = {
-        "task_type": TASKS.names(),
-        "model_loader": LOADERS.names(),
-        "data_format": ("auto", *FORMATS.names()),
-        "optim": OPTIMIZERS,
-        "lr_scheduler_type": SCHEDULERS,
-        "report_to": tuple(REPORTERS),
-    }
-    return tables.get(key)
 
 
 def json_schema_text() -> str:
     """The JSON Schema (draft 2020-12) of a train_args file."""
     types = _types()
     properties: dict[str, Any] = {
-        "$schema": {"type": "string", "description": "Where an editor finds this schema."},
+        "$schema": {"type": "string", "description": FILE_KEY_HELP["$schema"]},
         "base": {
-            "description": "Files that this one builds on, relative to it.",
+            "description": FILE_KEY_HELP["base"],
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
         },
     }
@@ -79,12 +80,10 @@ def _property(key: str, item: Any, annotation: Any) -> dict[str, Any]:
     for limit, word in BOUNDS.items():
         if item.metadata[limit] is not None:
             schema = _bounded(schema, word, item.metadata[limit])
-    choices = choices_of(key)
-    if choices and schema.get("type") == "string":
-        old_values = [old for (name, old) in RENAMED_VALUES if name == key]
-        schema["enum"] = [*choices, *old_values]
+    if key in named_choices():
+        schema = _named(schema, key)
     if item.metadata["one_or_many"]:
-        schema = {"anyOf": [{"type": "string"}, schema]}
+        schema = {"anyOf": [schema.get("items", {"type": "string"}), *schema.get("anyOf", [schema])]}
     default = item.default_factory() if item.default is NO_DEFAULT else item.default
     # a reference such as "${seed}" may stand for a value of any type
     alternatives = [*schema.pop("anyOf", [schema]), {"type": "string", "pattern": r"\$\{.+\}"}]
@@ -92,6 +91,18 @@ def _property(key: str, item: Any, annotation: Any) -> dict[str, Any]:
     if default != MISSING:
         described["default"] = default
     return described
+
+
+def _named(schema: dict[str, Any], key: str) -> dict[str, Any]:
+    """Narrow the text in a schema to the names of a key, old ones included."""
+    if "anyOf" in schema:
+        return {**schema, "anyOf": [_named(option, key) for option in schema["anyOf"]]}
+    if schema.get("type") == "array":
+        return {**schema, "items": _named(schema["items"], key)}
+    if schema.get("type") != "string":
+        return schema
+    names = {"enum": [*named_choices()[key], *(old for (name, old) in RENAMED_VALUES if name == key)]}
+    return {"anyOf": [names, {"type": "string", "pattern": r"\.jinja$"}]} if key == "template_name" else names
 
 
 def _bounded(schema: dict[str, Any], word: str, bound: float) -> dict[str, Any]:
@@ -104,23 +115,30 @@ def _sections() -> Iterator[str]:
     seen: set[str] = set()
     types = _types()
     for name, section in SECTIONS.items():
-        rows = [item for item in fields(section) if item.name not in seen]
+        # keys of the section itself first, then those that it shares with other sections
+        own = list(section.__annotations__)
+        rows = sorted((item for item in fields(section) if item.name not in seen), key=lambda row: row.name not in own)
         seen |= {item.name for item in rows}
         yield f"## {name}\n\n{section.__doc__.strip().splitlines()[0]}\n"
         yield "| key | type | default | meaning | read by |\n|---|---|---|---|---|"
         for item in rows:
             kind = describe_type(types[item.name])
+            kind = f"text or {kind}" if item.metadata["one_or_many"] else kind
+            kind += " (names below)" if item.name in named_choices() else ""
             meaning = item.metadata["help"] + _limits(item.metadata)
-            cells = (f"`{item.name}`", kind, _default(item), meaning, _readers(item.metadata))
+            cells = (f"`{item.name}`", kind, _default(item), meaning, _readers(item))
             yield f"| {' | '.join(map(_cell, cells))} |"
         yield ""
 
 
 def _other_names() -> Iterator[str]:
-    yield "## Names of values\n"
-    for key in ("task_type", "model_loader", "data_format", "optim", "lr_scheduler_type", "report_to"):
-        yield f"- `{key}`: {', '.join(choices_of(key))}"
-    yield f"- `template_name`: auto, a .jinja file, {', '.join(TEMPLATE_NAMES)}"
+    yield "## Keys about the file itself\n"
+    yield from (f"- `{key}`: {FILE_KEY_HELP[key]}" for key in FILE_KEYS)
+    yield "\n## Names of values\n"
+    for key, names in named_choices().items():
+        yield f"- `{key}`: {'a .jinja file, ' if key == 'template_name' else ''}{', '.join(names)}"
+    planned = [name for name in TASKS.names() if not TASKS.is_available(name)]
+    yield f"\nThe tasks {', '.join(planned)} are still to come: `--check` accepts them, training refuses them by name."
     yield "\n## Old names, translated with a notice\n"
     yield from (f"- `{old}`: `{new}`" for old, new in RENAMED.items())
     yield from (f"- `{key}: {old}`: `{new}`" for (key, old), new in RENAMED_VALUES.items())
@@ -150,10 +168,13 @@ def _limits(metadata: Any) -> str:
     return f" ({', '.join(limits)})" if limits else ""
 
 
-def _readers(metadata: Any) -> str:
+def _readers(item: Any) -> str:
+    metadata = item.metadata
     if metadata["reserved"]:
         return f"{', '.join(metadata['tasks'])} (still to come)"
     readers = [", ".join(metadata[kind]) for kind in ("tasks", "modes", "loaders") if metadata[kind]]
+    if item.name in DEPENDENT_KEYS:
+        readers.append(f"with {DEPENDENT_KEYS[item.name][0]}")
     return "; ".join(readers) or "all"
 
 
