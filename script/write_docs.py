@@ -5,18 +5,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from component.config.reference import reference_page
 
 
 def main() -> int:
     """Write docs/config.md."""
-    page = ROOT / "docs" / "config.md"
+    page = Path(__file__).resolve().parent.parent / "docs" / "config.md"
     page.parent.mkdir(exist_ok=True)
     page.write_text(reference_page(), encoding="utf-8")
-    print(f"wrote {page.relative_to(ROOT)}")
+    print(f"wrote {page}")
     return 0
 
 

@@ -77,7 +77,8 @@ def check_choices(values: Mapping[str, Any], nodes: Mapping[str, Node]) -> Itera
         for value in values[key] if isinstance(values[key], list) else [values[key]]:
             if value in names or not value or (key == "template_name" and value.endswith(".jinja")):
                 continue
-            near = difflib.get_close_matches(value, names, n=1, cutoff=0.7)
+            beginnings = [name for name in names if len(value) > 2 and name.startswith(value)]
+            near = beginnings or difflib.get_close_matches(value, names, n=1, cutoff=0.7)
             hint = f"did you mean {near[0]}? " if near else ""
             kind = "a .jinja file or one of" if key == "template_name" else "one of"
             what = f'there is no "{excerpt(value)}"'

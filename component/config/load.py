@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePath
 from typing import Any, get_type_hints
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from component.config.checks import check_choices, check_extra_arguments, check_limits, check_texts, explain_unknown
 from component.config.coerce import CoercionError, coerce
@@ -172,7 +173,7 @@ class _Builder:
         sections = {}
         for name, section in SECTIONS.items():
             own = {key: _escape(values[key]) for key in get_type_hints(section)}
-            sections[name] = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(section), own))
+            sections[name] = OmegaConf.to_object(OmegaConf.merge(_structured(section), own))
         written = {
             key: self.written[key] if reads_environment(key, self.written) else value
             for key, value in values.items()
@@ -184,6 +185,11 @@ class _Builder:
     def _position(self, problem: Problem) -> tuple[int, Problem]:
         source = problem.place.source
         return (self.order.index(source) if source in self.order else -1, problem)
+
+
+@cache
+def _structured(section: type) -> DictConfig:
+    return OmegaConf.structured(section)
 
 
 def _escape(value: Any) -> Any:

@@ -150,7 +150,8 @@ def check_scale_out(merged: Merged) -> Iterator[Problem]:
 def check_loader(merged: Merged) -> Iterator[Problem]:
     """A loader is named in one way."""
     if merged["model_loader"] and merged["use_unsloth"] is not False:
-        what = f"model_loader {merged['model_loader']} and use_unsloth {merged['use_unsloth']} both choose a loader"
+        use_unsloth = str(merged["use_unsloth"]).lower()
+        what = f"model_loader {merged['model_loader']} and use_unsloth {use_unsloth} both choose a loader"
         yield merged.clash("model_loader", "use_unsloth", what, "keep one of them")
 
 

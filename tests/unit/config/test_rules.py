@@ -1,0 +1,230 @@
+"""Rules over several keys: one test for each problem, at the later key; what is completed and what is ignored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from component.config.errors import ConfigError
+from component.config.load import Config, load_config
+
+EVAL = "eval_file=e.jsonl"
+
+
+@pytest.fixture(autouse=True)
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def load(*overrides: str) -> Config:
+    return load_config({"model_name_or_path": "m", "train_file": "d", "output_dir": "o"}, overrides)
+
+
+def errors(*overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as error:
+        load(*overrides)
+    return list(error.value.messages)
+
+
+NEEDS_DATA = "set eval_file or eval_split"
+IMPOSSIBLE = [
+    (["fp16=true", "bf16=true"], "fp16: fp16 and bf16 are both true; keep one of them, or neither for auto"),
+    (
+        ["dtype=float16", "train_mode=full"],
+        "dtype: float16 weights cannot be trained in full (train_mode: full): their small updates are lost; "
+        "use dtype: auto or bfloat16, or train_mode: lora",
+    ),
+    (
+        ["dtype=float32", "fp16=true"],
+        "dtype: dtype float32 and fp16: true ask for two formats; drop one of them",
+    ),
+    ([EVAL, "eval_split=0.1"], "eval_file: eval_file and eval_split are both set; keep one of them"),
+    (["eval_split=1.5"], "eval_split: got 1.5; use a share below 1 such as 0.05, or a whole number of rows"),
+    (["eval_strategy=epoch"], f"eval_strategy: epoch without evaluation data; {NEEDS_DATA}"),
+    (["load_best_model_at_end=true"], f"load_best_model_at_end: needs evaluation, and none will run; {NEEDS_DATA}"),
+    (["early_stopping_patience=2"], f"early_stopping_patience: needs evaluation, and none will run; {NEEDS_DATA}"),
+    (["num_eval_generations=2"], f"num_eval_generations: needs evaluation, and none will run; {NEEDS_DATA}"),
+    (["eval_on_start=true"], f"eval_on_start: needs evaluation, and none will run; {NEEDS_DATA}"),
+    (["save_strategy=best"], f"save_strategy: needs evaluation, and none will run; {NEEDS_DATA}"),
+    (
+        [EVAL, "eval_strategy=no", "save_strategy=best"],
+        f"save_strategy: needs evaluation, and none will run; {NEEDS_DATA}",
+    ),
+    (
+        [EVAL, "load_best_model_at_end=true", "save_strategy=steps"],
+        "load_best_model_at_end: load_best_model_at_end needs a checkpoint at each evaluation: eval_strategy epoch, "
+        "save_strategy steps; set save_strategy: epoch",
+    ),
+    (
+        [EVAL, "load_best_model_at_end=true", "eval_steps=100", "save_steps=150"],
+        "save_steps: save_steps 150 is not a multiple of eval_steps 100; "
+        "make it one, so that every checkpoint has been evaluated",
+    ),
+    (
+        [EVAL, "load_best_model_at_end=true", "eval_steps=0.1", "save_steps=150"],
+        "save_steps: save_steps 150 is not a multiple of eval_steps 0.1; "
+        "make it one, so that every checkpoint has been evaluated",
+    ),
+    (["max_steps=0"], "max_steps: got 0; use -1 or a positive number of steps"),
+    (["logging_steps=1.5"], "logging_steps: got 1.5; use a whole number of steps, or a share below 1"),
+    (["save_steps=2.5"], "save_steps: got 2.5; use a whole number of steps, or a share below 1"),
+    (["warmup_steps=1.5"], "warmup_steps: got 1.5; use a whole number of steps, or a share below 1"),
+    ([EVAL, "eval_steps=1.5"], "eval_steps: got 1.5; use a whole number of steps, or a share below 1"),
+    ([EVAL, "eval_strategy=steps"], "eval_strategy: steps, but eval_steps is not set; set eval_steps"),
+    (
+        ["dataloader_prefetch_factor=2"],
+        "dataloader_prefetch_factor: dataloader_prefetch_factor without dataloader_num_workers; "
+        "set dataloader_num_workers to 1 or more",
+    ),
+    (
+        ["dataloader_persistent_workers=true"],
+        "dataloader_persistent_workers: dataloader_persistent_workers without dataloader_num_workers; "
+        "set dataloader_num_workers to 1 or more",
+    ),
+    (["deepspeed=z.json", "fsdp=full_shard"], "deepspeed: deepspeed and fsdp are both set; keep one of them"),
+    (
+        ["deepspeed=z.json", "use_unsloth=require"],
+        "deepspeed: deepspeed with use_unsloth: require, and Unsloth trains on one GPU; "
+        "drop deepspeed or set use_unsloth: false",
+    ),
+    (
+        ["model_loader=vanilla", "use_unsloth=auto"],
+        "model_loader: model_loader vanilla and use_unsloth auto both choose a loader; keep one of them",
+    ),
+    (["template_date=today"], 'template_date: "today" is no date; write it as 2024-07-26'),
+    (
+        ["hub_token=hf_123"],
+        "hub_token: a secret must not stand in a config; write ${oc.env:HF_TOKEN} and set that variable",
+    ),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), IMPOSSIBLE, ids=[" ".join(pair[0]) for pair in IMPOSSIBLE])
+def test_an_impossible_combination(overrides: list[str], message: str) -> None:
+    assert errors(*overrides) == [f"command line: {message}"]
+
+
+PAIRS = [
+    ("fp16", True, "bf16", True, "fp16 and bf16 are both true"),
+    ("deepspeed", "z.json", "fsdp", "full_shard", "deepspeed and fsdp are both set"),
+    ("eval_file", "e", "eval_split", 0.1, "eval_file and eval_split are both set"),
+    ("model_loader", "vanilla", "use_unsloth", True, "model_loader vanilla and use_unsloth true both choose a loader"),
+    ("dtype", "float16", "train_mode", "full", "float16 weights cannot be trained in full (train_mode: full)"),
+]
+
+
+@pytest.mark.parametrize(("one", "its", "other", "others", "what"), PAIRS)
+def test_a_rule_over_two_keys_reports_at_the_later_one(
+    one: str, its: object, other: str, others: object, what: str
+) -> None:
+    """Later in the file, in a later layer, or on the command line, whichever of the two that is."""
+
+    def text(first: tuple[str, object], second: tuple[str, object] | None = None) -> str:
+        lines = [
+            f"{key}: {str(value).lower() if isinstance(value, bool) else value}"
+            for key, value in (first, second or ("seed", 1))
+        ]
+        return "\n".join([*lines, "model_name_or_path: m", "train_file: d", ""])
+
+    def only_error(*overrides: str) -> str:
+        with pytest.raises(ConfigError) as error:
+            load_config("run.yaml", overrides)
+        [message] = error.value.messages
+        assert what in message
+        return message
+
+    for first, second in (((one, its), (other, others)), ((other, others), (one, its))):
+        Path("run.yaml").write_text(text(first, second), encoding="utf-8")
+        assert only_error().startswith(f"run.yaml:2:1: {second[0]}: ")
+        Path("run.yaml").write_text(text(first), encoding="utf-8")
+        value = str(second[1]).lower() if isinstance(second[1], bool) else second[1]
+        assert only_error(f"{second[0]}={value}").startswith(f"command line: {second[0]}: ")
+        Path("base.yaml").write_text(text(first), encoding="utf-8")
+        Path("run.yaml").write_text(f"{second[0]}: {value}\nbase: base.yaml\n", encoding="utf-8")
+        assert only_error().startswith(f"run.yaml:1:1: {second[0]}: ")
+
+
+def test_a_rule_over_a_refused_value_has_nothing_to_add() -> None:
+    assert errors("fp16=maybe", "bf16=true") == [
+        'command line: fp16: expected true or false, got "maybe"; write true or false'
+    ]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [EVAL, "load_best_model_at_end=true", "save_strategy=best"],
+        [EVAL, "load_best_model_at_end=true", "save_strategy=epoch"],
+        [EVAL, "load_best_model_at_end=true", "eval_steps=50", "save_steps=150"],
+        [EVAL, "load_best_model_at_end=true", "eval_steps=0.1", "save_steps=0.3"],
+        [EVAL, "early_stopping_patience=2", "save_strategy=no"],
+        ["eval_split=3"],
+        ["eval_split=0.5", "eval_strategy=no"],
+        ["dataloader_num_workers=1", "dataloader_prefetch_factor=2", "dataloader_persistent_workers=true"],
+        ["fp16=true", "bf16=false"],
+        ["template_date=2024-02-29"],
+        ["max_steps=-1", "warmup_steps=0", "warmup_steps=0.5"],
+    ],
+)
+def test_possible_combinations(overrides: list[str]) -> None:
+    assert load(*overrides).values["model_name_or_path"] == "m"
+
+
+@pytest.mark.parametrize("token", ["hf_1${oc.env:HOME}", "${oc.env:UNSET_NAME,hf_1}", "${seed}"])
+def test_a_token_is_a_variable_and_nothing_else(token: str) -> None:
+    secret = "a secret must not stand in a config; write ${oc.env:HF_TOKEN} and set that variable"
+    assert f"command line: hub_token: {secret}" in errors(f"hub_token={token}")
+
+
+def test_defaults_that_depend_on_other_keys() -> None:
+    assert load().values["learning_rate"] == 2e-4
+    assert load("train_mode=full").values["learning_rate"] == 1e-5
+    assert load("train_mode=full", "learning_rate=3e-5").values["learning_rate"] == 3e-5
+    assert load().values["eval_strategy"] == "no"
+    assert load(EVAL).values["eval_strategy"] == "epoch"
+    assert load(EVAL, "eval_steps=5").values["eval_strategy"] == "steps"
+    assert load("eval_split=0.5", "eval_steps=5", "eval_strategy=epoch").values["eval_strategy"] == "epoch"
+    assert load("per_device_train_batch_size=3").values["per_device_eval_batch_size"] == 3
+    assert load("per_device_eval_batch_size=5", EVAL).values["per_device_eval_batch_size"] == 5
+    assert load().values["greater_is_better"] is False
+    assert load("greater_is_better=true").values["greater_is_better"] is True
+
+
+IGNORED = [
+    (["train_mode=full", "lora_rank=8"], "lora_rank", "train_mode full does not read it, only lora, qlora"),
+    (
+        ["train_mode=lora", "bnb_4bit_quant_type=fp4"],
+        "bnb_4bit_quant_type",
+        "train_mode lora does not read it, only qlora",
+    ),
+    (["beta=0.2"], "beta", "task_type sft does not read it, only dpo, orpo, kto"),
+    (
+        ["task_type=pretrain", "template_name=llama3"],
+        "template_name",
+        "task_type pretrain does not read it, only sft, dpo, orpo, kto, reward, grpo",
+    ),
+    (["eval_steps=5"], "eval_steps", "only read with eval_strategy: steps"),
+    (["eval_delay=5"], "eval_delay", "only read with evaluation data"),
+    (["per_device_eval_batch_size=5"], "per_device_eval_batch_size", "only read with evaluation data"),
+    (["save_strategy=no", "save_steps=5"], "save_steps", "only read with save_strategy: steps"),
+    (["logging_strategy=epoch", "logging_steps=5"], "logging_steps", "only read with logging_strategy: steps"),
+    (["early_stopping_threshold=1"], "early_stopping_threshold", "only read with early_stopping_patience"),
+    (["generation_max_new_tokens=5"], "generation_max_new_tokens", "only read with num_eval_generations"),
+    (
+        ["gradient_checkpointing=false", "gradient_checkpointing_kwargs.use_reentrant=true"],
+        "gradient_checkpointing_kwargs",
+        "only read with gradient_checkpointing",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("overrides", "key", "why"), IGNORED, ids=[pair[1] for pair in IGNORED])
+def test_a_key_that_nothing_reads_is_a_notice(overrides: list[str], key: str, why: str) -> None:
+    config = load(*overrides)
+    assert list(map(str, config.notices)) == [f"command line: {key}: ignored; {why}"]
+    assert key not in config.written and key in config.values
+
+
+def test_keys_at_their_default_are_no_notice() -> None:
+    assert load("train_mode=full", "task_type=pretrain").notices == ()
