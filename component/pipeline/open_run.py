@@ -75,9 +75,16 @@ def open_run(prepared: PreparedRun, content: Mapping[str, Any], resume: str) -> 
 
 
 def identity(written: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a config that decides what is trained; two runs that agree in it may share a folder."""
+    """The part of a config that decides what is trained; two runs that agree in it may share a folder.
+
+    Whole numbers are the same written as 500 or 500.0.
+    """
     fields = schema_fields()
-    return {key: value for key, value in written.items() if key in fields and not fields[key].metadata["cosmetic"]}
+    return {
+        key: int(value) if isinstance(value, float) and value.is_integer() else value
+        for key, value in written.items()
+        if key in fields and not fields[key].metadata["cosmetic"]
+    }
 
 
 def hash_config(written: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from loguru import logger
 
 from component.artifacts.final import remove_pickles, save_final_model
 from component.artifacts.manifest import Manifest, Status
+from component.artifacts.metrics import FILE_NAME as METRICS_FILE
 from component.artifacts.metrics import read_metrics
 from component.artifacts.plots import plot_loss
 from component.config.errors import (
@@ -49,6 +50,7 @@ def train(prepared: PreparedRun, opened: OpenedRun, *, began: float) -> RunResul
     manifest, folder = opened.manifest, Path(prepared.config.run.output_dir)
     start_step = _step_of(opened.checkpoint)
     manifest.begin_attempt(from_step=start_step, resumed_from=str(opened.checkpoint) if opened.checkpoint else None)
+    (folder / METRICS_FILE).touch()  # however the attempt ends, there is something to read
     progress = _Progress(start_step)
     try:
         with Interrupts() as interrupts:
@@ -114,7 +116,7 @@ def _train(
             f"stopped by {interrupts.received} after step {trainer.state.global_step}; "
             f"{folder}/checkpoint-{trainer.state.global_step} is complete; run the same command to go on"
         )
-    _final_evaluation(trainer)
+    _final_evaluation(trainer, folder)
     trained_at = time.monotonic()
     _save(prepared, model, folder)
     metrics = _final_metrics(folder, context)
@@ -182,11 +184,11 @@ def _run_trainer(trainer: Any, checkpoint: Path | None) -> None:
         ) from error
 
 
-def _final_evaluation(trainer: Any) -> None:
-    """Evaluate at the end unless the last step was evaluated already."""
+def _final_evaluation(trainer: Any, folder: Path) -> None:
+    """Evaluate at the end unless the last step was evaluated already, perhaps by an attempt that was killed after it."""
     if trainer.eval_dataset is None or trainer.args.eval_strategy == "no":
         return
-    evaluated = [entry["step"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    evaluated = [record["step"] for record in read_metrics(folder) if "eval_loss" in record]
     if trainer.state.global_step not in evaluated or trainer.args.load_best_model_at_end:
         trainer.evaluate()
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType
-
-from loguru import logger
 
 
 class Interrupts:
@@ -37,4 +36,5 @@ class Interrupts:
         if self.received:
             raise KeyboardInterrupt
         self.received = signal.Signals(number).name
-        logger.warning(f"{self.received}: writing a checkpoint after this step; once more to stop at once")
+        # Not through the logger or sys.stderr: neither may be entered again while the signal found it at work.
+        os.write(2, f"{self.received}: writing a checkpoint after this step; once more to stop at once\n".encode())

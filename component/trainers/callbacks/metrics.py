@@ -29,10 +29,9 @@ class MetricsCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the clock; make the file, or cut it back to the checkpoint of a resumed run."""
+        """Start the clock; cut the file back to the checkpoint of a resumed run."""
         self._tokens.start_lap()
         if state.is_world_process_zero:
-            self._writer.path.touch()
             self._writer.cut_back(state.global_step)
 
     def on_step_end(
