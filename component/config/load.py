@@ -123,9 +123,9 @@ class _Builder:
             self.problems += map(self._without_secret, check(values, self.nodes))
         refused = {problem.key for problem in self.problems}
         complete = {**schema_defaults(), **values}
-        if complete["output_dir"] == "" and self.path:
-            complete["output_dir"] = default_output_dir(self.path)
         if self.is_complete:
+            if complete["output_dir"] == "" and self.path:
+                complete["output_dir"] = default_output_dir(self.path)
             self._check_mandatory(complete)
         places = {key: node.key_place or node.place for key, node in self.nodes.items()}
         sound = {key: value for key, value in complete.items() if key not in refused}

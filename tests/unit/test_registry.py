@@ -1,0 +1,97 @@
+"""The registry: lazy entries, planned names, plugins; and that its tables agree with what they name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from component.config.load import load_config
+from component.registry import FORMATS, LOADERS, TASKS, TEMPLATE_NAMES, Registry
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_entries_are_imported_when_asked_for() -> None:
+    registry = Registry("thing", {"path": "pathlib:Path", "broken": "no_such_module:X"}, planned=("later", "path"))
+    assert registry.names() == ("path", "broken", "later")
+    assert registry.get("path") is Path and registry.get("path") is Path
+    assert registry.is_available("path") and not registry.is_available("later")
+    with pytest.raises(ModuleNotFoundError):
+        registry.get("broken")
+    with pytest.raises(KeyError):
+        registry.get("later")
+
+
+def test_registering() -> None:
+    registry = Registry("thing", {"one": "pathlib:Path"}, planned=("later",))
+
+    @registry.register("two")
+    class Two: ...
+
+    assert registry.get("two") is Two
+    registry.register("later")(Two)
+    assert registry.names() == ("one", "two", "later") and registry.is_available("later")
+    with pytest.raises(ValueError, match="thing 'one' exists already; choose another name"):
+        registry.register("one")(Two)
+
+
+def test_shipped_entries_exist() -> None:
+    pytest.importorskip("transformers")
+    assert FORMATS.names() == ("firefly", "alpaca", "sharegpt", "openai", "text")
+    assert LOADERS.names() == ("vanilla", "unsloth")
+    assert TASKS.names() == ("pretrain", "sft", "dpo", "orpo", "kto", "reward", "grpo")
+    for registry in (FORMATS, LOADERS, TASKS):
+        for name in registry.names():
+            if registry.is_available(name):
+                assert registry.get(name) is not None
+    assert [name for name in TASKS.names() if TASKS.is_available(name)] == ["pretrain", "sft"]
+    assert [TASKS.get(name).name for name in ("pretrain", "sft")] == ["pretrain", "sft"]
+
+
+def test_every_named_template_has_its_file_and_no_other_has() -> None:
+    folder = ROOT / "component" / "data" / "chat_templates"
+    assert sorted(path.stem for path in folder.glob("*.jinja")) == sorted(TEMPLATE_NAMES)
+    assert len(set(TEMPLATE_NAMES)) == len(TEMPLATE_NAMES)
+
+
+PLUGIN = """
+from component.registry import FORMATS, LOADERS, TASKS
+
+@FORMATS.register("my_format")
+class MyFormat: ...
+
+@LOADERS.register("my_loader")
+def load(*args, **kwargs): ...
+
+TASKS.register("my_task")(object())
+"""
+
+
+def test_a_plugin_adds_names_that_configs_can_use(tmp_path: Path) -> None:
+    """In a process of its own: the tables are the process's."""
+    (tmp_path / "plugin.py").write_text(PLUGIN, encoding="utf-8")
+    (tmp_path / "run.yaml").write_text(
+        "plugins: plugin.py\nmodel_name_or_path: m\ntrain_file: d\n"
+        "data_format: my_format\nmodel_loader: my_loader\ntask_type: my_task\n",
+        encoding="utf-8",
+    )
+    command = [sys.executable, str(ROOT / "train.py"), "--train_args_file", "run.yaml", "--check"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "run.yaml: valid; my_task, qlora, output to output/run\n"
+    without = subprocess.run([*command, "plugins=[]"], capture_output=True, text=True, cwd=tmp_path)
+    assert without.returncode == 2
+    assert without.stderr.splitlines()[0].startswith('run.yaml:4:14: data_format: there is no "my_format"; ')
+
+
+def test_a_plugin_is_executed_once(tmp_path: Path) -> None:
+    counter = tmp_path / "count.txt"
+    plugin = tmp_path / "counts.py"
+    plugin.write_text(f"open({str(counter)!r}, 'a').write('x')\n", encoding="utf-8")
+    config = {"model_name_or_path": "m", "train_file": "d", "output_dir": "o", "plugins": str(plugin)}
+    load_config(config)
+    load_config(config)
+    assert counter.read_text(encoding="utf-8") == "x"
