@@ -10,7 +10,7 @@ from datetime import date
 from typing import Any
 
 from component.config.errors import Place, Problem
-from component.config.schema import schema_fields
+from component.config.schema import SHIPPED_TASKS, schema_fields
 
 #: A reference to a variable, without a default that would be the secret itself.
 ENVIRONMENT_ONLY = re.compile(r"\$\{\s*oc\.env\s*:[^,${}]*(,\s*null\s*)?\}")
@@ -234,10 +234,13 @@ DEPENDENT_KEYS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = 
 
 
 def ignored_keys(values: Mapping[str, Any]) -> dict[str, str]:
-    """The keys that the chosen task or mode does not read -> who would."""
+    """The keys that the chosen task or mode does not read -> who would; a plugin's task may read every key."""
     ignored = {}
+    is_plugin_task = values["task_type"] not in SHIPPED_TASKS
     for name, item in schema_fields().items():
         for chooser, readers in (("task_type", item.metadata["tasks"]), ("train_mode", item.metadata["modes"])):
+            if chooser == "task_type" and is_plugin_task:
+                continue
             if readers is not None and values[chooser] not in readers:
                 ignored[name] = f"{chooser} {values[chooser]} does not read it, only {', '.join(readers)}"
     for name, (reader, is_read) in DEPENDENT_KEYS.items():

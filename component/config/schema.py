@@ -17,6 +17,7 @@ MODES = ("full", "lora", "qlora")
 ADAPTER_MODES = ("lora", "qlora")
 PREFERENCE_TASKS = ("dpo", "orpo", "kto")
 LANGUAGE_MODEL_TASKS = ("pretrain", "sft")
+SHIPPED_TASKS = (*LANGUAGE_MODEL_TASKS, *PREFERENCE_TASKS, "reward", "grpo")
 
 MAX_SEED = 2**32 - 1
 """The largest seed that numpy takes."""

@@ -51,7 +51,7 @@ def describe_run(prepared: PreparedRun) -> Iterator[str]:
     steps, rows = num_optimizer_steps(config.training, len(data.train)), num_rows_per_step(config.training)
     yield f"steps: {steps:,} optimizer steps of {rows:,} rows each"
     yield f"output: {config.run.output_dir}"
-    yield from (f"notice: {notice}" for notice in prepared.notices)
+    yield from (f"notice: {notice}" for notice in (*prepared.notices, *precision.notices))
 
 
 def resolved_defaults(config: Config) -> dict[str, object]:

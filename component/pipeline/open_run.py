@@ -71,7 +71,9 @@ def open_run(prepared: PreparedRun, content: Mapping[str, Any], resume: str) -> 
         )
     if resume == "auto" and manifest.status == "finished":
         return OpenedRun(manifest, is_finished=True)
-    return OpenedRun(manifest, _choose_checkpoint(folder, resume))
+    checkpoint = _choose_checkpoint(folder, resume)
+    manifest.update(**content)  # loader, environment and what is cosmetic may differ from the attempt before
+    return OpenedRun(manifest, checkpoint)
 
 
 def identity(written: Mapping[str, Any]) -> dict[str, Any]:

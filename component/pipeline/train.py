@@ -185,7 +185,7 @@ def _run_trainer(trainer: Any, checkpoint: Path | None) -> None:
 
 
 def _final_evaluation(trainer: Any, folder: Path) -> None:
-    """Evaluate at the end unless the last step was evaluated already, perhaps by an attempt that was killed after it."""
+    """Evaluate at the end unless the last step was evaluated already, perhaps by an attempt killed after it."""
     if trainer.eval_dataset is None or trainer.args.eval_strategy == "no":
         return
     evaluated = [record["step"] for record in read_metrics(folder) if "eval_loss" in record]

@@ -46,6 +46,8 @@ def build_training_arguments(
     }
     for name in ("fsdp_config", "lr_scheduler_kwargs", "fsdp", "deepspeed"):
         passed[name] = passed[name] or None
+    if context.hardware.kind == "cpu":
+        passed["deepspeed"] = None  # said in a notice; transformers would want the package, which needs a GPU
     return arguments_class(
         output_dir=str(context.output_dir),
         bf16=context.precision.bf16,
