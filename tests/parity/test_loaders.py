@@ -104,10 +104,11 @@ def load_both(folder: Path, tmp_path: Path, repository: Path, *, device: str, mo
     results = []
     for loader in ("vanilla", "unsloth"):
         output = tmp_path / f"{loader}.pt"
+        search_path = os.pathsep.join(filter(None, [str(repository), os.environ.get("PYTHONPATH")]))
         finished = subprocess.run(
             [sys.executable, "-c", LOAD, loader, str(folder), str(output), device, *modes],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(repository), "XDG_CACHE_HOME": str(tmp_path / "cache")},
+            env={**os.environ, "PYTHONPATH": search_path, "XDG_CACHE_HOME": str(tmp_path / "cache")},
             capture_output=True,
             text=True,
             timeout=300,
