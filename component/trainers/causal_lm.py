@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from component.trainers.callbacks.metrics import MetricsCallback
 from component.trainers.callbacks.order import OrderCallback
 from component.trainers.callbacks.progress import ConsoleCallback
 from component.trainers.callbacks.resume import ResumableEarlyStopping, ResumeCallback
+from component.trainers.interrupts import shield_worker
 from component.trainers.loss_window import LossWindow
 from component.trainers.token_counter import TokenCounter
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 class CausalLMTrainer(Trainer):
     """Trains on the mean over the supervised tokens of the global batch, evaluates on the mean over those of the set.
 
-    Six methods differ from transformers' and say why.
+    Seven methods differ from transformers' and say why.
     """
 
     def __init__(self, *args: Any, tokens: TokenCounter, **kwargs: Any) -> None:
@@ -50,6 +52,14 @@ class CausalLMTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrderSampler:
         """Changed: the order of rows depends on seed and epoch alone, not on the state of a global generator."""
         return self._order
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        """Changed: workers outlive the signal that asks the run for a checkpoint."""
+        loader = super()._get_dataloader(*args, **kwargs)
+        if loader.num_workers > 0:
+            inner = getattr(loader, "base_dataloader", loader)  # accelerate iterates over what it wraps
+            inner.worker_init_fn = partial(shield_worker, start=inner.worker_init_fn)
+        return loader
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None

@@ -104,24 +104,27 @@ def test_interrupted_again_and_again(
         assert manifest["metrics"][name] == expected["metrics"][name], name
 
 
+@pytest.mark.slow
 def test_a_process_is_interrupted(
     sft_settings, finished_run, tmp_path, train_command, train_environment, run_train, trained_metrics
 ) -> None:
-    """Ctrl-C to train.py: a checkpoint, a line that says how to go on, exit code 130; the same command goes on."""
-    settings = {**sft_settings, "output_dir": "run"}
+    """A scheduler's SIGTERM to train.py and its data workers: a checkpoint, a line that says how to go on, exit 130."""
+    settings = {**sft_settings, "dataloader_num_workers": 2, "output_dir": "run"}
     command = train_command(settings, tmp_path)
-    process = subprocess.Popen(command, cwd=tmp_path, env=train_environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=train_environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     lines = []
     for line in process.stderr:
         lines.append(line)
         if "step 2/9" in line:
-            process.send_signal(signal.SIGINT)
+            os.killpg(process.pid, signal.SIGTERM)
     assert process.wait(timeout=60) == 130, "".join(lines)
     assert "Traceback" not in "".join(lines)
     step = read_manifest(tmp_path / "run")["attempts"][-1]["to_step"]
     assert 2 < step < 9
     assert lines[-1] == (
-        f"stopped by SIGINT after step {step}; run/checkpoint-{step} is complete; run the same command to go on\n"
+        f"stopped by SIGTERM after step {step}; run/checkpoint-{step} is complete; run the same command to go on\n"
     )
     again = run_train(settings, tmp_path)
     assert again.returncode == 0, again.stderr

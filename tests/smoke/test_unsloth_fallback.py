@@ -46,6 +46,7 @@ def test_unsupported_family(gpt2: Path, tiny_settings: dict[str, Any], run_train
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_failure_after_its_import(tiny_model: Path, tiny_settings: dict[str, Any], run_train, tmp_path) -> None:
     """Unsloth looks for a tokenizer beside the weights, and there is none: the process starts again without it."""
     shutil.copytree(tiny_model, tmp_path / "model", ignore=shutil.ignore_patterns("tokenizer*", "chat_template*"))
