@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import dataclass
@@ -138,10 +139,10 @@ class _Builder:
         defaults = {key: value for key, value in schema_defaults().items() if value != MISSING}
         resolved, problems = resolve_interpolations(self.nodes, defaults)
         self.problems += problems
-        types = {name: hint for section in SECTIONS.values() for name, hint in get_type_hints(section).items()}
+        types, fields = _key_types(), schema_fields()
         values = {}
         for key, value in resolved.items():
-            if schema_fields()[key].metadata["one_or_many"] and not isinstance(value, (list, dict, type(None))):
+            if fields[key].metadata["one_or_many"] and not isinstance(value, (list, dict, type(None))):
                 value = [value]
             try:
                 values[key] = coerce(value, types[key])
@@ -172,7 +173,7 @@ class _Builder:
         self.notices += [Problem(places[key], key, "ignored", ignored[key]) for key in ignored if key in places]
         sections = {}
         for name, section in SECTIONS.items():
-            own = {key: _escape(values[key]) for key in get_type_hints(section)}
+            own = {item.name: _escape(values[item.name]) for item in dataclasses.fields(section)}
             sections[name] = OmegaConf.to_object(OmegaConf.merge(_structured(section), own))
         written = {
             key: self.written[key] if reads_environment(key, self.written) else value
@@ -185,6 +186,12 @@ class _Builder:
     def _position(self, problem: Problem) -> tuple[int, Problem]:
         source = problem.place.source
         return (self.order.index(source) if source in self.order else -1, problem)
+
+
+@cache
+def _key_types() -> dict[str, Any]:
+    """The annotation of every key."""
+    return {name: hint for section in SECTIONS.values() for name, hint in get_type_hints(section).items()}
 
 
 @cache

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from component.config.coerce import CoercionError, coerce, describe_type, json_schema
 
 Quantization = Literal["nf4", "fp4"]
-Unsloth = bool | Literal["require", "auto"]
+Unsloth = bool | Literal["auto", "require"]
 ANNOTATIONS = [
     bool, int, float, str, Any, Quantization, Unsloth, int | Literal["auto"], str | None, int | None, str | list[str],
     list[str], list[int], float | int, dict[str, Any], dict[str, float], list[Quantization] | None, Literal[4, 8],
@@ -97,8 +97,8 @@ NUMBER = "write a number such as 8"
         ("NF4", Quantization, 'expected "nf4" or "fp4", got "NF4"', "did you mean nf4?"),
         (16, Quantization, 'expected "nf4" or "fp4", got 16', "choose one of them"),
         (True, Literal[1, 8], "expected 1 or 8, got true", "choose one of them"),
-        (1, Unsloth, 'expected true, false, "require" or "auto", got 1', "write true"),
-        ("requires", Unsloth, 'expected true, false, "require" or "auto", got "requires"', "did you mean require?"),
+        (1, Unsloth, 'expected true, false, "auto" or "require", got 1', "write true"),
+        ("requires", Unsloth, 'expected true, false, "auto" or "require", got "requires"', "did you mean require?"),
         ("x", list[str], 'expected a list of text, got "x"', 'write ["x"]'),
         (["x", 8], str | list[str], "item 2: expected text, got 8", "put it in double quotes"),
         (8, str | list[str], "expected text or a list of text, got 8", "put it in double quotes"),
@@ -126,8 +126,8 @@ def test_refused(value: object, annotation: object, what: str, fix: str) -> None
         (float | None, "number or null", {"anyOf": [{"type": "number"}, {"type": "null"}]}),
         (
             Unsloth,
-            "true or false or one of: require, auto",
-            {"anyOf": [{"type": "boolean"}, {"enum": ["require", "auto"]}]},
+            "true or false or one of: auto, require",
+            {"anyOf": [{"type": "boolean"}, {"enum": ["auto", "require"]}]},
         ),
         (
             str | list[str],
