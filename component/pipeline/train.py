@@ -32,6 +32,7 @@ from component.registry import LOADERS
 from component.runtime.distributed import is_main_process
 from component.runtime.seeds import seed_everything
 from component.trainers.callbacks.metrics import peak_memory_bytes
+from component.trainers.callbacks.progress import close_console
 from component.trainers.interrupts import Interrupts
 from component.trainers.task import RunContext
 from component.trainers.token_counter import TokenCounter
@@ -110,7 +111,10 @@ def _train(
     show_start_card(prepared, model, start_step=_step_of(opened.checkpoint))
     loaded_at = time.monotonic()
     progress.trainer = trainer
-    _run_trainer(trainer, opened.checkpoint)
+    try:
+        _run_trainer(trainer, opened.checkpoint)
+    finally:
+        close_console(trainer)
     if interrupts.has_stopped_training:
         raise InterruptedRun(
             f"stopped by {interrupts.received} after step {trainer.state.global_step}; "

@@ -8,10 +8,13 @@ from typing import Any
 
 from loguru import logger
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from component.artifacts.card import duration
 from component.runtime.distributed import is_main_process
+
+#: Narrow, so that the numbers beside it fit into 80 columns.
+BAR_WIDTH = 12
 
 
 class ConsoleCallback(TrainerCallback):
@@ -33,7 +36,12 @@ class ConsoleCallback(TrainerCallback):
         """Start the clock, and the bar on a terminal."""
         self._begun_at, self._begun_step = time.monotonic(), state.global_step
         if self._wants_bar and is_main_process():
-            columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+            columns = (
+                BarColumn(BAR_WIDTH),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("{task.description}"),
+            )
             self._bar = Progress(*columns, transient=True)
             self._bar.add_task("", total=state.max_steps, completed=state.global_step)
             self._bar.start()
@@ -67,18 +75,30 @@ class ConsoleCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Take the bar off the screen."""
+        self.close()
+
+    def close(self) -> None:
+        """End the bar, which else hides the cursor and redraws itself over messages; a second call does nothing."""
         if self._bar:
             self._bar.stop()
+            self._bar = None
 
     def _describe(self, state: TrainerState, logs: dict[str, Any]) -> str:
         done = state.global_step - self._begun_step
         left = (time.monotonic() - self._begun_at) / max(done, 1) * (state.max_steps - state.global_step)
-        parts = (
-            f"loss {logs['loss']:.4f}",
-            f"lr {logs.get('learning_rate', 0.0):.2e}",
-            f"grad norm {logs.get('grad_norm', 0.0):.3f}",
+        parts = [f"loss {logs['loss']:.4f}"]
+        if not self._bar:
+            parts += [f"lr {logs.get('learning_rate', 0.0):.2e}", f"grad norm {logs.get('grad_norm', 0.0):.3f}"]
+        parts += [
             f"{logs.get('tokens_per_second', 0.0):,.0f} tokens/s",
             f"peak {logs.get('peak_memory_bytes', 0) / 2**30:.2f} GiB",
             f"left {duration(left)}",
-        )
+        ]
         return "  ".join(parts)
+
+
+def close_console(trainer: Trainer) -> None:
+    """End the bar of a trainer, also one that ended in an exception: then no callback hears of the end."""
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, ConsoleCallback):
+            callback.close()
