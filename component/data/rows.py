@@ -35,7 +35,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Message:
-    """One turn. `role` is system, user, assistant or tool; the optional fields are those of the OpenAI chat format."""
+    """One turn. `role` is system, user, assistant or tool; the optional fields are those of the OpenAI chat format.
+
+    Attributes:
+        weight: 0 for an answer that is context and not trained on.
+    """
 
     role: str
     content: str
@@ -43,6 +47,7 @@ class Message:
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     tool_call_id: str | None = None
     name: str | None = None
+    weight: int = 1
 
     def as_template_message(self) -> dict[str, Any]:
         """The mapping that chat templates are written for, without the fields that are absent."""
@@ -57,10 +62,25 @@ class Message:
 
 
 @dataclass(frozen=True)
+class Segment:
+    """A piece of text, and whether its tokens are trained on."""
+
+    text: str
+    supervised: bool
+
+
+@dataclass(frozen=True)
 class Row:
-    """One record in canonical form: either a conversation (`messages`) or plain text (`text`).
+    """One record in canonical form: a conversation (`messages`), plain text (`text`) or pieces of text (`segments`).
+
+    A preference holds the prompt in `messages`, or in `text` where it is plain text, and the two answers to it. A
+    row with a label is a whole conversation, or prompt and completion as segments.
 
     Attributes:
+        segments: text that no template is put around, piece by piece.
+        ends_with_eos: whether the segments are followed by the EOS token, since nobody could write it into them.
+        chosen, rejected: the better and the worse answer, as messages, or as text after a plain-text prompt.
+        label: whether the answer is one to learn from or one to avoid.
         columns: what the record holds beside what its format reads.
         notices: what was ignored or is odd in this record, in words that are the same for every record like it.
     """
@@ -68,6 +88,11 @@ class Row:
     source: Source
     messages: tuple[Message, ...] = ()
     text: str | None = None
+    segments: tuple[Segment, ...] = ()
+    ends_with_eos: bool = False
+    chosen: tuple[Message, ...] | str | None = None
+    rejected: tuple[Message, ...] | str | None = None
+    label: bool | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
     columns: Mapping[str, Any] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
