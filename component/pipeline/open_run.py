@@ -103,6 +103,8 @@ def _choose_checkpoint(folder: Path, resume: str) -> Path | None:
     if resume != "auto":
         path = Path(resume)
         reason = check_checkpoint(path) if path.is_dir() else "no such folder"
+        if path.resolve().parent != folder.resolve():
+            reason = f"not a checkpoint of {folder}; a model can be trained on by naming it in model_name_or_path"
         if reason:
             raise UserError(f"--resume {resume}: {reason}; name a checkpoint-N folder, or use --resume auto")
         return path

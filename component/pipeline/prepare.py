@@ -152,7 +152,7 @@ def machine_notices(config: Config, hardware: Hardware) -> Iterator[str]:
 def loader_notices(config: Config, loader: LoaderChoice) -> Iterator[str]:
     """Keys that the chosen loader does not read, and the loader itself where it is not the one asked for."""
     if loader.is_fallback:
-        notice = f"use_unsloth: {loader.asked} falls back to the {loader.got} loader: {loader.reason}"
+        notice = f"use_unsloth: true falls back to the {loader.got} loader: {loader.reason}"
         logger.warning(notice)
         yield notice
     for key, place in config.places.items():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +122,8 @@ def _train(
             f"stopped by {interrupts.received} after step {trainer.state.global_step}; "
             f"{folder}/checkpoint-{trainer.state.global_step} is complete; run the same command to go on"
         )
-    _final_evaluation(trainer, folder)
+    with memory_advice(trainer):
+        _final_evaluation(trainer, folder)
     trained_at = time.monotonic()
     _save(prepared, model, folder)
     metrics = _final_metrics(folder, context)
@@ -164,8 +167,9 @@ def _load_model(prepared: PreparedRun) -> LoadedModel:
         ) from error
 
 
-def _run_trainer(trainer: Any, checkpoint: Path | None) -> None:
-    """Train; lack of device memory becomes advice.
+@contextmanager
+def memory_advice(trainer: Any) -> Iterator[None]:
+    """Turn lack of device memory in training and evaluation into advice.
 
     Raises:
         DeviceMemoryError: with the settings to change.
@@ -173,7 +177,7 @@ def _run_trainer(trainer: Any, checkpoint: Path | None) -> None:
     import torch
 
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        yield
     except torch.OutOfMemoryError as error:
         args = trainer.args
         batch, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
@@ -183,8 +187,8 @@ def _run_trainer(trainer: Any, checkpoint: Path | None) -> None:
             else "a smaller max_seq_length, gradient_checkpointing=true or train_mode=qlora"
         )
         raise DeviceMemoryError(
-            f"out of memory at step {trainer.state.global_step + 1}: {str(error).splitlines()[0]}",
-            f"run again with {advice}; checkpoints before this step are kept",
+            f"out of memory after step {trainer.state.global_step}: {str(error).splitlines()[0]}",
+            f"run again with {advice}; checkpoints so far are kept",
         ) from error
 
 

@@ -33,7 +33,7 @@ def test_unsupported_family(gpt2: Path, tiny_settings: dict[str, Any], run_train
     settings = {**tiny_settings, "model_name_or_path": str(gpt2), "max_steps": 1, "save_strategy": "no"}
     finished = run_train({**settings, "use_unsloth": True, "output_dir": "run"}, tmp_path)
     assert finished.returncode == 0, finished.stderr
-    warning = f"use_unsloth: True falls back to the vanilla loader: {REASON}"
+    warning = f"use_unsloth: true falls back to the vanilla loader: {REASON}"
     assert finished.stderr.count(REASON) == 1 and warning in finished.stderr
     manifest = json.loads((tmp_path / "run" / "run.json").read_text())
     loader = manifest["loader"]

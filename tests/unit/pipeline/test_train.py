@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,18 +9,7 @@ import torch
 
 from component.config.errors import DeviceMemoryError
 from component.pipeline.open_run import hash_config, identity
-from component.pipeline.train import _run_trainer
-
-
-class OutOfMemoryTrainer:
-    """A trainer whose third step does not fit."""
-
-    def __init__(self, batch_size: int) -> None:
-        self.args = SimpleNamespace(per_device_train_batch_size=batch_size, gradient_accumulation_steps=3)
-        self.state = SimpleNamespace(global_step=2)
-
-    def train(self, resume_from_checkpoint: str | None) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has no more.")
+from component.pipeline.train import memory_advice
 
 
 @pytest.mark.parametrize(
@@ -32,12 +20,14 @@ class OutOfMemoryTrainer:
     ],
 )
 def test_out_of_memory_becomes_advice(batch_size: int, advice: str) -> None:
-    with pytest.raises(DeviceMemoryError) as raised:
-        _run_trainer(OutOfMemoryTrainer(batch_size), Path("run/checkpoint-2"))
+    args = SimpleNamespace(per_device_train_batch_size=batch_size, gradient_accumulation_steps=3)
+    trainer = SimpleNamespace(args=args, state=SimpleNamespace(global_step=2))
+    with pytest.raises(DeviceMemoryError) as raised, memory_advice(trainer):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has no more.")
     assert raised.value.exit_code == 4
     assert raised.value.messages == (
-        "out of memory at step 3: CUDA out of memory. Tried to allocate 2 GiB.",
-        f"run again with {advice}; checkpoints before this step are kept",
+        "out of memory after step 2: CUDA out of memory. Tried to allocate 2 GiB.",
+        f"run again with {advice}; checkpoints so far are kept",
     )
 
 
