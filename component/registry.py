@@ -87,7 +87,13 @@ FORMATS = Registry(
         "alpaca": "component.data.formats.alpaca:Alpaca",
         "sharegpt": "component.data.formats.sharegpt:ShareGPT",
         "openai": "component.data.formats.openai:OpenAI",
+        "qa": "component.data.formats.qa:QA",
+        "prompt_completion": "component.data.formats.prompt_completion:PromptCompletion",
+        "segments": "component.data.formats.segments:Segments",
         "text": "component.data.formats.text:Text",
+        "preference": "component.data.formats.preference:Preference",
+        "kto": "component.data.formats.kto:KTO",
+        "prompt_only": "component.data.formats.prompt_only:PromptOnly",
     },
 )
 

@@ -20,6 +20,7 @@ class Alpaca:
     """
 
     row_kind = "messages"
+    keys = _KEYS
 
     @staticmethod
     def looks_like(record: Mapping[str, Any]) -> bool:

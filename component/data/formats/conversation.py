@@ -34,6 +34,55 @@ def check_conversation(messages: Sequence[Message], places: Sequence[str]) -> tu
     Raises:
         RowError: two systems, wrong role order, an empty answer, no answer at all.
     """
+    _check_messages(messages, places)
+    answers = [message for message in messages if message.role == "assistant"]
+    if not answers:
+        raise RowError("no answer at all")
+    if not any(answer.weight for answer in answers):
+        raise RowError("no answer to learn from: all have weight 0")
+    unanswered = (UNANSWERED,) if messages[-1].role != "assistant" else ()
+    return (*unanswered, *_empty_prompts(messages))
+
+
+def check_prompt(messages: Sequence[Message], places: Sequence[str]) -> tuple[str, ...]:
+    """Check that messages are a prompt, which an answer may follow.
+
+    Args:
+        messages: system, user, assistant and tool messages, the last of them for the assistant to answer.
+        places: where each stands in the record, for the reason.
+
+    Returns:
+        Notices: what is odd but can be used.
+
+    Raises:
+        RowError: two systems, wrong role order, an empty answer, or nothing to answer at the end.
+    """
+    _check_messages(messages, places)
+    if not messages or messages[-1].role not in ("user", "tool"):
+        last = f"{messages[-1].role} in {places[-1]}" if messages else "nothing"
+        raise RowError(f"wrong role order: the prompt ends with {last}")
+    return _empty_prompts(messages)
+
+
+def check_answer(prompt: Sequence[Message], answer: Sequence[Message], places: Sequence[str]) -> None:
+    """Check that an answer of one or more messages follows its prompt and ends with the assistant.
+
+    Args:
+        prompt: what `check_prompt` has checked.
+        answer: messages, the first by the assistant.
+        places: where each of them stands in the record, for the reason.
+
+    Raises:
+        RowError: it is empty, says nothing, or its roles are in a wrong order.
+    """
+    assert answer
+    _check_messages((*prompt, *answer), (*("prompt" for _ in prompt), *places))
+    if answer[-1].role != "assistant":
+        raise RowError(f"wrong role order: the answer ends with {answer[-1].role} in {places[-1]}")
+
+
+def _check_messages(messages: Sequence[Message], places: Sequence[str]) -> None:
+    """Check the order of roles and that no answer is empty."""
     if sum(message.role == "system" for message in messages) > 1:
         raise RowError("two system messages")
     previous: Message | None = None
@@ -42,14 +91,11 @@ def check_conversation(messages: Sequence[Message], places: Sequence[str]) -> tu
         if message.role == "assistant" and not message.content.strip() and not message.tool_calls:
             raise RowError(f"empty answer: {place}")
         previous = message
-    if not any(message.role == "assistant" for message in messages):
-        raise RowError("no answer at all")
-    notices = []
-    if messages[-1].role != "assistant":
-        notices.append(UNANSWERED)
-    if any(message.role == "user" and not message.content.strip() for message in messages):
-        notices.append(EMPTY_PROMPT)
-    return tuple(notices)
+
+
+def _empty_prompts(messages: Sequence[Message]) -> tuple[str, ...]:
+    is_empty = any(message.role == "user" and not message.content.strip() for message in messages)
+    return (EMPTY_PROMPT,) if is_empty else ()
 
 
 def _check_order(previous: Message | None, message: Message, place: str) -> None:

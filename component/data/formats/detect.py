@@ -6,12 +6,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from component.config.errors import DataError
-from component.data.formats.interface import each_format
+from component.data.formats.fields import likely_format
+from component.data.formats.interface import KIND_TASKS, each_format
 
 #: How many rows of a file detection looks at.
 NUM_ROWS = 20
 
-_KIND_WORDS = {"messages": "conversations", "text": "plain text"}
+_KIND_WORDS = {
+    "messages": "conversations",
+    "text": "plain text",
+    "preference": "pairs of a chosen and a rejected answer",
+    "kto": "answers with a label",
+    "prompt": "prompts without answers",
+}
+#: Kinds whose files hold answers that are not to be learned from, whatever else their rows look like.
+_GUARDED_KINDS = ("preference", "kto")
 
 
 def detect_format(records: Sequence[Mapping[str, Any]], row_kind: str, file: str) -> str:
@@ -19,29 +28,41 @@ def detect_format(records: Sequence[Mapping[str, Any]], row_kind: str, file: str
 
     Args:
         records: the first rows of a file.
-        row_kind: what the task trains on, "messages" or "text".
+        row_kind: what the task trains on, such as "messages" or "text".
         file: its name, for the message.
 
     Raises:
         DataError: no format, several formats, or one that the task cannot use.
     """
-    seen = [{name for name, format in each_format() if format.looks_like(record)} for record in records]
+    formats = dict(each_format())
+    seen = [{name for name, format in formats.items() if format.looks_like(record)} for record in records]
     seen = [names for names in seen if names]
-    kinds = {name: format.row_kind for name, format in each_format()}
-    choices = ", ".join(name for name in kinds if kinds[name] == row_kind)
+    choices = _choices(row_kind)
     if not seen:
         raise DataError(f"{file}: data_format: no known format, {_describe_keys(records)}; use one of {choices}")
-    usable = {name for name in set.intersection(*seen) if kinds[name] == row_kind}
+    kinds = {name: format.row_kind for name, format in formats.items()}
+    agreed = set.intersection(*seen)
+    usable = {name for name in agreed if kinds[name] == row_kind}
+    guarded = [name for name in kinds if name in agreed and kinds[name] in _GUARDED_KINDS]
+    if guarded and row_kind == "messages":
+        way_out = f", or data_format: {min(usable)} to train on its answers all the same" if usable else ""
+        raise DataError(
+            f"{file}: data_format: the rows look like {guarded[0]}, which this task cannot use; "
+            f"set task_type: {KIND_TASKS[kinds[guarded[0]]]}{way_out}"
+        )
     if len(usable) == 1:
         return usable.pop()
-    found = sorted(set.union(*seen))
+    found = [name for name in kinds if name in set.union(*seen)]
     if not any(kinds[name] == row_kind for name in found):
+        # Anything with a prompt looks like prompt_only, which is the answer only when nothing else is.
+        likely = [name for name in found if kinds[name] != "prompt"] or found
         raise DataError(
-            f"{file}: data_format: the rows look like {' and '.join(found)}, which this task cannot use; "
-            f"give it one of {choices}, or set task_type: {'sft' if row_kind == 'text' else 'pretrain'}"
+            f"{file}: data_format: the rows look like {' and '.join(likely)}, which this task cannot use; "
+            f"give it one of {choices}, or set task_type: {KIND_TASKS.get(kinds[likely[0]], kinds[likely[0]])}"
         )
+    found = [name for name in found if kinds[name] == row_kind]
     raise DataError(
-        f"{file}: data_format: the first rows look like {' and '.join(found)}; "
+        f"{file}: data_format: the first rows look like {' and '.join(sorted(found))}; "
         "set data_format to the one that is meant, or put each format in a file of its own"
     )
 
@@ -54,22 +75,24 @@ def check_format(name: str, records: Sequence[Mapping[str, Any]], row_kind: str,
     """
     formats = dict(each_format())
     if formats[name].row_kind != row_kind:
-        choices = ", ".join(other for other in formats if formats[other].row_kind == row_kind)
         held, needed = (_KIND_WORDS.get(kind, kind) for kind in (formats[name].row_kind, row_kind))
-        raise DataError(f"data_format: {name} holds {held}, this task needs {needed}: one of {choices}")
+        raise DataError(f"data_format: {name} holds {held}, this task needs {needed}: one of {_choices(row_kind)}")
     if not records or any(formats[name].looks_like(record) for record in records):
         return
-    likely = [other for other, format in formats.items() if other != name and all(map(format.looks_like, records))]
-    if likely:
-        raise DataError(
-            f"{file}: data_format: the rows are not {name}; this looks like {likely[0]}; "
-            f"set data_format: {likely[0]}, or auto"
-        )
+    likely = {likely_format(record, name) for record in records}
+    other = likely.pop() if len(likely) == 1 else None
+    if other:
+        fix = f"set data_format: {other}, or auto"
+        if formats[other].row_kind != row_kind:
+            fix = f"set task_type: {KIND_TASKS.get(formats[other].row_kind, formats[other].row_kind)}"
+        raise DataError(f"{file}: data_format: the rows are not {name}; this looks like {other}; {fix}")
+
+
+def _choices(row_kind: str) -> str:
+    return ", ".join(name for name, format in each_format() if format.row_kind == row_kind)
 
 
 def _describe_keys(records: Sequence[Mapping[str, Any]]) -> str:
     """What the rows hold instead, in words."""
     keys = list(dict.fromkeys(key for record in records for key in record))
-    if "chosen" in keys and "rejected" in keys:
-        return "the rows have chosen and rejected, which is preference data"
     return f"the rows have the keys {', '.join(keys[:8])}" if keys else "no row can be read"

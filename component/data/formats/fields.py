@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from component.data.formats.interface import each_format
+from component.data.formats.interface import KIND_TASKS, each_format, load_format
 from component.data.rows import RowError
 
 _KINDS = {str: "a string", list: "a list", dict: "an object", int: "a number", float: "a number", bool: "a boolean"}
@@ -16,7 +16,7 @@ _KINDS = {str: "a string", list: "a list", dict: "an object", int: "a number", f
 
 def kind_of(value: Any) -> str:
     """The kind of a JSON value, in words."""
-    return _KINDS.get(type(value), "null")
+    return "null" if value is None else _KINDS.get(type(value), f"a {type(value).__name__}")
 
 
 def read_text(value: Any, where: str) -> str:
@@ -72,9 +72,19 @@ def read_list(record: Mapping[str, Any], key: str, format_name: str, known: Sequ
         RowError: it is missing, null, empty or no list.
     """
     require_key(record, key, format_name, known)
-    value = record[key]
+    return check_list(record[key], key)
+
+
+def check_list(value: Any, key: str) -> list[Any]:
+    """Return a value if it is a list with something in it, or the JSON text of one, as tables hold it.
+
+    Raises:
+        RowError: it is null, empty or no list.
+    """
     if value is None:
         raise RowError(f"null {key}")
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = parse_json_text(value, key)
     if not isinstance(value, list):
         raise RowError(f"{key} is not a list: {kind_of(value)}")
     if not value:
@@ -90,14 +100,33 @@ def require_key(record: Mapping[str, Any], key: str, format_name: str, known: Se
     """
     if key in record:
         return
-    others = [name for name, other in each_format() if name != format_name and other.looks_like(record)]
-    if others:
-        raise RowError(f"missing {key}: this looks like {others[0]}; set data_format: {others[0]}")
+    likely = likely_format(record, format_name)
+    kind, likely_kind = (None if name is None else load_format(name).row_kind for name in (format_name, likely))
+    if likely and likely_kind == kind:
+        raise RowError(f"missing {key}: this looks like {likely}; set data_format: {likely}")
     written = difflib.get_close_matches(key, [name for name in record if name not in known], n=1, cutoff=0.7)
     if written:
         raise RowError(f"missing {key}: the row has {written[0]!r}; did you mean {key}?")
+    if likely:
+        tasks = KIND_TASKS.get(likely_kind, f"one that trains on {likely_kind}")
+        raise RowError(f"missing {key}: this looks like {likely}; set task_type: {tasks}")
     found = ", ".join(list(record)[:8]) or "nothing"
     raise RowError(f"missing {key}: the row has {found}")
+
+
+def likely_format(record: Mapping[str, Any], format_name: str) -> str | None:
+    """The format, other than that one, that a record looks like; one of the same kind of rows if there is any.
+
+    Anything with a prompt looks like prompt_only, so that this is never the answer.
+    """
+    formats = dict(each_format())
+    kind = formats[format_name].row_kind
+    others = [
+        name
+        for name, other in formats.items()
+        if name != format_name and other.row_kind != "prompt" and other.looks_like(record)
+    ]
+    return min(others, key=lambda name: formats[name].row_kind != kind, default=None)
 
 
 def split_columns(record: Mapping[str, Any], known: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -144,6 +173,20 @@ def check_turn_keys(
             found = ", ".join(list(turn)[:8]) or "nothing"
             raise RowError(f"missing turn key: {key} in {where}, which has {found}")
     return tuple(f"turn key {key!r} is not read" for key in unread)
+
+
+def read_weight(turn: Mapping[str, Any], place: str) -> int:
+    """Return the weight of a turn, 1 where it has none.
+
+    Raises:
+        RowError: it is not 0 or 1.
+    """
+    weight = turn.get("weight")
+    if weight is None:
+        return 1
+    if isinstance(weight, bool) or weight not in (0, 1):
+        raise RowError(f"weight is neither 0 nor 1: {weight!r} in {place}")
+    return int(weight)
 
 
 def read_tools(value: Any) -> tuple[Mapping[str, Any], ...]:

@@ -24,6 +24,7 @@ class Firefly:
     """`{"conversation": [{"human": "...", "assistant": "..."}], "system": "..."}`; content is kept as written."""
 
     row_kind = "messages"
+    keys = _KEYS
 
     @staticmethod
     def looks_like(record: Mapping[str, Any]) -> bool:

@@ -8,6 +8,15 @@ from typing import Any, Protocol
 from component.data.rows import Row, Source
 from component.registry import FORMATS
 
+#: Kind of row -> the training types that read it, for messages.
+KIND_TASKS = {
+    "messages": "sft",
+    "text": "pretrain",
+    "preference": "dpo, orpo or reward",
+    "kto": "kto",
+    "prompt": "grpo",
+}
+
 
 class Format(Protocol):
     """Maps the records of a file to rows.
@@ -28,7 +37,9 @@ class Format(Protocol):
                 return Row(source, messages=(Message("user", question), Message("assistant", answer)))
 
     Attributes:
-        row_kind: "messages" for conversations, "text" for plain text.
+        row_kind: "messages" for conversations and other rows of sft, "text" for plain text, "preference", "kto",
+            "prompt".
+        keys: the keys that it reads, for the check of a `columns` mapping; optional, and empty where any may be read.
     """
 
     row_kind: str
@@ -44,6 +55,11 @@ class Format(Protocol):
             RowError: the record cannot be used; the message is the reason.
         """
         ...
+
+
+def keys_of(row_format: Format) -> tuple[str, ...]:
+    """The keys that a format reads; empty where it does not say or reads any."""
+    return tuple(getattr(row_format, "keys", ()))
 
 
 def load_format(name: str) -> Format:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from component.data.formats.conversation import build_tool_call, check_conversation
@@ -13,12 +13,15 @@ from component.data.formats.fields import (
     read_list,
     read_text,
     read_tools,
+    read_weight,
     split_columns,
 )
 from component.data.rows import Message, Row, RowError, Source
 
 _KEYS = ("messages", "tools")
-_MESSAGE_KEYS = ("role", "content", "reasoning_content", "tool_calls", "function_call", "tool_call_id", "name")
+_MESSAGE_KEYS = (
+    "role", "content", "reasoning_content", "tool_calls", "function_call", "tool_call_id", "name", "weight",
+)  # fmt: skip
 _ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
     "user": "user",
@@ -31,9 +34,11 @@ class OpenAI:
     """`{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}], "tools": [...]}`.
 
     Content may be a list of text parts, which are joined. Arguments of tool calls may be an object or its JSON text.
+    `"weight": 0` shows an answer without learning it.
     """
 
     row_kind = "messages"
+    keys = _KEYS
 
     @staticmethod
     def looks_like(record: Mapping[str, Any]) -> bool:
@@ -47,22 +52,40 @@ class OpenAI:
         Raises:
             RowError: the record is not a conversation that can be trained on.
         """
-        messages: list[Message] = []
-        notices: dict[str, None] = {}
-        for number, written in enumerate(read_list(record, "messages", "openai", _KEYS), start=1):
-            message, unread = _read_message(written, f"message {number}")
-            if message is not None:
-                messages.append(message)
-            notices |= dict.fromkeys(unread)
-        first = 1 + len(record["messages"]) - len(messages)
-        places = [f"message {number}" for number in range(first, first + len(messages))]
+        messages, places, notices = read_messages(read_list(record, "messages", "openai", _KEYS))
         columns, misspelt = split_columns(record, _KEYS)
         odd = check_conversation(messages, places)
         tools = read_tools(record.get("tools"))
         return Row(source, messages=tuple(messages), tools=tools, columns=columns, notices=(*misspelt, *notices, *odd))
 
 
-def _read_message(written: Any, place: str) -> tuple[Message | None, tuple[str, ...]]:
+def read_messages(written: Sequence[Any], noun: str = "message") -> tuple[list[Message], list[str], tuple[str, ...]]:
+    """Make messages of a list of them.
+
+    Args:
+        written: the list as it was read.
+        noun: what one of them is called in reasons, such as "chosen message".
+
+    Returns:
+        The messages, without a first system message that has no content; the place of each; notices.
+
+    Raises:
+        RowError: one of them is no message.
+    """
+    messages: list[Message] = []
+    places: list[str] = []
+    notices: dict[str, None] = {}
+    for number, item in enumerate(written, start=1):
+        place = f"{noun} {number}"
+        message, unread = _read_message(item, place, is_first=number == 1)
+        notices |= dict.fromkeys(unread)
+        if message is not None:
+            messages.append(message)
+            places.append(place)
+    return messages, places, tuple(notices)
+
+
+def _read_message(written: Any, place: str, *, is_first: bool) -> tuple[Message | None, tuple[str, ...]]:
     """Make a message, None for a first system message without content; the second value is notices."""
     if not isinstance(written, Mapping):
         raise RowError(f"message is not an object: {place} is {kind_of(written)}")
@@ -74,8 +97,11 @@ def _read_message(written: Any, place: str) -> tuple[Message | None, tuple[str, 
     unread = check_turn_keys(written, required=("role",), known=_MESSAGE_KEYS, where=place)
     role = _read_role(written["role"], place)
     calls = _read_calls(written, place)
+    weight = read_weight(written, place)
+    if written.get("weight") is not None and role != "assistant":
+        unread = (*unread, f"weight of a {role} turn is not read; only answers are learned")
     content = written.get("content")
-    if content is None and role == "system" and place == "message 1":
+    if content is None and role == "system" and is_first:
         return None, unread
     if content is None and calls:
         content = ""
@@ -88,6 +114,7 @@ def _read_message(written: Any, place: str) -> tuple[Message | None, tuple[str, 
         tool_calls=calls,
         tool_call_id=_read_field(written, "tool_call_id", place),
         name=_read_field(written, "name", place),
+        weight=weight if role == "assistant" else 1,
     )
     return message, unread
 

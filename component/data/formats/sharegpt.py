@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from component.data.formats.conversation import build_tool_call, check_conversation, with_system
@@ -15,6 +15,7 @@ from component.data.formats.fields import (
     read_optional_text,
     read_text,
     read_tools,
+    read_weight,
     split_columns,
 )
 from component.data.rows import Message, Row, RowError, Source
@@ -38,6 +39,7 @@ class ShareGPT:
     """
 
     row_kind = "messages"
+    keys = _KEYS
 
     @staticmethod
     def looks_like(record: Mapping[str, Any]) -> bool:
@@ -51,18 +53,45 @@ class ShareGPT:
         Raises:
             RowError: the record is not a conversation that can be trained on.
         """
-        messages: list[Message] = []
-        notices: dict[str, None] = {}
-        for number, turn in enumerate(read_list(record, "conversations", "sharegpt", _KEYS), start=1):
-            message, unread = _read_turn(turn, f"turn {number}")
-            messages.append(message)
-            notices |= dict.fromkeys(unread)
-        places = [f"turn {number}" for number in range(1, len(messages) + 1)]
+        messages, places, notices = read_turns(read_list(record, "conversations", "sharegpt", _KEYS))
         conversation, places_of = with_system(read_optional_text(record, "system"), messages, places)
-        tools = tuple(_wrap_tool(tool) for tool in read_tools(record.get("tools")))
+        tools = read_bare_tools(record)
         columns, misspelt = split_columns(record, _KEYS)
         odd = check_conversation(conversation, places_of)
         return Row(source, messages=conversation, tools=tools, columns=columns, notices=(*misspelt, *notices, *odd))
+
+
+def read_turns(written: Sequence[Any], noun: str = "turn") -> tuple[list[Message], list[str], tuple[str, ...]]:
+    """Make messages of a list of {from, value} turns.
+
+    Args:
+        written: the list as it was read.
+        noun: what one of them is called in reasons.
+
+    Returns:
+        The messages, the place of each, and notices.
+
+    Raises:
+        RowError: one of them is no turn.
+    """
+    messages: list[Message] = []
+    places: list[str] = []
+    notices: dict[str, None] = {}
+    for number, turn in enumerate(written, start=1):
+        places.append(f"{noun} {number}")
+        message, unread = _read_turn(turn, places[-1])
+        messages.append(message)
+        notices |= dict.fromkeys(unread)
+    return messages, places, tuple(notices)
+
+
+def read_bare_tools(record: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """Return a record's tool definitions in the form that chat templates read.
+
+    Raises:
+        RowError: they are no list of objects.
+    """
+    return tuple(_wrap_tool(tool) for tool in read_tools(record.get("tools")))
 
 
 def _read_turn(turn: Any, place: str) -> tuple[Message, tuple[str, ...]]:
@@ -74,18 +103,20 @@ def _read_turn(turn: Any, place: str) -> tuple[Message, tuple[str, ...]]:
             f"missing turn key: from in {place}, which has role and content; "
             "this looks like openai; rename conversations to messages and set data_format: openai"
         )
-    unread = check_turn_keys(turn, required=_TURN_KEYS, known=_TURN_KEYS, where=place)
+    unread = check_turn_keys(turn, required=_TURN_KEYS, known=(*_TURN_KEYS, "weight"), where=place)
     name = turn["from"]
     if not isinstance(name, str) or name not in _ROLES:
         meant = difflib.get_close_matches(name, _ROLES, n=1) if isinstance(name, str) else []
         hint = f"did you mean {meant[0]}?" if meant else f"known are {', '.join(_ROLES)}"
         raise RowError(f"unknown role: {name!r} in {place}; {hint}")
     text = read_text(turn["value"], f"value in {place}")
+    weight = read_weight(turn, place)
     if name != "function_call":
-        return Message(_ROLES[name], text), unread
+        return Message(_ROLES[name], text, weight=weight), unread
     calls = parse_json_text(text, "function_call", place)
     calls = calls if isinstance(calls, list) else [calls]
-    return Message("assistant", "", tool_calls=tuple(build_tool_call(call, place) for call in calls)), unread
+    tool_calls = tuple(build_tool_call(call, place) for call in calls)
+    return Message("assistant", "", tool_calls=tool_calls, weight=weight), unread
 
 
 def _wrap_tool(tool: Mapping[str, Any]) -> Mapping[str, Any]:

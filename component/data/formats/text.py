@@ -15,6 +15,7 @@ class Text:
     """`{"text": "..."}`; a .txt or .md file is one such record."""
 
     row_kind = "text"
+    keys = _KEYS
 
     @staticmethod
     def looks_like(record: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from component.config.errors import DataError
 from component.data.formats.conversation import EMPTY_PROMPT, UNANSWERED
 from component.data.formats.detect import check_format, detect_format
 from component.data.formats.interface import load_format
-from component.data.rows import Message, Row, RowError, Source
+from component.data.rows import Message, Row, RowError, Segment, Source
 from component.registry import FORMATS
 
 SOURCE = Source("data.jsonl", 7)
@@ -35,6 +35,10 @@ def user(text: str) -> Message:
 
 def assistant(text: str) -> Message:
     return Message("assistant", text)
+
+
+def context(text: str) -> Message:
+    return Message("assistant", text, weight=0)
 
 
 def human(text: Any) -> dict[str, Any]:
@@ -144,7 +148,136 @@ GOOD = [
         },
         (user("a"), Message("assistant", "", tool_calls=(CALL,))),
     ),
+    (
+        "openai",
+        {
+            "messages": [
+                says("user", "a"),
+                says("assistant", "b", weight=0),
+                says("user", "c"),
+                says("assistant", "d", weight=1),
+            ]
+        },
+        (user("a"), context("b"), user("c"), assistant("d")),
+    ),
+    (
+        "sharegpt",
+        {"conversations": [human("a"), {**gpt("b"), "weight": 0}, human("c"), gpt("d")]},
+        (user("a"), context("b"), user("c"), assistant("d")),
+    ),
+    ("qa", {"question": "a", "answer": "b"}, (user("a"), assistant("b"))),
+    ("qa", {"question": "a", "answer": "b", "system": "s"}, (system("s"), user("a"), assistant("b"))),
+    (
+        "prompt_completion",
+        {"prompt": [says("user", "a")], "completion": [says("assistant", "b")]},
+        (user("a"), assistant("b")),
+    ),
+    (
+        "prompt_completion",
+        {
+            "prompt": [says("system", "s"), says("user", "a"), says("assistant", "b"), says("user", "c")],
+            "completion": "d",
+        },
+        (system("s"), user("a"), context("b"), user("c"), assistant("d")),
+    ),
 ]
+
+ROWS = [
+    (
+        "segments",
+        {"segments": [{"text": "Q: a", "supervised": False}, {"text": " b</s>", "supervised": True}]},
+        {"segments": (Segment("Q: a", False), Segment(" b</s>", True))},
+    ),
+    (
+        "prompt_completion",
+        {"prompt": "The sky is", "completion": " blue."},
+        {"segments": (Segment("The sky is", False), Segment(" blue.", True)), "ends_with_eos": True},
+    ),
+    (
+        "preference",
+        {"prompt": "a", "chosen": "b", "rejected": "c"},
+        {"text": "a", "chosen": "b", "rejected": "c"},
+    ),
+    (
+        "preference",
+        {
+            "prompt": [says("user", "a")],
+            "chosen": [says("assistant", "b")],
+            "rejected": [says("assistant", "c")],
+            "system": "s",
+        },
+        {"messages": (system("s"), user("a")), "chosen": (assistant("b"),), "rejected": (assistant("c"),)},
+    ),
+    (
+        "preference",
+        {"prompt": [says("user", "a")], "chosen": "b", "rejected": "c"},
+        {"messages": (user("a"),), "chosen": (assistant("b"),), "rejected": (assistant("c"),)},
+    ),
+    (
+        "preference",
+        {
+            "chosen": [says("system", "s"), says("user", "a"), says("assistant", "b")],
+            "rejected": [says("system", "s"), says("user", "a"), says("assistant", "c")],
+        },
+        {"messages": (system("s"), user("a")), "chosen": (assistant("b"),), "rejected": (assistant("c"),)},
+    ),
+    (
+        "preference",
+        {
+            "prompt": "a",
+            "prompt_id": "7",
+            "chosen": [says("user", "a"), says("assistant", "b"), says("user", "d"), says("assistant", "e")],
+            "rejected": [says("user", "a"), says("assistant", "b"), says("user", "d"), says("assistant", "f")],
+        },
+        {
+            "messages": (user("a"), assistant("b"), user("d")),
+            "chosen": (assistant("e"),),
+            "rejected": (assistant("f"),),
+            "columns": {"prompt_id": "7"},
+        },
+    ),
+    (
+        "preference",
+        {"conversations": [human("a")], "chosen": gpt("b"), "rejected": gpt("c"), "system": "s", "tools": [TOOL]},
+        {
+            "messages": (system("s"), user("a")),
+            "chosen": (assistant("b"),),
+            "rejected": (assistant("c"),),
+            "tools": ({"type": "function", "function": TOOL},),
+        },
+    ),
+    (
+        "kto",
+        {"prompt": "a", "completion": "b", "label": False},
+        {"segments": (Segment("a", False), Segment("b", True)), "ends_with_eos": True, "label": False},
+    ),
+    (
+        "kto",
+        {"prompt": [says("user", "a")], "completion": [says("assistant", "b")], "label": "True"},
+        {"messages": (user("a"), assistant("b")), "label": True},
+    ),
+    (
+        "kto",
+        {
+            "messages": [says("user", "a"), says("assistant", "b"), says("user", "c"), says("assistant", "d")],
+            "label": True,
+            "x": 1,
+        },
+        {"messages": (user("a"), context("b"), user("c"), assistant("d")), "label": True, "columns": {"x": 1}},
+    ),
+    ("prompt_only", {"prompt": "2+2", "solution": "4"}, {"text": "2+2", "columns": {"solution": "4"}}),
+    (
+        "prompt_only",
+        {"messages": [says("user", "2+2")], "label": "4"},
+        {"messages": (user("2+2"),), "columns": {"label": "4"}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "record", "fields"), ROWS)
+def test_a_good_record_becomes_its_row(name: str, record: dict[str, Any], fields: dict[str, Any]) -> None:
+    assert parse(name, record) == Row(SOURCE, **fields)
+    assert load_format(name).looks_like(record)
 
 
 @pytest.mark.parametrize(("name", "record", "messages"), GOOD)
@@ -154,6 +287,18 @@ def test_a_good_record_becomes_its_messages(name: str, record: dict[str, Any], m
     assert row.source == SOURCE
     assert row.notices == ()
     assert load_format(name).looks_like(record)
+
+
+def piece(text: Any, supervised: Any) -> dict[str, Any]:
+    return {"segments": [{"text": text, "supervised": supervised}]}
+
+
+def pair(question: str, chosen: str, other_question: str, rejected: str) -> dict[str, Any]:
+    """TRL's implicit form."""
+    return {
+        "chosen": [says("user", question), says("assistant", chosen)],
+        "rejected": [says("user", other_question), says("assistant", rejected)],
+    }
 
 
 def turns(*pairs: tuple[Any, Any]) -> dict[str, Any]:
@@ -321,7 +466,129 @@ BAD = [
     ("text", {"text": " \n"}, "empty text"),
     ("text", {"text": 5}, "text is not a string: a number"),
     ("text", {"txet": "a"}, "missing text: the row has 'txet'; did you mean text?"),
-    ("text", turns(("a", "b")), "missing text: this looks like firefly; set data_format: firefly"),
+    (
+        "openai",
+        {"messages": [says("user", "a"), says("assistant", "b", weight=0.5)]},
+        "weight is neither 0 nor 1: 0.5 in message 2",
+    ),
+    (
+        "openai",
+        {"messages": [says("user", "a"), says("assistant", "b", weight=0)]},
+        "no answer to learn from: all have weight 0",
+    ),
+    ("qa", {"question": "a"}, "missing answer: the row has question"),
+    ("qa", {"question": "a", "anwser": "b"}, "missing answer: the row has 'anwser'; did you mean answer?"),
+    ("qa", {"question": "a", "answer": "\n"}, "empty answer: answer"),
+    ("qa", {"question": None, "answer": "b"}, "null content: question"),
+    ("qa", {"instruction": "a", "output": "b"}, "missing question: this looks like alpaca; set data_format: alpaca"),
+    ("prompt_completion", {"prompt": "a"}, "missing completion: the row has prompt"),
+    ("prompt_completion", {"prompt": "a", "completion": " "}, "empty answer: completion"),
+    ("prompt_completion", {"prompt": None, "completion": "b"}, "null prompt"),
+    ("prompt_completion", {"prompt": 5, "completion": "b"}, "prompt is not text or a list of messages: a number"),
+    ("prompt_completion", {"prompt": [], "completion": "b"}, "empty prompt"),
+    (
+        "prompt_completion",
+        {"prompt": [says("assistant", "a")], "completion": "b"},
+        "wrong role order: the conversation begins with assistant in prompt message 1",
+    ),
+    (
+        "prompt_completion",
+        {"prompt": [says("user", "a"), says("assistant", "b")], "completion": "c"},
+        "wrong role order: the prompt ends with assistant in prompt message 2",
+    ),
+    (
+        "prompt_completion",
+        {"prompt": [says("user", "a")], "completion": [says("user", "b")]},
+        "wrong role order: user after user in completion message 1",
+    ),
+    (
+        "prompt_completion",
+        {"chosen": "a", "rejected": "b"},
+        "missing prompt: this looks like preference; set task_type: dpo, orpo or reward",
+    ),
+    ("segments", {"segments": []}, "empty segments"),
+    ("segments", {"segments": None}, "null segments"),
+    ("segments", {"segments": ["a"]}, "segment is not an object: segment 1 is a string"),
+    ("segments", piece("a", False), "no answer at all: no segment is supervised"),
+    ("segments", piece(" ", True), "empty answer: the supervised segments hold no text"),
+    ("segments", piece(None, True), "null content: text in segment 1"),
+    ("segments", piece(["a"], True), "content is not text: text in segment 1 is a list"),
+    ("segments", piece("a", 1), "supervised is not true or false: a number in segment 1"),
+    (
+        "segments",
+        {"segments": [{"text": "a", "label": True}]},
+        "missing turn key: supervised in segment 1, which has text, label",
+    ),
+    (
+        "segments",
+        {"segments": [{"text": "a", "suprevised": True}]},
+        "unknown turn key: 'suprevised' in segment 1; did you mean supervised?",
+    ),
+    ("preference", {"prompt": "a", "chosen": "b"}, "missing rejected: the row has prompt, chosen"),
+    ("preference", {"prompt": "a", "chosen": "b", "rejected": None}, "null rejected"),
+    (
+        "preference",
+        {"prompt": "a", "chosen": "b", "rejceted": "c"},
+        "missing rejected: the row has 'rejceted'; did you mean rejected?",
+    ),
+    ("preference", {"prompt": "a", "chosen": "b", "rejected": "b"}, "chosen equals rejected"),
+    ("preference", {"prompt": "a", "chosen": " ", "rejected": "b"}, "empty answer: chosen"),
+    ("preference", {"prompt": 5, "chosen": "a", "rejected": "b"}, "prompt is not text or a list of messages: a number"),
+    ("preference", pair("a", "b", "a", "b"), "chosen equals rejected"),
+    ("preference", pair("a", "b", "x", "c"), "different prompts: chosen and rejected begin with different messages"),
+    (
+        "preference",
+        {
+            "chosen": [says("system", "s"), says("user", "a"), says("assistant", "b")],
+            "rejected": [says("system", "s"), says("user", "x"), says("assistant", "c")],
+        },
+        "different prompts: chosen message 2 is user's, not an answer",
+    ),
+    (
+        "preference",
+        {"chosen": [says("user", "a"), says("assistant", "b")], "rejected": [says("user", "a")]},
+        "empty answer: rejected ends with the prompt",
+    ),
+    ("preference", pair("a", "b", "a", ""), "empty answer: rejected message 1"),
+    ("preference", {"conversations": [human("a")], "chosen": gpt("b"), "rejected": gpt("b")}, "chosen equals rejected"),
+    (
+        "preference",
+        {"conversations": [human("a")], "chosen": gpt(""), "rejected": gpt("b")},
+        "empty answer: chosen message 1",
+    ),
+    (
+        "preference",
+        {"conversations": [human("a"), gpt("b")], "chosen": gpt("c"), "rejected": gpt("d")},
+        "wrong role order: the prompt ends with assistant in prompt message 2",
+    ),
+    (
+        "preference",
+        {"conversations": [human("a")], "chosen": human("b"), "rejected": gpt("c")},
+        "wrong role order: user after user in chosen message 1",
+    ),
+    (
+        "preference",
+        {"conversations": [human("a")], "chosen": "b", "rejected": gpt("c")},
+        "turn is not an object: chosen 1 is a string",
+    ),
+    ("preference", {"messages": [says("user", "a")]}, "missing chosen: this looks like openai; set task_type: sft"),
+    ("kto", {"prompt": "a", "completion": "b"}, "missing label: this looks like prompt_completion; set task_type: sft"),
+    ("kto", {"prompt": "a", "completion": "b", "label": 1}, "label is not true or false: 1"),
+    ("kto", {"prompt": "a", "completion": "b", "label": "good"}, "label is not true or false: 'good'"),
+    ("kto", {"prompt": "a", "completion": "b", "label": None}, "label is not true or false: null"),
+    ("kto", {"prompt": "a", "completion": "", "label": True}, "empty answer: completion"),
+    ("kto", {"messages": [says("user", "a")], "label": True}, "no answer at all: the last message is the user's"),
+    ("kto", {"messages": [], "label": True}, "empty messages"),
+    ("prompt_only", {"prompt": " "}, "empty prompt"),
+    ("prompt_only", {"prompt": None}, "null prompt"),
+    ("prompt_only", {"messages": [says("user", " ")]}, "empty prompt"),
+    ("prompt_only", {"promt": "a"}, "missing prompt: the row has 'promt'; did you mean prompt?"),
+    (
+        "prompt_only",
+        {"messages": [says("user", "a"), says("assistant", "b")]},
+        "wrong role order: the prompt ends with assistant in messages message 2",
+    ),
+    ("text", turns(("a", "b")), "missing text: this looks like firefly; set task_type: sft"),
 ]
 
 
@@ -368,6 +635,15 @@ def test_odd_conversations_are_used_with_a_notice() -> None:
         ([{"conversations": []}], "messages", "sharegpt"),
         ([{"messages": [], "text": "a"}], "messages", "openai"),
         ([{"messages": [], "text": "a"}], "text", "text"),
+        ([{"question": "a", "answer": "b"}], "messages", "qa"),
+        ([{"prompt": "a", "completion": "b"}], "messages", "prompt_completion"),
+        ([{"segments": []}], "messages", "segments"),
+        ([{"chosen": [], "rejected": []}], "preference", "preference"),
+        ([{"conversations": [], "chosen": {}, "rejected": {}}], "preference", "preference"),
+        ([{"prompt": "a", "completion": "b", "label": 1}], "kto", "kto"),
+        ([{"messages": [], "label": False}], "kto", "kto"),
+        ([{"prompt": "a", "answer": "b"}], "prompt", "prompt_only"),
+        ([{"messages": [], "label": "b"}], "prompt", "prompt_only"),
     ],
 )
 def test_detection(records: list[dict[str, Any]], row_kind: str, name: str) -> None:
@@ -381,19 +657,38 @@ def test_detection(records: list[dict[str, Any]], row_kind: str, name: str) -> N
             [{"a": 1}, {"b": 2}],
             "messages",
             "f: data_format: no known format, the rows have the keys a, b; "
-            "use one of firefly, alpaca, sharegpt, openai",
+            "use one of firefly, alpaca, sharegpt, openai, qa, prompt_completion, segments",
         ),
         (
             [{"prompt": "a", "chosen": "b", "rejected": "c"}],
             "messages",
-            "f: data_format: no known format, the rows have chosen and rejected, which is preference data; "
-            "use one of firefly, alpaca, sharegpt, openai",
+            "f: data_format: the rows look like preference, which this task cannot use; "
+            "set task_type: dpo, orpo or reward",
+        ),
+        (
+            [{"messages": [], "chosen": "b", "rejected": "c"}],
+            "messages",
+            "f: data_format: the rows look like preference, which this task cannot use; "
+            "set task_type: dpo, orpo or reward, or data_format: openai to train on its answers all the same",
+        ),
+        (
+            [{"prompt": "a", "completion": "b", "label": True}],
+            "messages",
+            "f: data_format: the rows look like kto, which this task cannot use; "
+            "set task_type: kto, or data_format: prompt_completion to train on its answers all the same",
+        ),
+        (
+            [{"prompt": "a", "solution": "b"}],
+            "messages",
+            "f: data_format: the rows look like prompt_only, which this task cannot use; give it one of "
+            "firefly, alpaca, sharegpt, openai, qa, prompt_completion, segments, or set task_type: grpo",
         ),
         (
             [{"text": "a"}],
             "messages",
             "f: data_format: the rows look like text, which this task cannot use; "
-            "give it one of firefly, alpaca, sharegpt, openai, or set task_type: pretrain",
+            "give it one of firefly, alpaca, sharegpt, openai, qa, prompt_completion, segments, "
+            "or set task_type: pretrain",
         ),
         (
             [{"messages": []}, {"conversations": []}],
@@ -417,7 +712,8 @@ def test_a_wrong_format_names_the_right_one() -> None:
     with pytest.raises(DataError) as caught:
         check_format("text", [{"text": "a"}], "messages", "f")
     expected = (
-        "data_format: text holds plain text, this task needs conversations: one of firefly, alpaca, sharegpt, openai"
+        "data_format: text holds plain text, this task needs conversations: "
+        "one of firefly, alpaca, sharegpt, openai, qa, prompt_completion, segments"
     )
     assert str(caught.value) == expected
 
@@ -471,7 +767,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 @settings(max_examples=300, deadline=None)
-@given(data=st.data(), case=st.sampled_from(GOOD), value=JSON_VALUES, reader=st.sampled_from(FORMATS.names()))
+@given(data=st.data(), case=st.sampled_from(GOOD + ROWS), value=JSON_VALUES, reader=st.sampled_from(FORMATS.names()))
 def test_any_record_is_a_row_or_has_a_reason(data: st.DataObject, case: Any, value: Any, reader: str) -> None:
     record = copy.deepcopy(case[1])
     *parents, last = data.draw(st.sampled_from(places(record)))
@@ -485,4 +781,6 @@ def test_any_record_is_a_row_or_has_a_reason(data: st.DataObject, case: Any, val
         except RowError as error:
             assert str(error).strip()
         else:
-            assert row.text or any(message.role == "assistant" for message in row.messages)
+            assert row.text or row.segments or row.messages or row.chosen
+            if load_format(name).row_kind == "messages":
+                assert row.segments or any(message.role == "assistant" for message in row.messages)

@@ -203,7 +203,7 @@ def test_over_long_rows_are_errors(prepare: Callable[..., PreparedData]) -> None
         prepare([row("q", "a"), row("q", "a" * 11)], max_seq_length=16, truncation="error")
     assert str(caught.value) == (
         "train.jsonl:2: 17 tokens, over max_seq_length 16; "
-        "raise max_seq_length, or set truncation to drop or keep_start"
+        "raise max_seq_length, or set truncation to drop, keep_start, keep_end or split_turns"
     )
 
 
@@ -365,5 +365,5 @@ def test_real_data(
 
 def test_real_preference_data_is_refused_by_name(test_assets: Path, renderer: Renderer) -> None:
     path = test_assets / "real_data" / "dpo_en_demo.json"
-    with pytest.raises(DataError, match="the rows have chosen and rejected, which is preference data"):
+    with pytest.raises(DataError, match="the rows look like preference, which this task cannot use"):
         prepare_data(DataSection(train_file=[str(path)]), renderer, "messages")
