@@ -97,7 +97,8 @@ SINGLE_ERRORS = [
     ),
     (
         '"data_format": "csv"',
-        '18: data_format: there is no "csv"; use one of: auto, firefly, alpaca, sharegpt, openai, text',
+        '18: data_format: there is no "csv"; use one of: auto, firefly, alpaca, sharegpt, openai, qa, '
+        "prompt_completion, segments, text, preference, kto, prompt_only",
     ),
     ('"model_loader": "x"', '19: model_loader: there is no "x"; use one of: vanilla, unsloth'),
     (
