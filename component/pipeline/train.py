@@ -114,7 +114,8 @@ def _train(
     loaded_at = time.monotonic()
     progress.trainer = trainer
     try:
-        _run_trainer(trainer, opened.checkpoint)
+        with memory_advice(trainer):
+            trainer.train(resume_from_checkpoint=str(opened.checkpoint) if opened.checkpoint else None)
     finally:
         close_console(trainer)
     if interrupts.has_stopped_training:
