@@ -5,6 +5,6 @@ folder=$(dirname -- "${BASH_SOURCE[0]}")
 # shellcheck source=setup.sh
 . "$folder/setup.sh" --tests
 cd "$repository"
-export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false UNSLOTH_DISABLE_STATISTICS=1 MPLBACKEND=Agg
+export HF_HUB_OFFLINE=1 UNSLOTH_DISABLE_STATISTICS=1 MPLBACKEND=Agg
 "$python" -m ruff check
 "$python" -m pytest "$@"
