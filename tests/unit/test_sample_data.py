@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from component.data.formats.detect import detect_format
 from component.data.rows import Source
 from component.registry import FORMATS
 
@@ -23,6 +24,12 @@ FILES = {
     "samples/alpaca.json": ("alpaca", 6),
     "samples/sharegpt.jsonl": ("sharegpt", 5),
     "samples/openai.jsonl": ("openai", 5),
+    "samples/qa.jsonl": ("qa", 5),
+    "samples/prompt_completion.jsonl": ("prompt_completion", 5),
+    "samples/segments.jsonl": ("segments", 4),
+    "samples/kto.jsonl": ("kto", 6),
+    "samples/prompt_only.jsonl": ("prompt_only", 5),
+    "samples/preference.jsonl": ("preference", 4),
     "demo/train.jsonl": ("firefly", 240),
     "demo/held_out.jsonl": ("firefly", 48),
     "demo/pretrain.jsonl": ("text", 1200),
@@ -58,12 +65,23 @@ def test_rows_are_counted_distinct_and_short(repository: Path, name: str) -> Non
     assert max(len(json.dumps(row, ensure_ascii=False).encode()) for row in rows) <= MAX_TOKENS
 
 
-@pytest.mark.parametrize("name", [name for name, (data_format, _) in FILES.items() if data_format != "preference"])
+def test_every_format_has_a_sample() -> None:
+    assert {data_format for data_format, _ in FILES.values()} == set(FORMATS.names())
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_every_row_parses_without_a_notice(repository: Path, name: str) -> None:
     data_format = FORMATS.get(FILES[name][0])
     for number, record in enumerate(read(repository / "data" / name), start=1):
         assert data_format.looks_like(record)
         assert data_format.parse(record, Source(name, number)).notices == ()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_is_detected(repository: Path, name: str) -> None:
+    data_format = FILES[name][0]
+    records = read(repository / "data" / name)[:20]
+    assert detect_format(records, FORMATS.get(data_format).row_kind, name) == data_format
 
 
 def test_preference_pairs_share_their_prompt(repository: Path) -> None:
@@ -79,7 +97,7 @@ def test_examples_in_the_readme_are_rows_of_the_files(repository: Path) -> None:
     readme = (repository / "data/README.md").read_text(encoding="utf-8")
     examples = [json.loads(text) for text in re.findall(r"```json\n(.*?)\n```", readme, re.DOTALL)]
     rows = [row for name in FILES if not name.startswith("demo/") for row in read(repository / "data" / name)]
-    assert len(examples) == 6
+    assert len(examples) == 17
     for example in examples:
         assert any(example.items() <= row.items() for row in rows), example
 
