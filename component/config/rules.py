@@ -117,6 +117,13 @@ def _is_multiple(steps: float, of: float | None) -> bool:
     return not of or ((steps < 1) == (of < 1) and ratio > 0.5 and abs(ratio - round(ratio)) < 1e-9)
 
 
+def check_supervision(merged: Merged) -> Iterator[Problem]:
+    """What is learned is said once."""
+    if merged["train_on_prompt"] and merged["train_on"] == "last":
+        what = "train_on_prompt learns the whole row, train_on: last only its last answer"
+        yield merged.clash("train_on_prompt", "train_on", what, "drop one of them")
+
+
 def check_steps(merged: Merged) -> Iterator[Problem]:
     """max_steps is -1 or positive; counts of steps are whole or shares below 1."""
     if merged["max_steps"] == 0:
@@ -177,6 +184,7 @@ def check_secrets(merged: Merged) -> Iterator[Problem]:
 RULES: tuple[Rule, ...] = (
     check_precision,
     check_evaluation,
+    check_supervision,
     check_steps,
     check_scale_out,
     check_loader,

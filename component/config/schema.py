@@ -191,8 +191,26 @@ class DataSection(TaskKeys, SequenceKeys):
     append_stop_token: bool = key(
         False, "Append the tokenizer's EOS to answers where the template emits no stop token.", tasks=("sft",)
     )
-    truncation: Literal["drop", "keep_start", "error"] = key(
-        "drop", "What happens to a row longer than max_seq_length; dropped rows count as bad rows.", tasks=("sft",)
+    train_on_prompt: bool = key(False, "Learn all tokens of a row, not its answers alone.", tasks=("sft",))
+    train_on: Literal["all", "last"] = key(
+        "all", "Learn all answers of a conversation, or its last one; an answer of weight 0 never.", tasks=("sft",)
+    )
+    default_system: str | None = key(
+        None,
+        "System text of conversations that have no system message.",
+        tasks=("sft", "dpo", "orpo", "kto", "reward", "grpo"),
+        default_note="what the chat template does then",
+    )
+    content_control_tokens: Literal["text", "control", "reject"] = key(
+        "text",
+        "A control token that a message's own text spells out: plain text, the control token, or a reason to reject.",
+        tasks=("sft", "dpo", "orpo", "kto", "reward", "grpo"),
+    )
+    truncation: Literal["drop", "keep_start", "keep_end", "error", "split_turns"] = key(
+        "drop",
+        "What happens to a row longer than max_seq_length: dropped (and counted as a bad row), cut to its first or "
+        "last tokens, an error, or split between turns into several samples that each begin with the system message.",
+        tasks=("sft",),
     )
     max_bad_rows: float = key(
         0.01, "Share of rows that may be dropped before the run stops; 1.0 never stops.", minimum=0, maximum=1

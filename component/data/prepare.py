@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,15 +14,16 @@ from component.config.schema import DataSection
 from component.data.fingerprint import fingerprint, hash_tokenizer
 from component.data.formats.detect import NUM_ROWS, check_format, detect_format
 from component.data.formats.interface import load_format
-from component.data.render import Encoded, Renderer
+from component.data.render import Renderer
+from component.data.rendered import Encoded
 from component.data.report import DataReport, FileReport, describe_reasons
-from component.data.rows import Failure, Prepared, Row, RowError, Source
+from component.data.rows import Failure, Prepared, Row, RowError
 from component.data.sources import Record, find_files, hash_files, read_records
 from component.data.split import split_rows
 from component.data.tally import Tally
 from component.data.text_encoder import EncodedText, TextEncoder
 from component.data.threads import set_tokenizer_threads
-from component.data.truncation import keep_start, loses_stop_token, split_document
+from component.data.truncation import keep_end, keep_start, loses_stop_token, split_document
 
 _BATCH_SIZE = 1000
 _NUM_SHOWN_FAILURES = 5
@@ -177,15 +179,15 @@ def _encode(rows: Iterable[Row], encoder: Encoder, data: DataSection, tally: Tal
             make = _split
         else:
             encoded = encoder.encode_batch([(row.messages, row.tools) for row in batch])
-            make = _fit
+            make = functools.partial(_fit, renderer=encoder)
         for row, tokens in zip(batch, encoded, strict=True):
             try:
-                yield make(tokens, row.source, data, tally)
+                yield make(tokens, row, data, tally)
             except RowError as error:
                 tally.drop(Failure(row.source, str(error)))
 
 
-def _split(encoded: EncodedText | RowError, source: Source, data: DataSection, tally: Tally) -> RowSamples:
+def _split(encoded: EncodedText | RowError, row: Row, data: DataSection, tally: Tally) -> RowSamples:
     """Make samples of an encoded document, however long.
 
     Raises:
@@ -196,36 +198,65 @@ def _split(encoded: EncodedText | RowError, source: Source, data: DataSection, t
     token_ids, _ = encoded
     if len(token_ids) < 2:
         raise RowError("no supervised token: a single token has nothing to predict")
-    return tuple(split_document(token_ids, data.max_seq_length, source))
+    return tuple(split_document(token_ids, data.max_seq_length, row.source))
 
 
-def _fit(encoded: Encoded | RowError, source: Source, data: DataSection, tally: Tally) -> RowSamples:
-    """Make a sample of an encoded conversation within the length limit.
+def _fit(encoded: Encoded | RowError, row: Row, data: DataSection, tally: Tally, *, renderer: Renderer) -> RowSamples:
+    """Make samples of an encoded conversation within the length limit.
 
     Raises:
-        RowError: it was not rendered, nothing in it is supervised, or it is too long and `truncation` is drop.
+        RowError: it was not rendered, nothing in it is supervised, or it is too long and `truncation` does not mend it.
         DataError: it is too long and `truncation` is error.
     """
     if isinstance(encoded, RowError):
         raise encoded
-    sample = Prepared(tuple(encoded[0]), tuple(encoded[1]), source)
+    sample = Prepared(encoded.input_ids, encoded.spans, row.source)
     limit = data.max_seq_length
     if not any(end > max(start, 1) for start, end in sample.spans):
         raise RowError("no supervised token: the template renders no answer to learn")
-    if sample.length <= limit:
-        return (sample,)
+    samples = (sample,)
+    if sample.length > limit:
+        if data.truncation == "split_turns":
+            samples = _split_turns(sample, row, limit, tally, renderer)
+        else:
+            samples = (_cut(sample, data, tally),)
+    tally.note_encoding(encoded.notices)
+    return samples
+
+
+def _cut(sample: Prepared, data: DataSection, tally: Tally) -> Prepared:
+    """Cut a sample that is too long.
+
+    Raises:
+        RowError, DataError: as `_fit`.
+    """
+    limit = data.max_seq_length
     if data.truncation == "error":
         raise DataError(
-            f"{source}: {sample.length} tokens, over max_seq_length {limit}; "
-            "raise max_seq_length, or set truncation to drop or keep_start"
+            f"{sample.source}: {sample.length} tokens, over max_seq_length {limit}; "
+            "raise max_seq_length, or set truncation to drop, keep_start, keep_end or split_turns"
         )
     if data.truncation == "drop":
         raise RowError(f"over max_seq_length: {sample.length} tokens, {limit} allowed")
-    cut = keep_start(sample, limit)
-    tally.cut_tokens[source] = sample.length - limit
-    if loses_stop_token(sample, limit):
-        tally.without_stop.add(source)
-    return (cut,)
+    cut = (keep_end if data.truncation == "keep_end" else keep_start)(sample, limit)
+    tally.cut_tokens[sample.source] = sample.length - limit
+    if data.truncation == "keep_start" and loses_stop_token(sample, limit):
+        tally.without_stop.add(sample.source)
+    return cut
+
+
+def _split_turns(sample: Prepared, row: Row, limit: int, tally: Tally, renderer: Renderer) -> RowSamples:
+    """Split a conversation that is too long between its turns.
+
+    Raises:
+        RowError: no turn that is learned fits.
+    """
+    pieces, tokens_left_out = renderer.encode_split(row.messages, row.tools, limit)
+    if not pieces:
+        raise RowError(f"over max_seq_length: {sample.length} tokens, {limit} allowed, and no single turn fits")
+    if tokens_left_out:
+        tally.cut_tokens[row.source] = tokens_left_out
+    return tuple(Prepared(piece.input_ids, piece.spans, row.source) for piece in pieces)
 
 
 def _check_enough(data: DataSection, key: str, entries: Sequence[str], tally: Tally) -> None:

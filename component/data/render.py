@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 
 from component.config.errors import UserError
+from component.data.control_tokens import ControlTokens
 from component.data.jinja_trace import compile_template
+from component.data.rendered import Encoded, Rendered, RenderOptions, to_tokens
 from component.data.rows import Message, RowError
 from component.data.spans import Answer, Span, SpanProver, Tools
+from component.data.supervision import learned_answers, split_turns, supervised_spans
 from component.data.templates import ChatTemplate, is_control_token
-from component.data.traced_text import TracedText, message_origin, trace
+from component.data.traced_text import TracedText, join_traced, message_origin, trace
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,16 +31,12 @@ _TEMPLATE_FAILURES = (jinja2.TemplateError, TypeError, ValueError, LookupError, 
 # These fields name things in headers; they are not text that anybody writes.
 _UNTRACED_FIELDS = frozenset({"role", "name", "tool_call_id"})
 
-Encoded = tuple[tuple[int, ...], tuple[Span, ...]]
+CONTROL_TOKENS_AS_TEXT = "a message spells out a control token; content_control_tokens: text encodes it as plain text"
+CONTROL_TOKENS_AS_CONTROLS = "a message spells out a control token; content_control_tokens: control encodes it as such"
+
+_DEFAULTS = RenderOptions()
+
 Conversation = tuple[Sequence[Message], Tools]
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """A rendered conversation: its text and the supervised character spans [start, end), ascending and disjoint."""
-
-    text: str
-    spans: tuple[Span, ...]
 
 
 class Renderer:
@@ -46,8 +46,7 @@ class Renderer:
         tokenizer: a fast tokenizer.
         template: see `component.data.templates.load_chat_template`.
         template_kwargs: variables for the template, such as `enable_thinking`; they win over special tokens.
-        append_stop_token: write the tokenizer's EOS token after an answer that the template ends with no token that the
-            tokenizer knows.
+        options: what is learned and how odd texts are treated.
         now: the moment that `strftime_now` of a template shows; by default the renderer's own beginning.
 
     Raises:
@@ -60,7 +59,7 @@ class Renderer:
         template: ChatTemplate,
         *,
         template_kwargs: Mapping[str, Any] | None = None,
-        append_stop_token: bool = False,
+        options: RenderOptions = _DEFAULTS,
         now: datetime | None = None,
     ) -> None:
         if not tokenizer.is_fast:
@@ -68,11 +67,11 @@ class Renderer:
                 "model_name_or_path: its tokenizer has no fast version, which exact spans need; "
                 "use a model that has a tokenizer.json"
             )
-        if append_stop_token and tokenizer.eos_token is None:
+        if options.append_stop_token and tokenizer.eos_token is None:
             raise UserError("append_stop_token: the tokenizer has no EOS token to append; set it to false")
         self.tokenizer = tokenizer
         self.template = template
-        self.append_stop_token = append_stop_token
+        self.options = options
         self._now = now or datetime.now()
         self.template_kwargs = dict(template_kwargs or {})
         self._variables = {**tokenizer.special_tokens_map, **self.template_kwargs}
@@ -82,12 +81,13 @@ class Renderer:
             raise UserError(
                 f"template_name: {template.origin}, line {error.lineno}: {error.message}; correct the template"
             ) from None
+        self._controls = ControlTokens(tokenizer)
         self._prover = SpanProver(
             self._render,
             source=template.source,
             stop_texts={*template.stop_tokens, *([tokenizer.eos_token] if tokenizer.eos_token else [])},
             control_texts=[token.content for token in tokenizer.added_tokens_decoder.values() if token.special],
-            needs_terminator=not append_stop_token,
+            needs_terminator=not options.append_stop_token,
         )
 
     def render(self, messages: Sequence[Message], tools: Tools = ()) -> Rendered:
@@ -96,17 +96,24 @@ class Renderer:
         Raises:
             RowError: the template refuses the conversation, or a span cannot be proven; the message says why.
         """
-        if not any(message.role == "assistant" for message in messages):
-            raise RowError("no assistant message to learn from")
-        if tools and "tools" not in self.template.source:
-            raise RowError("the chat template has no place for tools")
-        if any(message.tool_calls for message in messages) and "tool_calls" not in self.template.source:
-            raise RowError("the chat template has no place for tool calls")
+        messages = self.complete(messages)
+        learned = learned_answers(messages, self.options.train_on)
+        self._check_place(messages, tools)
         text = self._render(messages, tools, False)
-        answers = self._prover.answers(text, messages, tools)
+        needs_all = self.options.append_stop_token or self.options.train_on_prompt
+        answers = self._prover.answers(text, messages, tools, None if needs_all else learned)
         if not answers:
             raise RowError("no supervised text: the chat template marks none as generated")
-        return self._with_stop_tokens(text.plain(), answers)
+        text, answers = self._with_stop_tokens(text, answers)
+        spans = supervised_spans(answers, learned, length=len(text), train_on_prompt=self.options.train_on_prompt)
+        return self._with_content_controls(text, spans)
+
+    def complete(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The conversation with `default_system` before it where it has no system message."""
+        default = self.options.default_system
+        if default is None or any(message.role == "system" for message in messages):
+            return messages
+        return (Message("system", default), *messages)
 
     def encode(self, messages: Sequence[Message], tools: Tools = ()) -> Encoded:
         """Token ids of a conversation and the supervised token spans [start, end); see `encode_batch`.
@@ -132,18 +139,40 @@ class Renderer:
             For each conversation, in order, its ids and spans, or the error that says why it cannot be used.
         """
         rendered = [self._render_or_error(messages, tools) for messages, tools in conversations]
-        usable = [item for item in rendered if isinstance(item, Rendered)]
-        if not usable:
-            return [item for item in rendered if isinstance(item, RowError)]
-        encoding = self.tokenizer(
-            [item.text for item in usable],
-            add_special_tokens=False,
-            return_attention_mask=False,
-            return_offsets_mapping=True,
-            verbose=False,
-        )
-        encoded = iter(zip(usable, encoding["input_ids"], encoding["offset_mapping"], strict=True))
-        return [item if isinstance(item, RowError) else _to_tokens(*next(encoded)) for item in rendered]
+        encoded = iter(self._encode_rendered([item for item in rendered if isinstance(item, Rendered)]))
+        return [item if isinstance(item, RowError) else next(encoded) for item in rendered]
+
+    def encode_split(self, messages: Sequence[Message], tools: Tools, max_length: int) -> tuple[list[Encoded], int]:
+        """Make several conversations of one that is too long, each of as many whole turns as fit.
+
+        A turn is a user message with all that answers it. Each piece is rendered as a conversation of its own, begins
+        with the system message if there is one, and is learned where the whole conversation is.
+
+        Args:
+            messages, tools: the conversation.
+            max_length: of a piece, in tokens.
+
+        Returns:
+            The pieces, and the number of tokens of turns that are learned and too long on their own.
+
+        Raises:
+            RowError: as `render`.
+        """
+        system, turns = split_turns(self.complete(messages), self.options.train_on)
+        pieces, tokens_left_out = [], 0
+        while turns:
+            fitting, best = 0, None
+            for count in range(1, len(turns) + 1):
+                (encoded,) = self.encode_batch([([*system, *itertools.chain(*turns[:count])], tools)])
+                if isinstance(encoded, Encoded) and len(encoded.input_ids) > max_length:
+                    break
+                fitting, best = count, encoded
+            if isinstance(best, Encoded):
+                pieces.append(best)
+            elif not fitting:
+                tokens_left_out += len(encoded.input_ids)
+            turns = turns[max(fitting, 1) :]
+        return pieces, tokens_left_out
 
     def encode_prompt(self, messages: Sequence[Message], tools: Tools = ()) -> list[int]:
         """Token ids of a conversation up to where the model begins to write its answer.
@@ -151,16 +180,18 @@ class Renderer:
         Raises:
             RowError: the template refuses the conversation.
         """
+        messages = self.complete(messages)
         text = self._render(messages, tools, True)
-        prompt = text.plain()
-        if self.append_stop_token:  # earlier answers end as they do in training
-            prompt = self._with_stop_tokens(prompt, self._prover.answers(text, messages, tools)).text
-        return list(self.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"])
+        if self.options.append_stop_token:  # earlier answers end as they do in training
+            text, _ = self._with_stop_tokens(text, self._prover.answers(text, messages, tools))
+        (encoded,) = self._encode_rendered([self._with_content_controls(text, ())])
+        assert isinstance(encoded, Encoded)  # without spans, none can be empty
+        return list(encoded.input_ids)
 
     @property
     def appends_stop_token(self) -> bool:
         """Whether answers really get an EOS token that the template does not write."""
-        return self.append_stop_token and not self._prover.terminates_answers
+        return self.options.append_stop_token and not self._prover.terminates_answers
 
     @property
     def shows_today(self) -> bool:
@@ -197,7 +228,7 @@ class Renderer:
             "source": self.template.source,
             "stop_tokens": self.template.stop_tokens,
             "variables": self._variables,
-            "append_stop_token": self.append_stop_token,
+            "options": asdict(self.options),
         }
         if "strftime_now" in self.template.source:
             facts["date"] = self._now.date().isoformat()
@@ -221,17 +252,55 @@ class Renderer:
         except RowError as error:
             return error
 
-    def _with_stop_tokens(self, text: str, answers: Sequence[Answer]) -> Rendered:
-        """The text and its spans, with the EOS token after each answer that the template does not terminate."""
+    def _check_place(self, messages: Sequence[Message], tools: Tools) -> None:
+        """Refuse what the template would leave out without a word."""
+        if tools and "tools" not in self.template.source:
+            raise RowError("the chat template has no place for tools")
+        if any(message.tool_calls for message in messages) and "tool_calls" not in self.template.source:
+            raise RowError("the chat template has no place for tool calls")
+
+    def _with_content_controls(self, text: TracedText, spans: tuple[Span, ...]) -> Rendered:
+        """Treat control tokens that messages spell out as the options say."""
+        found = self._controls.find_in_content(text)
+        if not found:
+            return Rendered(text.plain(), spans)
+        message, control = found[0]
+        if self.options.content_control_tokens == "reject":
+            raise RowError(f"control token in content: message {message + 1} spells out {control!r}")
+        if self.options.content_control_tokens == "control":
+            return Rendered(text.plain(), spans, notices=(CONTROL_TOKENS_AS_CONTROLS,))
+        return Rendered(text.plain(), spans, self._controls.with_aliases(text), (CONTROL_TOKENS_AS_TEXT,))
+
+    def _encode_rendered(self, items: Sequence[Rendered]) -> list[Encoded | RowError]:
+        plain = [item.text for item in items if item.aliased is None]
+        aliased = [item.aliased for item in items if item.aliased is not None]
+        tokens_of_plain = iter(self._encode_plain(plain)) if plain else iter(())
+        tokens_of_aliased = iter(self._controls.encode_aliased(aliased)) if aliased else iter(())
+        return [to_tokens(item, *next(tokens_of_aliased if item.aliased else tokens_of_plain)) for item in items]
+
+    def _encode_plain(self, texts: list[str]) -> Iterator[tuple[Sequence[int], Sequence[Span]]]:
+        encoding = self.tokenizer(
+            texts,
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_offsets_mapping=True,
+            verbose=False,
+        )
+        return zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
+
+    def _with_stop_tokens(self, text: TracedText, answers: list[Answer]) -> tuple[TracedText, list[Answer]]:
+        """The text and its answers, with the EOS token after each answer that the template does not terminate."""
+        if not self.options.append_stop_token or all(answer.is_terminated for answer in answers):
+            return text, answers
         pieces: list[str] = []
-        spans: list[Span] = []
+        moved: list[Answer] = []
         position = added = 0
         for answer in answers:
-            stop = self.tokenizer.eos_token if self.append_stop_token and not answer.is_terminated else ""
+            stop = "" if answer.is_terminated else self.tokenizer.eos_token
             pieces += (text[position : answer.end], stop)
-            spans.append((answer.start + added, answer.end + added + len(stop)))
+            moved.append(replace(answer, start=answer.start + added, end=answer.end + added + len(stop)))
             position, added = answer.end, added + len(stop)
-        return Rendered("".join((*pieces, text[position:])), tuple(spans))
+        return join_traced("", (*pieces, text[position:])), moved
 
 
 def _traced_message(message: Message, index: int) -> dict[str, Any]:
@@ -240,26 +309,3 @@ def _traced_message(message: Message, index: int) -> dict[str, Any]:
         key: value if key in _UNTRACED_FIELDS else trace(value, origin)
         for key, value in message.as_template_message().items()
     }
-
-
-def _to_tokens(rendered: Rendered, ids: Sequence[int], offsets: Sequence[Span]) -> Encoded | RowError:
-    """Carry character spans over to tokens; all three sequences are ascending, so one pass does."""
-    text, spans, token = rendered.text, [], 0
-    for start, end in rendered.spans:
-        while token < len(ids) and _first_visible(text, offsets[token]) < start:
-            token += 1
-        first = token
-        while token < len(ids) and _first_visible(text, offsets[token]) < end:
-            token += 1
-        if first == token:
-            return RowError("answer without tokens: it shares its only token with the text before it")
-        spans.append((first, token))
-    return tuple(ids), tuple(spans)
-
-
-def _first_visible(text: str, offset: Span) -> int:
-    """Where a token's first visible character is; its first one if all are whitespace."""
-    start, end = offset
-    while start < end and text[start].isspace():
-        start += 1
-    return start if start < end else offset[0]

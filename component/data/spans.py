@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -37,12 +37,14 @@ _NO_TERMINATOR = "the template writes no terminator after an answer, so a model 
 class Answer:
     """The supervised characters [start, end) of an assistant message.
 
-    `is_terminated` says whether they end in a terminator that the tokenizer knows.
+    `is_terminated` says whether they end in a terminator that the tokenizer knows; `messages` are the indices of those
+    that stand in it: one, or those of a generation block.
     """
 
     start: int
     end: int
     is_terminated: bool = True
+    messages: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,22 +92,36 @@ class SpanProver:
         self._searched, self._compared = find_tested_literals(source)
         self._prompts: dict[tuple[Any, ...], str] = {}
 
-    def answers(self, text: TracedText, messages: Sequence[Message], tools: Tools = ()) -> list[Answer]:
-        """The supervised parts of `text`, which is `messages` rendered; ascending and disjoint.
+    def answers(
+        self,
+        text: TracedText,
+        messages: Sequence[Message],
+        tools: Tools = (),
+        only: Collection[int] | None = None,
+    ) -> list[Answer]:
+        """The answers in `text`, which is `messages` rendered; ascending and disjoint.
+
+        Args:
+            text: the rendered conversation.
+            messages, tools: what was rendered.
+            only: indices of the assistant messages that must be proven; None means all. Generation blocks are always
+                given all.
 
         Raises:
             RowError: a span cannot be proven; the message says why.
         """
         if self.has_generation_blocks:
-            spans = generated_spans(text)
-            return [Answer(start, end, self._is_stopping(text.plain(start, end))) for start, end in spans]
+            return [
+                Answer(start, end, self._is_stopping(text.plain(start, end)), _messages_within(text, start, end))
+                for start, end in generated_spans(text)
+            ]
         found = []
         for index, message in enumerate(messages):
-            if message.role == "assistant":
+            if message.role == "assistant" and (only is None or index in only):
                 turn = locate_turn(text, index)
                 start = self._start(turn, messages, index, tools)
                 end, is_terminated = self._end(turn, messages, index, tools)
-                found.append(Answer(start, end, is_terminated))
+                found.append(Answer(start, end, is_terminated, (index,)))
         return found
 
     @cached_property
@@ -273,6 +289,11 @@ def locate_turn(text: TracedText, index: int) -> Turn:
 def generated_spans(text: TracedText) -> list[Span]:
     """The character spans that came from `{% generation %}` blocks; touching blocks are one span."""
     return [match.span() for match in re.finditer(f"[{chr(GENERATED)}-{chr(0x10FFFF)}]+", text.origin)]
+
+
+def _messages_within(text: TracedText, start: int, end: int) -> tuple[int, ...]:
+    origins = {ord(origin) % GENERATED for origin in text.origin[start:end]} - {ord(TEMPLATE)}
+    return tuple(sorted(origin - 1 for origin in origins))
 
 
 def _shape(message: Message) -> tuple[Any, ...]:

@@ -45,6 +45,10 @@ class Tally:
         self._columns.update(row.columns.keys())
         self._row_notices.update(set(row.notices))
 
+    def note_encoding(self, notices: Sequence[str]) -> None:
+        """Count what was odd when a row that is used was encoded."""
+        self._row_notices.update(set(notices))
+
     def note(self, *notices: str) -> None:
         """Add notices about the split as a whole."""
         self._notices.extend(notices)

@@ -22,6 +22,22 @@ def keep_start(sample: Prepared, max_seq_length: int) -> Prepared:
     return Prepared(sample.input_ids[:max_seq_length], spans, sample.source)
 
 
+def keep_end(sample: Prepared, max_seq_length: int) -> Prepared:
+    """Cut a sample to its last `max_seq_length` tokens: its last stop token stays, BOS and system text go.
+
+    Raises:
+        RowError: no supervised token is left.
+    """
+    removed = sample.length - max_seq_length
+    spans = tuple((max(start - removed, 0), end - removed) for start, end in sample.spans if end > removed)
+    if not any(end > max(start, 1) for start, end in spans):
+        raise RowError(
+            f"no supervised token left: the last question fills max_seq_length {max_seq_length}, "
+            f"the row has {sample.length} tokens"
+        )
+    return Prepared(sample.input_ids[removed:], spans, sample.source)
+
+
 def loses_stop_token(sample: Prepared, max_seq_length: int) -> bool:
     """Whether cutting at `max_seq_length` ends the sample inside an answer."""
     return any(start < max_seq_length < end for start, end in sample.spans)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from component.data.formats.detect import detect_format
 from component.data.formats.interface import load_format
 from component.data.render import Renderer
+from component.data.rendered import RenderOptions
 from component.data.rows import Message, Row
 from component.data.sources import Record, find_files, read_records
 from component.data.templates import load_chat_template
@@ -63,7 +64,11 @@ def load_answerer(name: str, *, template_name: str = "auto", use_cpu: bool = Fal
         tokenizer,
         load_chat_template(template_name, tokenizer),
         template_kwargs=settings.get("chat_template_kwargs"),
-        append_stop_token=settings.get("append_stop_token", False),
+        options=RenderOptions(
+            append_stop_token=settings.get("append_stop_token", False),
+            default_system=settings.get("default_system"),
+            content_control_tokens=settings.get("content_control_tokens", "text"),
+        ),
     )
     return Answerer(model, renderer)
 

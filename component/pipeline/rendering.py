@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from component.config.schema import DataSection
 from component.data.fingerprint import hash_tokenizer
 from component.data.render import Renderer
+from component.data.rendered import RenderOptions
 from component.data.self_test import run_self_test
 from component.data.templates import load_chat_template
 from component.data.text_encoder import TextEncoder
@@ -53,7 +54,13 @@ def build_rendering(data: DataSection, tokenizer: PreTrainedTokenizerBase, row_k
         tokenizer,
         load_chat_template(data.template_name, tokenizer),
         template_kwargs=data.chat_template_kwargs,
-        append_stop_token=data.append_stop_token,
+        options=RenderOptions(
+            append_stop_token=data.append_stop_token,
+            train_on_prompt=data.train_on_prompt,
+            train_on=data.train_on,
+            default_system=data.default_system,
+            content_control_tokens=data.content_control_tokens,
+        ),
         now=datetime.fromisoformat(data.template_date) if data.template_date else None,
     )
     test = run_self_test(renderer)

@@ -9,6 +9,7 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from component.data.render import Renderer
+from component.data.rendered import RenderOptions
 from component.data.rows import Message, RowError
 from component.data.templates import load_chat_template, template_names
 
@@ -160,7 +161,7 @@ def test_an_appended_stop_token_serves_where_the_template_writes_none(
         if file.stem not in WRITES_NO_TERMINATOR:
             continue
         template = load_chat_template(str(file), shared_tokenizer)
-        renderer = Renderer(shared_tokenizer, template, append_stop_token=True)
+        renderer = Renderer(shared_tokenizer, template, options=RenderOptions(append_stop_token=True))
         for messages in DIALOGUES.values():
             ids, spans = renderer.encode(messages)
             assert all(ids[end - 1] == eos_id for _, end in spans)

@@ -79,11 +79,11 @@ class Lab:
             path.write_text(content, encoding="utf-8")
             self.templates[name] = str(path)
 
-    def write_rows(self, name: str, number: int, *, extra: str = "") -> str:
+    def write_rows(self, name: str, number: int, *, extra: str = "", turns: int = 1) -> str:
         path = self.folder / name
         roles = ("user", "assistant")
         rows = [
-            {"messages": [{"role": role, "content": f"{role} says {index}{extra}"} for role in roles]}
+            {"messages": [{"role": role, "content": f"{role} says {index}{extra}"} for role in roles * turns]}
             for index in range(number)
         ]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -180,7 +180,8 @@ def data(lab: Lab, config: Config) -> Any:
 
     def samples() -> Any:
         prepared = prepare(config).data
-        return [[sample.input_ids for sample in part] for part in (prepared.train, prepared.evaluation)]
+        parts = (prepared.train, prepared.evaluation)
+        return [[(sample.input_ids, sample.spans) for sample in part] for part in parts]
 
     return outcome(samples)
 
@@ -381,6 +382,10 @@ PROBES: dict[str, Probe] = {
     "chat_template_kwargs": probe({}, {"word": "yes"}, data, template_name="{argument}"),
     "template_date": probe("2024-01-01", "2025-02-03", data, template_name="{date}"),
     "append_stop_token": probe(False, True, data, template_name="{no_end}"),
+    "train_on_prompt": probe(False, True, data),
+    "train_on": probe("all", "last", data, train_file="{turns}"),
+    "default_system": probe(None, "Be brief.", data),
+    "content_control_tokens": probe("text", "control", data, train_file="{controls}"),
     "truncation": probe("drop", "error", data, max_seq_length=8),
     "max_bad_rows": probe(0, 1, data, train_file=["{rows}", "{long_rows}"], max_seq_length=64),
     "tokenize_num_workers": probe(None, 1, threads),
@@ -415,6 +420,10 @@ def fill(value: Any, lab: Lab) -> Any:
         return lab.write_rows("more.jsonl", 3, extra=" more")
     if value == "{long_rows}":
         return lab.write_rows("long.jsonl", 2, extra=" long" * 40)
+    if value == "{turns}":
+        return lab.write_rows("turns.jsonl", 1, turns=2)
+    if value == "{controls}":
+        return lab.write_rows("controls.jsonl", 1, extra=" <|end|>")
     if value == "{plugin}":
         plugin = lab.folder / "plugin.py"
         plugin.write_text(f"open({str(lab.folder / 'plugin_ran')!r}, 'w').close()\n", encoding="utf-8")

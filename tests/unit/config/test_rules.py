@@ -41,6 +41,10 @@ IMPOSSIBLE = [
     ),
     ([EVAL, "eval_split=0.1"], "eval_file: eval_file and eval_split are both set; keep one of them"),
     (["eval_split=1.5"], "eval_split: got 1.5; use a share below 1 such as 0.05, or a whole number of rows"),
+    (
+        ["train_on_prompt=true", "train_on=last"],
+        "train_on_prompt: train_on_prompt learns the whole row, train_on: last only its last answer; drop one of them",
+    ),
     (["eval_strategy=epoch"], f"eval_strategy: epoch without evaluation data; {NEEDS_DATA}"),
     (["load_best_model_at_end=true"], f"load_best_model_at_end: needs evaluation, and none will run; {NEEDS_DATA}"),
     (["early_stopping_patience=2"], f"early_stopping_patience: needs evaluation, and none will run; {NEEDS_DATA}"),

@@ -18,7 +18,7 @@ from component.config.errors import DataError, UserError
 from component.config.schema import DataSection
 from component.data.fingerprint import hash_tokenizer
 from component.data.prepare import PreparedData, prepare_data
-from component.data.render import Renderer
+from component.data.render import CONTROL_TOKENS_AS_TEXT, Renderer
 from component.data.report import Lengths, reason_category
 from component.data.templates import load_chat_template
 from component.data.text_encoder import TextEncoder
@@ -196,6 +196,31 @@ def test_over_long_rows_are_cut(prepare: Callable[..., PreparedData], tokenizer:
     assert (report.rows_truncated, report.rows_without_stop, report.num_truncated_tokens) == (2, 1, 1 + 16)
     assert "train: 1 row cut before the stop token of an answer" in report.lines()
     check_identity(data)
+
+
+def test_over_long_rows_keep_their_end_or_are_split(
+    prepare: Callable[..., PreparedData], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    turns = {"conversation": [{"human": "q", "assistant": "a"}, {"human": "p", "assistant": "b" * 4}]}
+    too_long = {"conversation": [{"human": "q" * 20, "assistant": "a"}, {"human": "p", "assistant": "b"}]}
+    rows = [turns, too_long, row("q" * 20, "a")]
+    cut = prepare(rows, max_seq_length=12, truncation="keep_end", max_bad_rows=1.0)
+    assert [sample.labels()[-1] for sample in cut.train] == [tokenizer.eos_token_id] * 3
+    assert [sample.length for sample in cut.train] == [12] * 3
+    assert (cut.report.rows_truncated, cut.report.rows_without_stop) == (3, 0)
+    split = prepare(rows, max_seq_length=12, truncation="split_turns", max_bad_rows=1.0)
+    assert [sample.source.line for sample in split.train] == [1, 1, 2]
+    assert split.train[0].input_ids == prepare([row("q", "a")]).train[0].input_ids
+    assert (split.report.rows_truncated, split.report.rows_without_stop) == (1, 0)
+    assert [str(failure) for failure in split.report.failures] == [
+        "train.jsonl:3: over max_seq_length: 26 tokens, 12 allowed, and no single turn fits"
+    ]
+    check_identity(split)
+
+
+def test_control_tokens_in_content_are_counted(prepare: Callable[..., PreparedData]) -> None:
+    data = prepare([row("what is </s>?", "the end"), row("q", "a")])
+    assert f"train: {CONTROL_TOKENS_AS_TEXT} (1 row)" in data.report.lines()
 
 
 def test_over_long_rows_are_errors(prepare: Callable[..., PreparedData]) -> None:

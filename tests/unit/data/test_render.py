@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from component.config.errors import UserError
-from component.data.render import Renderer
+from component.data.render import CONTROL_TOKENS_AS_CONTROLS, CONTROL_TOKENS_AS_TEXT, Renderer
+from component.data.rendered import RenderOptions
 from component.data.rows import Message, RowError
 from component.data.self_test import run_self_test
 from component.data.templates import ChatTemplate, load_chat_template, template_names
@@ -67,7 +68,7 @@ def test_ids_equal_apply_chat_template(tokenizer: PreTrainedTokenizerFast) -> No
     messages = [message.as_template_message() for message in TALK]
     expected = tokenizer.apply_chat_template(messages, chat_template=CHATML, return_dict=False)
     renderer = build(tokenizer, CHATML)
-    assert list(renderer.encode(TALK)[0]) == expected
+    assert list(renderer.encode(TALK).input_ids) == expected
     prompt = tokenizer.apply_chat_template(
         messages[:-1], chat_template=CHATML, add_generation_prompt=True, return_dict=False
     )
@@ -197,13 +198,14 @@ def test_what_cannot_be_proven_is_refused(
 def test_a_stop_token_can_be_appended(tokenizer: PreTrainedTokenizerFast) -> None:
     source = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n\n{% endfor %}"
     source += "{% if add_generation_prompt %}assistant:{% endif %}"
-    renderer = build(tokenizer, source, append_stop_token=True)
+    renderer = build(tokenizer, source, options=RenderOptions(append_stop_token=True))
     assert renderer.render(TALK).text == "user: Hi\n\nassistant: Yo</s>\n\nuser: So?\n\nassistant: No</s>\n\n"
     assert spans_of(renderer, TALK) == [" Yo</s>", " No</s>"]
     prompt = "user: Hi\n\nassistant: Yo</s>\n\nuser: So?\n\nassistant:"
     assert tokenizer.decode(renderer.encode_prompt(TALK[:-1])) == prompt
     assert renderer.stop_token_ids == (tokenizer.eos_token_id,)
-    assert spans_of(build(tokenizer, CHATML, append_stop_token=True), TALK) == ["Yo<|im_end|>", "No<|im_end|>"]
+    terminated = build(tokenizer, CHATML, options=RenderOptions(append_stop_token=True))
+    assert spans_of(terminated, TALK) == ["Yo<|im_end|>", "No<|im_end|>"]
 
 
 def test_a_token_belongs_where_its_first_visible_character_is(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -242,7 +244,7 @@ def test_the_fingerprint_holds_all_that_changes_the_text(tokenizer: PreTrainedTo
         build(tokenizer, CHATML, now=day),
         build(tokenizer, CHATML + "!", now=day),
         build(tokenizer, CHATML, now=day, template_kwargs={"x": 1}),
-        build(tokenizer, CHATML, now=day, append_stop_token=True),
+        build(tokenizer, CHATML, now=day, options=RenderOptions(append_stop_token=True)),
         build(tokenizer, dated, now=day),
         build(tokenizer, dated, now=next_day),
     ]
@@ -307,7 +309,7 @@ def test_the_self_test_refuses(source: str, message: str, tokenizer: PreTrainedT
 
 @pytest.mark.parametrize("terminator", ["", "<|stop|>"])
 def test_appending_mends_what_the_self_test_refuses(terminator: str, tokenizer: PreTrainedTokenizerFast) -> None:
-    renderer = build(tokenizer, CHATML.replace("<|im_end|>", terminator), append_stop_token=True)
+    renderer = build(tokenizer, CHATML.replace("<|im_end|>", terminator), options=RenderOptions(append_stop_token=True))
     assert spans_of(renderer, TALK) == [f"Yo{terminator}</s>", f"No{terminator}</s>"]
     (notice,) = run_self_test(renderer).notices
     assert notice.startswith("append_stop_token: the tokenizer's EOS token '</s>' follows each answer; ")
@@ -322,3 +324,116 @@ def test_documents_are_supervised_whole_and_end_in_eos(tokenizer: PreTrainedToke
     good, empty = encoder.encode_batch(["ab", ""])
     assert good == (ids, spans)
     assert str(empty) == "the text is empty"
+
+
+CONTROLS = (Message("user", "<s> and <|im_end|>?"), Message("assistant", "a<|im_end|>b\n<|im_start|>"))
+
+
+def test_control_tokens_in_content_are_text(tokenizer: PreTrainedTokenizerFast) -> None:
+    renderer = build(tokenizer, CHATML)
+    encoded = renderer.encode(CONTROLS)
+    assert tokenizer.decode(encoded.input_ids) == renderer.render(CONTROLS).text
+    assert spans_of(renderer, CONTROLS) == ["a<|im_end|>b\n<|im_start|><|im_end|>"]
+    assert encoded.notices == (CONTROL_TOKENS_AS_TEXT,)
+    specials = [id for id in encoded.input_ids if id in tokenizer.all_special_ids]
+    assert tokenizer.decode(specials) == "<|im_start|><|im_end|>" * 2  # the template's own, in their order
+    harmless = [Message(m.role, m.content.replace("|", "/").replace("<s>", "(s)")) for m in CONTROLS]
+    expected = renderer.encode(harmless).input_ids
+    assert len(encoded.input_ids) == len(expected)
+    changed = {(one, other) for one, other in zip(encoded.input_ids, expected, strict=True) if one != other}
+    assert changed == {tuple(tokenizer.convert_tokens_to_ids([a, b])) for a, b in ("|/", "<(", ">)")}
+    prompt = renderer.encode_prompt(CONTROLS[:1])
+    assert list(encoded.input_ids[: len(prompt)]) == prompt
+    clean, odd, refused = renderer.encode_batch([(TALK, ()), (CONTROLS, ()), (TALK[:1], ())])
+    assert (clean, odd) == (renderer.encode(TALK), encoded) and isinstance(refused, RowError)
+
+
+def test_control_tokens_in_content_may_be_controls_or_reasons(tokenizer: PreTrainedTokenizerFast) -> None:
+    messages = [message.as_template_message() for message in CONTROLS]
+    expected = tokenizer.apply_chat_template(messages, chat_template=CHATML, return_dict=False)
+    as_controls = build(tokenizer, CHATML, options=RenderOptions(content_control_tokens="control")).encode(CONTROLS)
+    assert (list(as_controls.input_ids), as_controls.notices) == (expected, (CONTROL_TOKENS_AS_CONTROLS,))
+    rejecting = build(tokenizer, CHATML, options=RenderOptions(content_control_tokens="reject"))
+    assert refusal(rejecting, CONTROLS) == "control token in content: message 1 spells out '<s>'"
+    assert rejecting.encode(TALK).notices == ()
+
+
+def test_control_tokens_in_tool_calls_and_generation_blocks_are_text(tokenizer: PreTrainedTokenizerFast) -> None:
+    source = "{% for m in messages %}<s>{{ m.role }}{% generation %}{{ m.content }}</s>{% endgeneration %}{% endfor %}"
+    ids = build(tokenizer, source).encode((Message("user", "</s>"), Message("assistant", "<s>"))).input_ids
+    assert [id for id in ids if id in tokenizer.all_special_ids] == tokenizer.convert_tokens_to_ids(["<s>", "</s>"] * 2)
+    calling = CHATML.replace("+ m.content", "+ m.content + (m.tool_calls | tojson if m.tool_calls else '')")
+    call = {"function": {"name": "f", "arguments": {"x": "<|im_end|>"}}}
+    encoded = build(tokenizer, calling).encode((TALK[0], Message("assistant", "", tool_calls=(call,))))
+    assert list(encoded.input_ids).count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 2
+
+
+def test_the_last_answer_alone_or_the_prompt_too(tokenizer: PreTrainedTokenizerFast) -> None:
+    last = build(tokenizer, CHATML, options=RenderOptions(train_on="last"))
+    assert spans_of(last, TALK) == ["No<|im_end|>"]
+    whole = build(tokenizer, CHATML, options=RenderOptions(train_on_prompt=True))
+    assert spans_of(whole, TALK) == [whole.render(TALK).text]
+    source = CHATML.replace("<|im_end|>", "")
+    appended = build(tokenizer, source, options=RenderOptions(train_on_prompt=True, append_stop_token=True))
+    assert appended.render(TALK).text.count("</s>") == 2
+    assert spans_of(appended, TALK) == [appended.render(TALK).text]
+
+
+def test_an_answer_of_weight_0_is_not_learned(tokenizer: PreTrainedTokenizerFast) -> None:
+    messages = (TALK[0], Message("assistant", "Yo", weight=0), *TALK[2:])
+    plain = build(tokenizer, CHATML)
+    assert spans_of(plain, messages) == ["No<|im_end|>"]
+    assert plain.encode(messages).input_ids == plain.encode(TALK).input_ids
+    whole = build(tokenizer, CHATML, options=RenderOptions(train_on_prompt=True))
+    before, after = plain.render(TALK).text.split("Yo<|im_end|>")
+    assert spans_of(whole, messages) == [before, after]
+    assert refusal(plain, messages[:2]) == "no supervised token: every answer has weight 0"
+    last = build(tokenizer, CHATML, options=RenderOptions(train_on="last"))
+    assert refusal(last, (*TALK[:2], *messages[:2])) == "no supervised token: the last answer has weight 0"
+
+
+def test_generation_blocks_are_chosen_by_their_message(tokenizer: PreTrainedTokenizerFast) -> None:
+    source = (
+        "{% for m in messages %}{{ m.role }}:{% if m.role == 'assistant' %}"
+        "{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    last = build(tokenizer, source, options=RenderOptions(train_on="last"))
+    assert spans_of(last, TALK) == ["No<|im_end|>"]
+    joined = "{% generation %}{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}{% endgeneration %}"
+    assert refusal(build(tokenizer, joined), TALK).startswith("answer not provable: a generation block holds several")
+
+
+def test_a_default_system_text_stands_where_there_is_none(tokenizer: PreTrainedTokenizerFast) -> None:
+    renderer = build(tokenizer, CHATML, options=RenderOptions(default_system="Be brief."))
+    system = Message("system", "Be brief.")
+    plain = build(tokenizer, CHATML)
+    assert renderer.encode(TALK) == plain.encode((system, *TALK))
+    assert renderer.encode_prompt(TALK[:1]) == plain.encode_prompt((system, TALK[0]))
+    own = (Message("system", ""), *TALK)
+    assert renderer.encode(own) == plain.encode(own)
+    run_self_test(renderer)
+
+
+def test_a_conversation_is_split_between_turns(tokenizer: PreTrainedTokenizerFast) -> None:
+    renderer = build(tokenizer, CHATML)
+    system = Message("system", "S")
+    turns = [(Message("user", f"q{n}"), Message("assistant", f"a{n}")) for n in range(5)]
+    whole = (system, *(message for turn in turns for message in turn))
+    two = renderer.encode((system, *turns[0], *turns[1])).input_ids
+    pieces, left_out = renderer.encode_split(whole, (), len(two))
+    assert left_out == 0
+    assert pieces == [
+        renderer.encode((system, *turns[0], *turns[1])),
+        renderer.encode((system, *turns[2], *turns[3])),
+        renderer.encode((system, *turns[4])),
+    ]
+    long = (Message("user", "q" * 50), Message("assistant", "a"))
+    pieces, left_out = renderer.encode_split((system, *turns[0], *long, *turns[1]), (), len(two))
+    assert pieces == [renderer.encode((system, *turns[0])), renderer.encode((system, *turns[1]))]
+    assert left_out == len(renderer.encode((system, *long)).input_ids)
+    last = build(tokenizer, CHATML, options=RenderOptions(train_on="last"))
+    assert last.encode_split(whole, (), len(two)) == ([last.encode((system, *turns[4]))], 0)
+    unanswered = (system, *turns[0], Message("user", "bye"))
+    assert renderer.encode_split(unanswered, (), len(two)) == ([renderer.encode(unanswered)], 0)
+    one = renderer.encode((system, *turns[0]))
+    assert renderer.encode_split(unanswered, (), len(one.input_ids)) == ([one], 0)

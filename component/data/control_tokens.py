@@ -1,0 +1,90 @@
+"""Control tokens that a message's own text spells out: found, and encoded as the plain text that they are there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from tokenizers import AddedToken, Tokenizer
+
+from component.data.traced_text import GENERATED, TEMPLATE, TracedText
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Stand for a control token while a text is encoded: one character of its own, and others up to the token's length, so
+# that every character keeps its place. Private use characters beyond those that anybody has a use for.
+_FIRST_ALIAS = 0xF8000
+_FILLER = "\U000fff00"
+_OF_TEMPLATE = TEMPLATE + chr(GENERATED)
+
+
+class ControlTokens:
+    """The control tokens of a tokenizer: those added tokens that it marks as special.
+
+    Args:
+        tokenizer: a fast tokenizer.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._tokens = {token.content: (token, id) for id, token in tokenizer.added_tokens_decoder.items()}
+        self._tokens = {text: (token, id) for text, (token, id) in self._tokens.items() if token.special and text}
+        longest_first = sorted(self._tokens, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self._aliases = {
+            text: chr(_FIRST_ALIAS + number) + _FILLER * (len(text) - 1) for number, text in enumerate(self._tokens)
+        }
+
+    def find_in_content(self, text: TracedText) -> list[tuple[int, str]]:
+        """(message index, control token) for each place of `text` where a message spells one out."""
+        found = []
+        for match in self._pattern.finditer(text.plain()):
+            own = text.origin[match.start() : match.end()].strip(_OF_TEMPLATE)
+            if own:
+                found.append((ord(own[0]) % GENERATED - 1, match.group()))
+        return found
+
+    def with_aliases(self, text: TracedText) -> str:
+        """`text`, as long as before, with an alias for each control token that the template wrote."""
+        pieces, position = [], 0
+        for match in self._pattern.finditer(text.plain()):
+            if not text.origin[match.start() : match.end()].strip(_OF_TEMPLATE):
+                pieces += (text.plain(position, match.start()), self._aliases[match.group()])
+                position = match.end()
+        return "".join((*pieces, text.plain(position)))
+
+    def encode_aliased(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Ids and offsets of texts whose aliases are the only control tokens; each is encoded as one whole text."""
+        encodings = self._aliasing_tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [([self._own_ids.get(id, id) for id in item.ids], item.offsets) for item in encodings]
+
+    @cached_property
+    def _aliasing_tokenizer(self) -> Tokenizer:
+        """A copy that takes every control token for text, and every alias for what it stands for."""
+        copy = Tokenizer.from_str(self._tokenizer.backend_tokenizer.to_str())
+        copy.no_padding()
+        copy.no_truncation()
+        copy.encode_special_tokens = True
+        copy.add_tokens(
+            [
+                AddedToken(
+                    self._aliases[text],
+                    single_word=token.single_word,
+                    lstrip=token.lstrip,
+                    rstrip=token.rstrip,
+                    normalized=token.normalized,
+                    special=False,
+                )
+                for text, (token, _) in self._tokens.items()
+            ]
+        )
+        return copy
+
+    @cached_property
+    def _own_ids(self) -> dict[int, int]:
+        """The id of a control token, by that of its alias."""
+        ids = {text: self._aliasing_tokenizer.token_to_id(alias) for text, alias in self._aliases.items()}
+        return {ids[text]: id for text, (_, id) in self._tokens.items()}
