@@ -45,3 +45,31 @@ class PaddingCollator:
             labels[row, :num_tokens] = torch.tensor(sample["labels"], dtype=torch.int64)
             attention_mask[row, :num_tokens] = 1
         return {"input_ids": input_ids, "labels": labels, "attention_mask": attention_mask}
+
+
+class PackingCollator:
+    """Lays packs end to end in one row, where only positions that begin again tell the samples apart.
+
+    There is no attention mask: with one, and on some paths with more rows than one, samples would see each other. The
+    first label of each sample is -100, since what precedes it in the row is another sample.
+    """
+
+    def __call__(self, packs: Sequence[Mapping[str, Sequence[Sequence[int]]]]) -> dict[str, torch.Tensor]:
+        """Build a batch.
+
+        Args:
+            packs: each with `input_ids` and `labels`, a list for each of its samples.
+
+        Returns:
+            input_ids, labels and position_ids, each of shape (1, sum of all lengths) and dtype int64.
+        """
+        input_ids: list[int] = []
+        labels: list[int] = []
+        position_ids: list[int] = []
+        for pack in packs:
+            for sample_ids, sample_labels in zip(pack["input_ids"], pack["labels"], strict=True):
+                input_ids += sample_ids
+                labels += [IGNORED_LABEL, *sample_labels[1:]]
+                position_ids += range(len(sample_ids))
+        row = {"input_ids": input_ids, "labels": labels, "position_ids": position_ids}
+        return {name: torch.tensor([values], dtype=torch.int64) for name, values in row.items()}

@@ -1,4 +1,4 @@
-"""Prepared samples as a torch dataset."""
+"""Prepared samples as torch datasets."""
 
 from __future__ import annotations
 
@@ -29,3 +29,26 @@ class PreparedDataset(Dataset[dict[str, list[int]]]):
     def __getitem__(self, index: int) -> dict[str, list[int]]:
         sample = self.samples[index]
         return {"input_ids": list(sample.input_ids), "labels": sample.labels()}
+
+
+class PackedDataset(Dataset[dict[str, list[list[int]]]]):
+    """Gives each pack as {"input_ids": [[...], ...], "labels": [[...], ...]}, a list for each of its samples.
+
+    Args:
+        samples: in the order of the data.
+        packs: indices into them, from `pack`; the sampler decides the order of training.
+    """
+
+    def __init__(self, samples: Sequence[Prepared], packs: Sequence[Sequence[int]]) -> None:
+        self.samples = samples
+        self.packs = packs
+
+    def __len__(self) -> int:
+        return len(self.packs)
+
+    def __getitem__(self, index: int) -> dict[str, list[list[int]]]:
+        samples = [self.samples[number] for number in self.packs[index]]
+        return {
+            "input_ids": [list(sample.input_ids) for sample in samples],
+            "labels": [sample.labels() for sample in samples],
+        }
