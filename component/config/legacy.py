@@ -67,6 +67,7 @@ FOREIGN: Mapping[str, str] = {
     "flash_attn": "use attn_implementation",
     "full_finetuning": "use train_mode: full",
     "infer_backend": "leave it out: it is not a training setting",
+    "interleave_probs": "use mixture_weights",
     "load_in_16bit": "use train_mode: lora",
     "load_in_4bit": "use train_mode: qlora",
     "load_in_8bit": "8-bit bases are not available yet; use train_mode: qlora",
@@ -78,7 +79,6 @@ FOREIGN: Mapping[str, str] = {
     "mask_history": "use train_on: last",
     "max_length": "use max_seq_length",
     "max_new_tokens": "use generation_max_new_tokens",
-    "max_samples": "not available yet; use a smaller train_file",
     "micro_batch_size": "use per_device_train_batch_size",
     "model_init_kwargs": "use the model keys: dtype, attn_implementation, trust_remote_code",
     "model_name": "use model_name_or_path",
@@ -112,7 +112,6 @@ FOREIGN: Mapping[str, str] = {
 #: Keys of Lampyris's design whose part is not built yet -> what it will belong to. Refused by name.
 PLANNED: Mapping[str, str] = {
     "cache_dir": "the token cache",
-    "columns": "column mapping",
     "eval_packing": "packing",
     "global_batch_size": "automatic batch settings",
     "group_by_length": "length-grouped batches",

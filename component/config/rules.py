@@ -124,6 +124,21 @@ def check_supervision(merged: Merged) -> Iterator[Problem]:
         yield merged.clash("train_on_prompt", "train_on", what, "drop one of them")
 
 
+def check_mixture(merged: Merged) -> Iterator[Problem]:
+    """Weights and limits of entries are positive, one an entry."""
+    entries = merged["train_file"]
+    for key in ("mixture_weights", "max_samples"):
+        values = merged[key]
+        if not isinstance(values, list) or not isinstance(entries, list):
+            continue
+        place = merged.places[key]
+        if any(value <= 0 for value in values):
+            yield Problem(place, key, f"got {min(values):g}", "use numbers above 0, and leave out what has no share")
+        if len(values) != len(entries):
+            what = f"{key} has {len(values)} numbers, train_file has {len(entries)} entries"
+            yield merged.clash(key, "train_file", what, "write one number for each entry")
+
+
 def check_steps(merged: Merged) -> Iterator[Problem]:
     """max_steps is -1 or positive; counts of steps are whole or shares below 1."""
     if merged["max_steps"] == 0:
@@ -185,6 +200,7 @@ RULES: tuple[Rule, ...] = (
     check_precision,
     check_evaluation,
     check_supervision,
+    check_mixture,
     check_steps,
     check_scale_out,
     check_loader,

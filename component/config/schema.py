@@ -164,13 +164,32 @@ class DataSection(TaskKeys, SequenceKeys):
     """Which files are read and how rows become tokens."""
 
     train_file: list[str] = key(
-        MISSING, "Training data: a file, a folder, a glob, or a list of them.", one_or_many=True, path=True
+        MISSING,
+        "Training data: a file, a folder, a glob, a web address, a dataset of the hub "
+        "(hub:owner/name?config=...&split=...&revision=...), or a list of them.",
+        one_or_many=True,
+        path=True,
     )
     eval_file: list[str] | None = key(None, "Evaluation data, like train_file.", one_or_many=True, path=True)
     eval_split: float | None = key(
         None, "Share (below 1) or number of training rows that are held out for evaluation.", above=0
     )
+    mixture_weights: list[float] | None = key(
+        None,
+        "Shares of the entries of train_file: their rows are interleaved, none is repeated, and of entries with more "
+        "rows than their share the seed chooses some.",
+        default_note="all rows, entry after entry",
+    )
+    max_samples: int | list[int] | None = key(
+        None,
+        "Usable rows that are read of each entry of train_file at most, the first ones; one number, or one an entry.",
+        above=0,
+        default_note="all",
+    )
     data_format: str = key("auto", "Format of the rows; auto detects it from the first ones.")
+    columns: dict[str, str] = key(
+        {}, 'Columns with other names: the name in the files -> the name that the format reads ({"query": "question"}).'
+    )
     template_name: str = key(
         "auto",
         "Chat template: the tokenizer's own (auto), a .jinja file, or a named one for base models.",

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from component.config.errors import DataError
+from component.data.records import MAX_RECORD_BYTES
 from component.data.rows import RowError
 
 _BLANKS = re.compile(r"[ \t\r\n]*")
@@ -56,6 +57,8 @@ class RecordDecoder:
 
     def _check(self, value: Any, text: str) -> dict[str, Any] | RowError:
         """The value if it is a usable record."""
+        if len(text) > MAX_RECORD_BYTES:
+            return RowError(f"over-long record: {len(text):,} characters, at most {MAX_RECORD_BYTES:,} are read")
         if not isinstance(value, dict):
             return RowError(f"not an object: {_JSON_KINDS.get(type(value), 'null')}")
         if self._duplicate is not None:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from component.config.errors import DataError, UserError
 from component.config.schema import DataSection
 from component.data.fingerprint import fingerprint, hash_tokenizer
-from component.data.formats.detect import NUM_ROWS, check_format, detect_format
-from component.data.formats.interface import load_format
+from component.data.mixture import mix_rows
+from component.data.reading import read_rows
 from component.data.render import Renderer
 from component.data.rendered import Encoded
 from component.data.report import DataReport, FileReport, describe_reasons
 from component.data.rows import Failure, Prepared, Row, RowError
-from component.data.sources import Record, find_files, hash_files, read_records
+from component.data.segment_encoder import SegmentEncoder
+from component.data.sources import DataFile, find_files, hash_files
 from component.data.split import split_rows
 from component.data.tally import Tally
+from component.data.templates import load_chat_template
 from component.data.text_encoder import EncodedText, TextEncoder
 from component.data.threads import set_tokenizer_threads
 from component.data.truncation import keep_end, keep_start, loses_stop_token, split_document
@@ -28,8 +30,9 @@ from component.data.truncation import keep_end, keep_start, loses_stop_token, sp
 _BATCH_SIZE = 1000
 _NUM_SHOWN_FAILURES = 5
 
-Encoder = Renderer | TextEncoder
-"""Makes tokens of rows: conversations are encoded by a renderer, documents by a text encoder."""
+Encoder = Renderer | TextEncoder | SegmentEncoder
+"""Makes tokens of rows: conversations are encoded by a renderer, documents by a text encoder, pieces of text by a
+segment encoder, which stands for the renderer where a tokenizer has no chat template."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def prepare_data(data: DataSection, encoder: Encoder, row_kind: str) -> Prepared
 
     Args:
         data: the config's data section.
-        encoder: a `Renderer` for messages, a `TextEncoder` for text.
+        encoder: a `Renderer` for messages, or a `SegmentEncoder` without a template; a `TextEncoder` for text.
         row_kind: what the task trains on, "messages" or "text".
 
     Raises:
@@ -105,6 +108,10 @@ def _options(data: DataSection, encoder: Encoder, row_kind: str) -> dict[str, An
         "tokenizer": hash_tokenizer(encoder.tokenizer),
         "rendering": encoder.fingerprint() if isinstance(encoder, Renderer) else row_kind,
         "data_format": data.data_format,
+        "columns": data.columns,
+        "max_samples": data.max_samples,
+        "mixture_weights": data.mixture_weights,
+        "mixture_seed": None if data.mixture_weights is None else data.seed,
         "max_seq_length": data.max_seq_length,
         "truncation": data.truncation,
         "eval_split": data.eval_split,
@@ -118,73 +125,125 @@ def _prepare_split(
     """Prepare all files of one split; `tally` counts along."""
     files = find_files(entries, key=key, row_kind=row_kind)
     tally.note(*files.notices)
-    hashes = hash_files(files.paths, key=key)
-    rows: list[RowSamples] = []
-    for path in files.paths:
-        before = tally.rows_read
-        name, parsed = _parse_file(path, data.data_format, row_kind, tally)
-        rows.extend(_encode(parsed, encoder, data, tally))
-        num_rows = tally.rows_read - before
-        if not num_rows:
-            tally.note(f"{path} holds no rows")
-        is_detected = data.data_format == "auto"
-        tally.files.append(FileReport(str(path), hashes[str(path)], num_rows, name, is_detected))
-    tally.rows_used = len(rows)
+    hashes = hash_files([file.path for file in files.files], key=key)
+    limits = _limits(data, key, entries)
+    rows: list[list[RowSamples]] = [[] for _ in entries]
+    for number, entry in enumerate(entries):
+        before = tally.rows_read, tally.rows_dropped
+        for file in files.files:
+            if file.entry == number:
+                limit = None if limits[number] is None else limits[number] - len(rows[number])
+                rows[number] += _prepare_file(file, hashes[str(file.path)], data, encoder, row_kind, tally, limit)
+        tally.count_entry(entry, before, len(rows[number]))
+    tally.rows_used = sum(map(len, rows))
     _check_enough(data, key, entries, tally)
+    return _mix(rows, data, key, tally)
+
+
+def _prepare_file(
+    file: DataFile, sha256: str, data: DataSection, encoder: Encoder, row_kind: str, tally: Tally, limit: int | None
+) -> list[RowSamples]:
+    """Prepare a file up to a number of usable rows."""
+    if limit == 0:
+        tally.note(f"{file.name} is not read: max_samples is reached before it")
+        tally.files.append(FileReport(file.name, sha256, 0, None, False))
+        return []
+    before = tally.rows_read
+    read = read_rows(file, data, row_kind, tally)
+    rows = list(_encode(read.rows, encoder, data, tally, limit))
+    num_rows = tally.rows_read - before
+    if not num_rows:
+        tally.note(f"{file.name} holds no rows")
+    if len(rows) == limit:
+        tally.note(f"{file.name} is read up to row {num_rows:,}, where max_samples is reached")
+    tally.files.append(FileReport(file.name, sha256, num_rows, read.data_format, data.data_format == "auto"))
     return rows
 
 
-def _parse_file(path: Path, data_format: str, row_kind: str, tally: Tally) -> tuple[str | None, Iterator[Row]]:
-    """Return the format of a file, None if no row can be read, and its rows; bad ones are counted and left out."""
-    records = read_records(path)
-    first = list(itertools.islice(records, NUM_ROWS))
-    values = [record.value for record in first if isinstance(record, Record)]
-    name: str | None = data_format
-    if data_format != "auto":
-        check_format(data_format, values, row_kind, str(path))
-    elif values:
-        name = detect_format(values, row_kind, str(path))
-    else:
-        # Broken rows at the start are no reason to give up on the file: look at the first that can be read.
-        rest, records = itertools.tee(records)
-        value = next((record.value for record in rest if isinstance(record, Record)), None)
-        name = None if value is None else detect_format([value], row_kind, str(path))
-    return name, _parse(itertools.chain(first, records), name, tally)
+def _limits(data: DataSection, key: str, entries: Sequence[str]) -> list[int | None]:
+    """How many usable rows are taken of each entry at most."""
+    if key != "train_file" or data.max_samples is None:
+        return [None] * len(entries)
+    return list(data.max_samples) if isinstance(data.max_samples, list) else [data.max_samples] * len(entries)
 
 
-def _parse(records: Iterable[Record | Failure], name: str | None, tally: Tally) -> Iterator[Row]:
-    """Make rows of records; what cannot be used is counted and left out."""
-    row_format = None if name is None else load_format(name)
-    for record in records:
-        tally.rows_read += 1
-        if isinstance(record, Failure):
-            tally.drop(record)
-            continue
-        assert row_format is not None
-        try:
-            row = row_format.parse(record.value, record.source)
-        except RowError as error:
-            tally.drop(Failure(record.source, str(error)))
-            continue
-        tally.note_row(row)
-        yield row
+def _mix(rows: Sequence[list[RowSamples]], data: DataSection, key: str, tally: Tally) -> list[RowSamples]:
+    """Put the rows of the entries after each other, or interleave them by weight.
+
+    Raises:
+        DataError: an entry that has a weight has no row.
+    """
+    if key != "train_file" or data.mixture_weights is None:
+        return list(itertools.chain.from_iterable(rows))
+    for entry, of_entry in zip(data.train_file, rows, strict=True):
+        if not of_entry:
+            raise DataError(f"mixture_weights: {entry} has a weight and no usable row; correct it, or drop both")
+    order = mix_rows([len(of_entry) for of_entry in rows], data.mixture_weights, data.seed)
+    tally.count_mixture(data.mixture_weights, [source for source, _ in order])
+    return [rows[source][row] for source, row in order]
 
 
-def _encode(rows: Iterable[Row], encoder: Encoder, data: DataSection, tally: Tally) -> Iterator[RowSamples]:
-    """Make samples of rows, batch by batch; what cannot be used is counted and left out."""
-    rows = iter(rows)
-    while batch := list(itertools.islice(rows, _BATCH_SIZE)):
-        if isinstance(encoder, TextEncoder):
-            encoded = encoder.encode_batch([row.text or "" for row in batch])
-            make = _split
-        else:
-            encoded = encoder.encode_batch([(row.messages, row.tools) for row in batch])
-            make = functools.partial(_fit, renderer=encoder)
-        for row, tokens in zip(batch, encoded, strict=True):
+def _encode(
+    rows: Iterator[Row], encoder: Encoder, data: DataSection, tally: Tally, limit: int | None
+) -> Iterator[RowSamples]:
+    """Make samples of rows, batch by batch, until there are enough; what cannot be used is counted and left out."""
+    num_wanted = sys.maxsize if limit is None else limit
+    while num_wanted and (batch := list(itertools.islice(rows, min(_BATCH_SIZE, num_wanted)))):
+        for row, make in zip(batch, _encode_batch(batch, encoder, data, tally), strict=True):
             try:
-                yield make(tokens, row, data, tally)
+                yield make()
+                num_wanted -= 1
             except RowError as error:
                 tally.drop(Failure(row.source, str(error)))
+
+
+def _encode_batch(
+    batch: Sequence[Row], encoder: Encoder, data: DataSection, tally: Tally
+) -> Iterator[Callable[[], RowSamples]]:
+    """Encode rows; what is given for each of them makes its samples."""
+    if isinstance(encoder, TextEncoder):
+        for row, text in zip(batch, encoder.encode_batch([row.text or "" for row in batch]), strict=True):
+            yield functools.partial(_split, text, row, data, tally)
+        return
+    of_segments = [row for row in batch if row.segments]
+    of_messages = [row for row in batch if not row.segments]
+    pieces = iter(_segment_encoder(encoder, data).encode_batch(of_segments))
+    if of_messages and isinstance(encoder, SegmentEncoder):
+        load_chat_template("auto", encoder.tokenizer)  # says that there is none, and what to do
+    conversations = iter(
+        []
+        if isinstance(encoder, SegmentEncoder)
+        else encoder.encode_batch([(row.messages, row.tools) for row in of_messages])
+    )
+    for row in batch:
+        if row.segments:
+            yield functools.partial(_fit_segments, next(pieces), row, data, tally)
+        else:
+            yield functools.partial(_fit, next(conversations), row, data, tally, renderer=encoder)
+
+
+def _segment_encoder(encoder: Renderer | SegmentEncoder, data: DataSection) -> SegmentEncoder:
+    if isinstance(encoder, SegmentEncoder):
+        return encoder
+    return SegmentEncoder(
+        encoder.tokenizer, append_stop_token=data.append_stop_token, train_on_prompt=data.train_on_prompt
+    )
+
+
+def _fit_segments(encoded: Encoded | RowError, row: Row, data: DataSection, tally: Tally) -> RowSamples:
+    """Make a sample of encoded segments within the length limit.
+
+    Raises:
+        RowError, DataError: as `_fit`; segments have no turns to split.
+    """
+    if isinstance(encoded, RowError):
+        raise encoded
+    num_tokens = len(encoded.input_ids)
+    if data.truncation == "split_turns" and num_tokens > data.max_seq_length:
+        raise RowError(
+            f"over max_seq_length: {num_tokens} tokens, {data.max_seq_length} allowed, and no turns to split"
+        )
+    return _fit(encoded, row, data, tally, renderer=None)
 
 
 def _split(encoded: EncodedText | RowError, row: Row, data: DataSection, tally: Tally) -> RowSamples:
@@ -201,7 +260,9 @@ def _split(encoded: EncodedText | RowError, row: Row, data: DataSection, tally: 
     return tuple(split_document(token_ids, data.max_seq_length, row.source))
 
 
-def _fit(encoded: Encoded | RowError, row: Row, data: DataSection, tally: Tally, *, renderer: Renderer) -> RowSamples:
+def _fit(
+    encoded: Encoded | RowError, row: Row, data: DataSection, tally: Tally, *, renderer: Renderer | None
+) -> RowSamples:
     """Make samples of an encoded conversation within the length limit.
 
     Raises:

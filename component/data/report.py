@@ -28,6 +28,18 @@ class FileReport:
 
 
 @dataclass(frozen=True)
+class SourceReport:
+    """One entry of the config, be it a file or many: its rows, and how many of the usable ones are taken."""
+
+    entry: str
+    rows_read: int
+    rows_used: int
+    rows_dropped: int
+    rows_taken: int
+    weight: float | None = None
+
+
+@dataclass(frozen=True)
 class Lengths:
     """Percentiles of sample lengths in tokens, each the length of some sample (nearest rank)."""
 
@@ -52,9 +64,11 @@ class DataReport:
     Attributes:
         split: "train" or "evaluation".
         files: where the rows came from.
+        sources: the entries of the config that name them.
         rows_read: records found in the files, broken ones included and blank lines not.
         rows_used: rows that are trained or evaluated on.
         rows_held_out: those of the used rows that `eval_split` took for evaluation; the counts below leave them out.
+        rows_left_out: those of the used rows that `mixture_weights` does not take; the counts below leave them out.
         rows_dropped: rows that cannot be used.
         rows_truncated: used rows that were cut to the length limit.
         rows_without_stop: truncated rows whose last answer lost its stop token.
@@ -71,10 +85,12 @@ class DataReport:
 
     split: str
     files: tuple[FileReport, ...]
+    sources: tuple[SourceReport, ...]
     rows_read: int
     rows_used: int
     rows_dropped: int
     rows_held_out: int
+    rows_left_out: int
     rows_truncated: int
     rows_without_stop: int
     rows_also_in_train: int
@@ -93,16 +109,18 @@ class DataReport:
         values = asdict(self)
         values["failures"] = [{"source": str(item.source), "reason": item.reason} for item in self.failures]
         values["files"] = list(values["files"])
+        values["sources"] = list(values["sources"])
         values["notices"] = list(self.notices)
         return values
 
     def lines(self) -> list[str]:
         """The report as text, the most important line first."""
-        kept = self.rows_used - self.rows_held_out
+        kept = self.rows_used - self.rows_held_out - self.rows_left_out
         lines = [
             f"{self.split}: kept {kept:,}  truncated {self.rows_truncated:,}  dropped {self.rows_dropped:,}"
             + (f" ({describe_reasons(self.dropped_by_reason)})" if self.rows_dropped else "")
-            + (f"  held out {self.rows_held_out:,}" if self.rows_held_out else ""),
+            + (f"  held out {self.rows_held_out:,}" if self.rows_held_out else "")
+            + (f"  left out {self.rows_left_out:,}" if self.rows_left_out else ""),
             f"{self.split}: {self.num_tokens:,} tokens in {self.num_samples:,} samples, "
             f"{self.num_supervised_tokens:,} supervised, {self.num_truncated_tokens:,} cut off",
             f"{self.split}: length min {self.lengths.minimum:,}  p50 {self.lengths.p50:,}  p90 {self.lengths.p90:,}  "
@@ -112,6 +130,8 @@ class DataReport:
             how = "detected" if file.is_detected else "as set"
             format_text = f"{file.data_format} ({how})" if file.data_format else "no format"
             lines.append(f"{self.split}: {file.path}: {say_rows(file.rows)}, {format_text}")
+        if len(self.sources) > 1:
+            lines += [f"{self.split}: {describe_source(source)}" for source in self.sources]
         if self.rows_without_stop:
             lines.append(f"{self.split}: {say_rows(self.rows_without_stop)} cut before the stop token of an answer")
         if self.rows_also_in_train:
@@ -120,6 +140,16 @@ class DataReport:
             columns = ", ".join(f"{name} ({say_rows(count)})" for name, count in self.unread_columns.items())
             lines.append(f"{self.split}: columns not read: {columns}")
         return [*lines, *(f"{self.split}: {notice}" for notice in self.notices)]
+
+
+def describe_source(source: SourceReport) -> str:
+    """An entry of the config in words: `a.jsonl (weight 0.7): 70 rows taken, 30 left out, 2 dropped`."""
+    weight = "" if source.weight is None else f" (weight {source.weight:g})"
+    left_out = source.rows_used - source.rows_taken
+    parts = [f"{say_rows(source.rows_taken)} taken"]
+    parts += [f"{left_out:,} left out"] if left_out else []
+    parts += [f"{source.rows_dropped:,} dropped"] if source.rows_dropped else []
+    return f"{source.entry}{weight}: {', '.join(parts)}"
 
 
 def say_rows(count: int) -> str:

@@ -5,33 +5,49 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from component.config.errors import UserError
-from component.data.json_records import RecordDecoder, read_json_line, scan_json
-from component.data.rows import Failure, RowError, Source
+from component.config.errors import DataError, UserError
+from component.data.json_files import read_document, read_json, read_json_lines
+from component.data.records import Record, data_suffix, decompression_errors
+from component.data.remote import download, fetch_hub_dataset, file_name_of, is_hub_dataset, is_url
+from component.data.rows import Failure
+from component.data.tables import read_arrow, read_csv, read_parquet, read_tsv
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GLOB_CHARACTERS = frozenset("*?[")
-
-
-@dataclass(frozen=True)
-class Record:
-    """One record of a file, as it was written."""
-
-    source: Source
-    value: Mapping[str, Any]
+#: What the datasets library writes beside its arrow files: facts about them, no rows.
+_ARROW_COMPANIONS = ("dataset_info.json", "state.json")
 
 
 @dataclass(frozen=True)
 class FileKind:
-    """How files with a certain suffix are read, and for which kinds of row."""
+    """How files with a certain suffix are read: many records of any kind, or one document of plain text."""
 
-    read: Callable[[Path], Iterator[Record | Failure]]
-    row_kinds: tuple[str, ...]
+    read: Callable[[Path, str], Iterator[Record | Failure]]
+    is_document: bool = False
+
+
+FileState = tuple[int, int, int]
+"""What changes with the content of a file: its inode, size and time of modification."""
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file to read.
+
+    Attributes:
+        path: where it is.
+        name: what reports call it: its path as the config names it, its web address, or its dataset.
+        entry: index of the config's entry that it belongs to.
+        state: what it was when it was found, so that a change is seen before its last record is used.
+    """
+
+    path: Path
+    name: str
+    entry: int = 0
+    state: FileState | None = None
 
 
 @dataclass(frozen=True)
@@ -39,16 +55,16 @@ class DataFiles:
     """The files that the entries of a config name.
 
     Attributes:
-        paths: in the order of the entries; within a folder or glob by name.
+        files: in the order of the entries; within a folder or glob by name.
         notices: files that were left out, and why.
     """
 
-    paths: tuple[Path, ...]
+    files: tuple[DataFile, ...]
     notices: tuple[str, ...]
 
 
 def find_files(entries: Sequence[str], *, key: str, row_kind: str) -> DataFiles:
-    """Expand files, folders (recursively) and globs to files.
+    """Expand files, folders (recursively), globs, web addresses and datasets of the hub to files.
 
     Args:
         entries: the value of the config key.
@@ -56,34 +72,55 @@ def find_files(entries: Sequence[str], *, key: str, row_kind: str) -> DataFiles:
         row_kind: what the task trains on; a folder's files that cannot hold it are left out with a notice.
 
     Raises:
-        UserError: an entry does not exist, matches nothing, or is of a kind that cannot be read.
+        UserError: an entry does not exist, matches nothing, is of a kind that cannot be read or cannot be fetched.
     """
-    paths: dict[str, Path] = {}
+    files: dict[str, DataFile] = {}
     skipped: list[Path] = []
     repeated: list[Path] = []
-    for entry in entries:
-        for path in _expand(entry, key, row_kind, skipped):
-            kept = paths.setdefault(os.path.realpath(path), path)
-            if kept is not path:
+    notices: list[str] = []
+    for number, entry in enumerate(entries):
+        for path, name in _resolve(entry, key, row_kind, skipped, notices):
+            file = DataFile(path, name, number, _state(path))
+            kept = files.setdefault(os.path.realpath(path), file)
+            if kept is not file:
                 repeated.append(path)
-    notices = []
     if skipped:
         notices.append(f"{key}: left out {_few(skipped)}: only {_suffixes(row_kind)} are read for this task")
     if repeated:
         notices.append(f"{key}: {_few(repeated)} named more than once; read once")
-    return DataFiles(tuple(paths.values()), tuple(notices))
+    return DataFiles(tuple(files.values()), tuple(notices))
 
 
-def read_records(path: Path) -> Iterator[Record | Failure]:
+def read_records(file: DataFile) -> Iterator[Record | Failure]:
     """Read a file's records in order; a record that cannot be read comes as a failure with its reason.
 
     Args:
-        path: one of `find_files`.
+        file: one of `find_files`.
 
     Raises:
-        DataError: a JSON array is broken, so that the rows after that place cannot be told apart.
+        DataError: the file is broken, so that the rows after some place cannot be told apart, or was changed meanwhile.
+        MachineError: a package to read it is not installed.
     """
-    return FILE_KINDS[path.suffix.lower()].read(path)
+    path, name = file.path, file.name
+    before = file.state or _state(path)
+    try:
+        yield from FILE_KINDS[data_suffix(path)].read(path, name)
+    except decompression_errors() as error:
+        what = " ".join(str(error).split())
+        raise DataError(f"{name}: cannot be decompressed to its end ({what}); compress it again") from None
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read ({error.strerror or error}); check it and its permissions") from None
+    if _state(path) != before:
+        raise DataError(f"{name}: changed while it was read; start again when nothing writes to it")
+
+
+def _state(path: Path) -> FileState | None:
+    """The state of a file; None if it is gone."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def hash_files(paths: Sequence[Path], *, key: str) -> dict[str, str]:
@@ -100,6 +137,24 @@ def hash_files(paths: Sequence[Path], *, key: str) -> dict[str, str]:
         except OSError as error:
             raise UserError(f"{key}: {path} cannot be read ({error.strerror}); check its permissions") from None
     return hashes
+
+
+def _resolve(
+    entry: str, key: str, row_kind: str, skipped: list[Path], notices: list[str]
+) -> Iterator[tuple[Path, str]]:
+    """Files of one entry with their names."""
+    if is_url(entry):
+        _check_suffix(Path(file_name_of(entry)), key, row_kind)
+        path, about = download(entry, key=key)
+        notices.extend(about)
+        yield path, entry
+    elif is_hub_dataset(entry):
+        paths = fetch_hub_dataset(entry, key=key)
+        for number, path in enumerate(paths, start=1):
+            yield path, entry if len(paths) == 1 else f"{entry}#{number}"
+    else:
+        for path in _expand(entry, key, row_kind, skipped):
+            yield path, str(path)
 
 
 def _expand(entry: str, key: str, row_kind: str, skipped: list[Path]) -> list[Path]:
@@ -141,7 +196,9 @@ def _walk(folder: Path, key: str) -> Iterator[Path]:
             continue
         entered.add(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths = (Path(parent, name) for name in sorted(names) if not name.startswith("."))
+        is_dataset = any(name.endswith(".arrow") for name in names)
+        left_out = _ARROW_COMPANIONS if is_dataset else ()
+        paths = (Path(parent, name) for name in sorted(names) if not name.startswith(".") and name not in left_out)
         yield from (path for path in paths if path.is_file())
 
 
@@ -153,15 +210,15 @@ def _stop_unreadable(key: str) -> Callable[[OSError], None]:
 
 
 def _is_readable_kind(path: Path, row_kind: str) -> bool:
-    kind = FILE_KINDS.get(path.suffix.lower())
-    return kind is not None and row_kind in kind.row_kinds
+    kind = FILE_KINDS.get(data_suffix(path))
+    return kind is not None and (row_kind == "text" or not kind.is_document)
 
 
 def _check_suffix(path: Path, key: str, row_kind: str) -> None:
     """Refuse a file that is named in the config and cannot be read for this task."""
     if _is_readable_kind(path, row_kind):
         return
-    if path.suffix.lower() in FILE_KINDS:
+    if data_suffix(path) in FILE_KINDS:
         raise UserError(
             f"{key}: {path} is plain text, which has no conversations; "
             f"give {_suffixes(row_kind)} files, or set task_type: pretrain"
@@ -170,7 +227,9 @@ def _check_suffix(path: Path, key: str, row_kind: str) -> None:
 
 
 def _suffixes(row_kind: str) -> str:
-    return ", ".join(suffix for suffix, kind in FILE_KINDS.items() if row_kind in kind.row_kinds)
+    """The kinds of file that are read for a kind of row, in words."""
+    of_records = ", ".join(suffix for suffix, kind in FILE_KINDS.items() if not kind.is_document)
+    return f"{of_records}, .txt, .md and source code" if row_kind == "text" else of_records
 
 
 def _few(paths: Sequence[Path]) -> str:
@@ -179,68 +238,20 @@ def _few(paths: Sequence[Path]) -> str:
     return ", ".join(str(path) for path in paths[:3]) + more
 
 
-def _read_json_lines(path: Path) -> Iterator[Record | Failure]:
-    """Read one object a line; blank lines are skipped and a byte-order mark is accepted."""
-    decoder = RecordDecoder()
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            if number == 1:
-                line = line.removeprefix(_BYTE_ORDER_MARK)
-            if not line.strip():
-                continue
-            source = Source(str(path), number)
-            try:
-                yield Record(source, read_json_line(line.decode("utf-8").rstrip("\r\n"), decoder))
-            except UnicodeDecodeError as error:
-                yield Failure(source, f"invalid UTF-8: byte {error.start + 1} of the line")
-            except RowError as error:
-                yield Failure(source, str(error))
+_DOCUMENT_SUFFIXES = (
+    ".txt", ".md", ".rst", ".tex", ".html", ".css",
+    ".bash", ".c", ".cc", ".cpp", ".cs", ".cu", ".dart", ".ex", ".f90", ".go", ".h", ".hpp", ".hs", ".java", ".jl",
+    ".js", ".jsx", ".kt", ".lua", ".m", ".ml", ".php", ".pl", ".proto", ".ps1", ".py", ".r", ".rb", ".rs", ".scala",
+    ".sh", ".sql", ".swift", ".ts", ".tsx", ".vue", ".zig",
+)  # fmt: skip
 
-
-def _read_json(path: Path) -> Iterator[Record | Failure]:
-    """Read an array of objects, or what is really JSON Lines."""
-    content = path.read_bytes().removeprefix(_BYTE_ORDER_MARK)
-    if _is_json_lines(content):
-        yield from _read_json_lines(path)
-        return
-    # Bytes that are not UTF-8 become lone surrogates, which spoils only the record that they are in.
-    for line, value in scan_json(content.decode("utf-8", errors="surrogateescape"), str(path)):
-        source = Source(str(path), line)
-        yield Failure(source, str(value)) if isinstance(value, RowError) else Record(source, value)
-
-
-def _is_json_lines(content: bytes) -> bool:
-    """Whether one of the first two lines is an object of its own, which no line of an indented file can be."""
-    start = content[:4096].lstrip()
-    if not start.startswith(b"{"):
-        return False
-    lines = content.split(b"\n", 64)[:64]
-    first_lines = [line for line in lines if line.strip()][:2]
-    return any(_is_object(line) for line in first_lines)
-
-
-def _is_object(line: bytes) -> bool:
-    try:
-        read_json_line(line.decode("utf-8", errors="surrogateescape"), RecordDecoder())
-    except RowError as error:
-        return line.lstrip().startswith(b"{") and not str(error).startswith("bad JSON")
-    return True
-
-
-def _read_document(path: Path) -> Iterator[Record | Failure]:
-    """Read a text file as one document."""
-    content = path.read_bytes().removeprefix(_BYTE_ORDER_MARK)
-    try:
-        yield Record(Source(str(path), 1), {"text": content.decode("utf-8")})
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        yield Failure(Source(str(path), line), f"invalid UTF-8: byte {error.start + 1} of the file")
-
-
-#: Suffix -> reader; another kind of file is one more line here.
+#: Suffix -> reader; another kind of file is one more line here. Each may be compressed (.gz, .zst).
 FILE_KINDS: dict[str, FileKind] = {
-    ".jsonl": FileKind(_read_json_lines, ("messages", "text")),
-    ".json": FileKind(_read_json, ("messages", "text")),
-    ".txt": FileKind(_read_document, ("text",)),
-    ".md": FileKind(_read_document, ("text",)),
+    ".jsonl": FileKind(read_json_lines),
+    ".json": FileKind(read_json),
+    ".csv": FileKind(read_csv),
+    ".tsv": FileKind(read_tsv),
+    ".parquet": FileKind(read_parquet),
+    ".arrow": FileKind(read_arrow),
+    **dict.fromkeys(_DOCUMENT_SUFFIXES, FileKind(read_document, is_document=True)),
 }

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
-from component.data.report import MAX_LISTED_FAILURES, DataReport, FileReport, Lengths, reason_category, say_rows
+from component.data.report import (
+    MAX_LISTED_FAILURES,
+    DataReport,
+    FileReport,
+    Lengths,
+    SourceReport,
+    reason_category,
+    say_rows,
+)
 from component.data.rows import Failure, Prepared, Row
 
 
@@ -19,6 +28,7 @@ class Tally:
     def __init__(self, split: str) -> None:
         self.split = split
         self.files: list[FileReport] = []
+        self.sources: list[SourceReport] = []
         self.failures: list[Failure] = []
         self.rows_read = 0
         self.rows_used = 0
@@ -39,6 +49,30 @@ class Tally:
         self.reasons[reason_category(failure.reason)] += 1
         if len(self.failures) < MAX_LISTED_FAILURES:
             self.failures.append(failure)
+
+    def count_entry(self, entry: str, before: tuple[int, int], rows_used: int) -> None:
+        """Count the rows of one entry of the config.
+
+        Args:
+            entry: as the config writes it.
+            before: rows read and dropped before it.
+            rows_used: usable rows in it.
+        """
+        rows_read, rows_dropped = self.rows_read - before[0], self.rows_dropped - before[1]
+        self.sources.append(SourceReport(entry, rows_read, rows_used, rows_dropped, rows_used))
+
+    def count_mixture(self, weights: Sequence[float], sources: Sequence[int]) -> None:
+        """Count which entry the rows come from that a mixture takes.
+
+        Args:
+            weights: of each entry.
+            sources: the index of the entry of each row.
+        """
+        taken = Counter(sources)
+        self.sources = [
+            replace(source, weight=weight, rows_taken=taken[index])
+            for index, (source, weight) in enumerate(zip(self.sources, weights, strict=True))
+        ]
 
     def note_row(self, row: Row) -> None:
         """Count what a row holds that is not read, and what is odd in it."""
@@ -62,10 +96,12 @@ class Tally:
         return DataReport(
             split=self.split,
             files=tuple(self.files),
+            sources=tuple(self.sources),
             rows_read=self.rows_read,
             rows_used=self.rows_used,
             rows_dropped=self.rows_dropped,
             rows_held_out=rows_held_out,
+            rows_left_out=sum(source.rows_used - source.rows_taken for source in self.sources),
             rows_truncated=len(cut),
             rows_without_stop=len(self.without_stop & sources),
             rows_also_in_train=rows_also_in_train,

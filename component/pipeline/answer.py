@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from component.data.formats.detect import detect_format
 from component.data.formats.interface import load_format
+from component.data.records import Record
 from component.data.render import Renderer
 from component.data.rendered import RenderOptions
 from component.data.rows import Message, Row
-from component.data.sources import Record, find_files, read_records
+from component.data.sources import find_files, read_records
 from component.data.templates import load_chat_template
 from component.models.inference import load_for_inference, read_run_settings
 from component.runtime.hardware import detect_hardware
@@ -100,7 +100,7 @@ def score_exact_match(answerer: Answerer, files: Sequence[str], *, max_new_token
 
 
 def _read_rows(files: Sequence[str]) -> Iterator[Row]:
-    for path in find_files(files, key="--data", row_kind="messages").paths:
-        records = [record for record in read_records(Path(path)) if isinstance(record, Record)]
-        row_format = load_format(detect_format([record.value for record in records], "messages", str(path)))
+    for file in find_files(files, key="--data", row_kind="messages").files:
+        records = [record for record in read_records(file) if isinstance(record, Record)]
+        row_format = load_format(detect_format([record.value for record in records], "messages", file.name))
         yield from (row_format.parse(record.value, record.source) for record in records)

@@ -10,6 +10,7 @@ from component.config.schema import DataSection
 from component.data.fingerprint import hash_tokenizer
 from component.data.render import Renderer
 from component.data.rendered import RenderOptions
+from component.data.segment_encoder import SegmentEncoder
 from component.data.self_test import run_self_test
 from component.data.templates import load_chat_template
 from component.data.text_encoder import TextEncoder
@@ -23,14 +24,14 @@ class Rendering:
     """An encoder and what is known of it.
 
     Attributes:
-        encoder: of conversations or of plain text.
+        encoder: of conversations, of plain text, or of segments where there is no template.
         stop_token_ids: tokens that end an answer or a document.
         hashes: of tokenizer and template.
         proven: what the self-test has shown.
         notices: what was adapted to the tokenizer.
     """
 
-    encoder: Renderer | TextEncoder
+    encoder: Renderer | TextEncoder | SegmentEncoder
     stop_token_ids: tuple[int, ...]
     hashes: dict[str, str]
     proven: tuple[str, ...] = ()
@@ -50,6 +51,13 @@ def build_rendering(data: DataSection, tokenizer: PreTrainedTokenizerBase, row_k
     """
     if row_kind == "text":
         return Rendering(TextEncoder(tokenizer), (tokenizer.eos_token_id,), {"tokenizer": hash_tokenizer(tokenizer)})
+    if data.template_name == "auto" and not tokenizer.chat_template:
+        # Segments need no template; prepare_data refuses conversations.
+        segments = SegmentEncoder(
+            tokenizer, append_stop_token=data.append_stop_token, train_on_prompt=data.train_on_prompt
+        )
+        stops = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+        return Rendering(segments, stops, {"tokenizer": hash_tokenizer(tokenizer)})
     renderer = Renderer(
         tokenizer,
         load_chat_template(data.template_name, tokenizer),
