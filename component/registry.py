@@ -124,4 +124,9 @@ TEMPLATE_NAMES = (
     "llama3",
     "gemma",
     "phi3",
+    "llama3.1",
+    "qwen3",
+    "gemma3",
+    "phi4",
+    "deepseek-r1",
 )

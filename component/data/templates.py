@@ -41,6 +41,11 @@ NAMED_TEMPLATES: dict[str, str | None] = {
     "llama3": "<|eot_id|>",
     "gemma": "<end_of_turn>",
     "phi3": "<|end|>",
+    "llama3.1": "<|eot_id|>",
+    "qwen3": "<|im_end|>",
+    "gemma3": "<end_of_turn>",
+    "phi4": "<|im_end|>",
+    "deepseek-r1": "<｜end▁of▁sentence｜>",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import jinja2
 import pytest
@@ -11,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from component.data.render import Renderer
 from component.data.rendered import RenderOptions
 from component.data.rows import Message, RowError
-from component.data.templates import load_chat_template, template_names
+from component.data.templates import NAMED_TEMPLATES, load_chat_template, template_names
 
 USER, ANSWER = "user", "assistant"
 DIALOGUES = {
@@ -186,6 +187,43 @@ def test_generation_blocks_give_transformers_mask(test_assets: Path, shared_toke
             ids, spans = renderer.encode(messages)
             mask = [int(any(start <= token < end for start, end in spans)) for token in range(len(ids))]
             assert (list(ids), mask) == (reference["input_ids"], reference["assistant_masks"])
+
+
+#: Named templates whose official text is at hand; they render the same characters.
+OFFICIAL = {
+    "llama3.1": "meta-llama-Llama-3.1-8B-Instruct",
+    "qwen3": "Qwen-Qwen3-0.6B",
+    "deepseek-r1": "deepseek-ai-DeepSeek-R1-Distill-Llama-8B",
+    "gemma": "google-gemma-2-2b-it",
+    "gemma3": "google-gemma-2-2b-it",
+}
+THOUGHTS = (
+    Message(USER, "2+2?"),
+    Message(ANSWER, "<think>\nTwo and two.\n</think>\n\nFour."),
+    Message(USER, "3+3?"),
+    Message(ANSWER, "<think>\nThree and three.\n</think>\n\nSix."),
+)
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_named_templates_are_the_official_ones(
+    name: str, test_assets: Path, shared_tokenizer: PreTrainedTokenizerBase
+) -> None:
+    official = (test_assets / "chat_templates" / f"{OFFICIAL[name]}.jinja").read_text(encoding="utf-8")
+    stop = NAMED_TEMPLATES[name]
+    knowing = SimpleNamespace(added_tokens_decoder={0: SimpleNamespace(content=stop)}, eos_token=stop)
+    ours = load_chat_template(name, knowing).source
+    takes_system = "gemma" not in name  # Gemma 2 refuses it
+    dialogues = [messages for messages in DIALOGUES.values() if takes_system or messages[0].role != "system"]
+    for messages in [*dialogues, THOUGHTS]:
+        for shown, prompt in ((messages, False), (messages[:-1], True)):
+            ours_text, official_text = (
+                shared_tokenizer.apply_chat_template(
+                    as_dicts(shown), chat_template=source, tokenize=False, add_generation_prompt=prompt, bos_token="<s>"
+                )
+                for source in (ours, official)
+            )
+            assert ours_text == official_text
 
 
 @pytest.mark.parametrize("name", template_names())

@@ -108,6 +108,35 @@ GOLDEN = {
         "<|user|>\nMore?<|end|>\n<|assistant|>\nYes<|end|>\n",
         "<|assistant|>\n",
     ),
+    "llama3.1": (
+        "<s><|start_header_id|>system<|end_header_id|>\n\n"
+        "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\nBe kind.<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\nHello<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nMore?<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\nYes<|eot_id|>",
+        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+    ),
+    "qwen3": (
+        CHATML.replace("Yes<|im_end|>", "<think>\n\n</think>\n\nYes<|im_end|>"),
+        "<|im_start|>assistant\n",
+    ),
+    "gemma3": (
+        "<s><start_of_turn>user\nBe kind.\n\nHi<end_of_turn>\n<start_of_turn>model\nHello<end_of_turn>\n"
+        "<start_of_turn>user\nMore?<end_of_turn>\n<start_of_turn>model\nYes<end_of_turn>\n",
+        "<start_of_turn>model\n",
+    ),
+    "phi4": (
+        "<|im_start|>system<|im_sep|>Be kind.<|im_end|><|im_start|>user<|im_sep|>Hi<|im_end|>"
+        "<|im_start|>assistant<|im_sep|>Hello<|im_end|><|im_start|>user<|im_sep|>More?<|im_end|>"
+        "<|im_start|>assistant<|im_sep|>Yes<|im_end|>",
+        "<|im_start|>assistant<|im_sep|>",
+    ),
+    "deepseek-r1": (
+        "<s>Be kind.<｜User｜>Hi<｜Assistant｜>Hello<｜end▁of▁sentence｜>"
+        "<｜User｜>More?<｜Assistant｜>Yes<｜end▁of▁sentence｜>",
+        "<｜Assistant｜><think>\n",
+    ),
 }
 
 
@@ -141,7 +170,8 @@ def test_named_template_renders_as_written_by_hand(name: str) -> None:
     assert render(template.source, MESSAGES) == text
     questions = MESSAGES[:-1]
     assert render(template.source, questions, prompt=True) == render(template.source, questions) + prompt
-    assert text.startswith(render(template.source, questions, prompt=True).rstrip(" "))
+    begun = render(template.source, questions, prompt=True).removesuffix("<think>\n")  # a thought that is not shown
+    assert text.startswith(begun.rstrip(" "))
     assert template.stop_tokens == (stop or "</s>",)
     assert template.notices == ()
 
