@@ -16,7 +16,7 @@ from component.config.reference import json_schema_text
 from component.pipeline.describe import describe_check, describe_run
 from component.pipeline.prepare import prepare
 from component.pipeline.run import run_config
-from component.runtime.command import run_command
+from component.runtime.command import print_lines, run_command
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -45,9 +45,9 @@ def main() -> int:
         return 0
     config = load_config(options.train_args_file, options.overrides)
     if options.check:
-        print(*describe_check(config), sep="\n")
+        print_lines(describe_check(config))
     elif options.dry_run:
-        print(*describe_run(prepare(config)), sep="\n")
+        print_lines(describe_run(prepare(config)))
     else:
         run_config(config, resume=options.resume, may_restart=True)
     return 0

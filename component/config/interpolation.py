@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from component.config.nodes import Node, excerpt, plain
 
 _REFERENCE = re.compile(r"\$\{\s*([A-Za-z_][\w.]*)\s*\}")
 _ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\s*:[^${}]*\}")
+_VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*(\w+)")
 _ESCAPED = re.compile(r"\\+\$\{")
 
 
@@ -102,6 +104,12 @@ def _explain(error: OmegaConfBaseException) -> tuple[str, str]:
 def _problem(node: Node, key: str, value: Any, what: str, fix: str) -> Problem:
     shown = next(text for text in texts_of(value) if "${" in text)
     return Problem(node.place, key, f"{excerpt(shown, 80)} {what}", fix)
+
+
+def environment_values(written: Any) -> dict[str, str]:
+    """The value of each environment variable that a config refers to -> the reference as it is written."""
+    names = {name for text in texts_of(written) for name in _VARIABLE.findall(text)}
+    return {os.environ[name]: f"${{oc.env:{name}}}" for name in names if os.environ.get(name)}
 
 
 def texts_of(value: Any) -> list[str]:

@@ -15,7 +15,12 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from component.config.checks import check_choices, check_extra_arguments, check_limits, check_texts, explain_unknown
 from component.config.coerce import CoercionError, coerce
 from component.config.errors import ConfigError, Place, Problem
-from component.config.interpolation import has_interpolation, reads_environment, resolve_interpolations
+from component.config.interpolation import (
+    environment_values,
+    has_interpolation,
+    reads_environment,
+    resolve_interpolations,
+)
 from component.config.layers import LayerReader, merge_layers
 from component.config.nodes import Node, excerpt, plain
 from component.config.plugins import load_plugins
@@ -49,6 +54,7 @@ class Config:
         places: where each key was set; keys at their default are absent.
         notices: what was translated or is ignored.
         path: the train_args file, None for a mapping.
+        from_environment: values of environment variables that it refers to -> the reference; never to be shown.
     """
 
     model: ModelSection
@@ -63,6 +69,7 @@ class Config:
     places: Mapping[str, Place]
     notices: tuple[Problem, ...]
     path: str | None
+    from_environment: Mapping[str, str]
 
 
 def load_config(source: str | Path | Mapping[str, Any], overrides: Iterable[str] | Mapping[str, Any] = ()) -> Config:
@@ -181,7 +188,15 @@ class _Builder:
             if key not in ignored
         }
         notices = tuple(sorted(set(self.notices), key=self._position))
-        return Config(**sections, values=values, written=written, places=places, notices=notices, path=self.path)
+        return Config(
+            **sections,
+            values=values,
+            written=written,
+            places=places,
+            notices=notices,
+            path=self.path,
+            from_environment=environment_values(self.written),
+        )
 
     def _position(self, problem: Problem) -> tuple[int, Problem]:
         source = problem.place.source

@@ -15,10 +15,11 @@ from component.pipeline.prepare import PreparedRun
 from component.pipeline.steps import num_optimizer_steps, num_rows_per_step
 from component.runtime.distributed import is_main_process
 from component.runtime.hardware import model_flops_utilization, peak_bf16_flops
+from component.runtime.redaction import redact
 
 
-def show_start_card(prepared: PreparedRun, model: LoadedModel, *, start_step: int) -> None:
-    """Show what is about to run."""
+def show_start_card(prepared: PreparedRun, model: LoadedModel, *, num_rows: int, start_step: int) -> None:
+    """Show what is about to run, on that many rows an epoch: samples, or packs of them."""
     if not is_main_process():
         return
     config = prepared.config
@@ -37,7 +38,7 @@ def show_start_card(prepared: PreparedRun, model: LoadedModel, *, start_step: in
         num_trainable=trainable,
         num_parameters=total,
         data=tuple(line for report in reports for line in report.lines()),
-        num_steps=num_optimizer_steps(config.training, len(prepared.data.train)),
+        num_steps=num_optimizer_steps(config.training, num_rows),
         first_step=start_step,
         global_batch_size=num_rows_per_step(config.training),
         sample=sample_pieces(prepared),
@@ -94,5 +95,5 @@ def count_parameters(model: Any) -> tuple[int, int]:
 
 def _show(card: Any, facts: StartFacts | EndFacts) -> None:
     """Print a card to the terminal, and without colours to the log file alone."""
-    print(card(facts, color=sys.stdout.isatty()), flush=True)
+    print(redact(card(facts, color=sys.stdout.isatty())), flush=True)
     logger.bind(file_only=True).info("\n{}", card(facts, color=False))

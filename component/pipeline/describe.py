@@ -32,7 +32,8 @@ def describe_check(config: Config) -> Iterator[str]:
     """Lines of `--check`: the verdict and what was translated or is ignored."""
     yield from (str(notice) for notice in config.notices)
     model = config.model
-    yield f"{config.path or 'config'}: valid; {model.task_type}, {model.train_mode}, output to {config.run.output_dir}"
+    folder = config.written["output_dir"]
+    yield f"{config.path or 'config'}: valid; {model.task_type}, {model.train_mode}, output to {folder}"
 
 
 def describe_run(prepared: PreparedRun) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from component.pipeline.open_run import hash_config
 from component.pipeline.prepare import PreparedRun
 from component.runtime.environment import environment_facts
+from component.runtime.redaction import redact
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -17,7 +18,7 @@ def manifest_content(prepared: PreparedRun) -> dict[str, Any]:
     config, data, loader = prepared.config, prepared.data, prepared.loader
     data_seed = config.training.data_seed
     return {
-        "notices": list(prepared.notices),
+        "notices": [redact(notice) for notice in prepared.notices],
         "config": dict(config.written),
         "config_sources": {key: str(place) for key, place in config.places.items()},
         "loader": {"asked": loader.asked, "got": loader.got, "reason": loader.reason},

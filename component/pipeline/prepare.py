@@ -17,12 +17,15 @@ from component.models.model_files import configure_hub, read_model_config
 from component.models.precision import Precision, resolve_precision
 from component.models.quantization import check_quantization
 from component.pipeline.choose_loader import LoaderChoice, choose_loader
+from component.pipeline.output_folder import check_output_dir
 from component.pipeline.template_date import fix_template_date
 from component.registry import TASKS
-from component.runtime.distributed import rank, use_one_gpu
+from component.runtime.distributed import rank, use_one_gpu, world_size
 from component.runtime.hardware import Hardware, detect_hardware
 from component.runtime.logging import configure_logging
+from component.runtime.redaction import hide
 from component.runtime.seeds import seed_everything
+from component.trainers.packing import check_packable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,15 +61,19 @@ def prepare(config: Config) -> PreparedRun:
     Raises:
         UserError: the task is still to come, a package is missing, or model, tokenizer or data cannot be used.
     """
+    hide(config.from_environment)
     configure_logging(None, rank())
     check_task(config)
     check_packages(config)
+    check_output_dir(config)
     config = fix_template_date(config)
     notices = [str(notice) for notice in config.notices]
     one_gpu = None if config.training.use_cpu else use_one_gpu()
     configure_hub(config.model)
     hardware = detect_hardware(config.training.use_cpu)
-    check_quantization(read_model_config(config.model), config.model.train_mode)
+    model_config = read_model_config(config.model)
+    check_quantization(model_config, config.model.train_mode)
+    check_packable(config.training.packing, model_config)
     loader = choose_loader(config.model, config.model.task_type, hardware)
     if loader.got == "unsloth":
         from component.models.unsloth import import_unsloth
@@ -91,6 +98,7 @@ def _prepare_data(
     task: Task = TASKS.get(config.model.task_type)
     rendering = build_rendering(config.data, loaded.tokenizer, task.row_kind)
     data = prepare_data(config.data, rendering.encoder, task.row_kind)
+    check_steps(config, len(data.train))
     return PreparedRun(
         config=config,
         task=task,
@@ -114,6 +122,20 @@ def check_task(config: Config) -> None:
     if not TASKS.is_available(name):
         ready = ", ".join(task for task in TASKS.names() if TASKS.is_available(task))
         raise UserError(f"task_type: {name} is not available yet; this version trains {ready}")
+
+
+def check_steps(config: Config, num_samples: int) -> None:
+    """Refuse a run that would train nothing.
+
+    Raises:
+        UserError: fewer samples than a batch, and incomplete batches are dropped.
+    """
+    training = config.training
+    if training.dataloader_drop_last and num_samples < training.per_device_train_batch_size * world_size():
+        raise UserError(
+            f"dataloader_drop_last: true leaves no batch of {num_samples} samples with per_device_train_batch_size "
+            f"{training.per_device_train_batch_size}; lower it, or set dataloader_drop_last: false"
+        )
 
 
 def check_packages(config: Config) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from component.config.errors import EXIT_INTERRUPTED, RunError
+from component.runtime.redaction import redact
 
 
 def run_command(main: Callable[[], int]) -> int:
@@ -13,7 +14,7 @@ def run_command(main: Callable[[], int]) -> int:
     try:
         return main()
     except RunError as error:
-        print(error, file=sys.stderr)
+        print(redact(str(error)), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -21,3 +22,9 @@ def run_command(main: Callable[[], int]) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of a pipe such as `| head` has gone; Python would complain once more at exit
         return 0
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines to stdout, values from the environment as the config writes them."""
+    for line in lines:
+        print(redact(line))

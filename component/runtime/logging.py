@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from loguru import logger
 
+from component.runtime.redaction import redact
+
 if TYPE_CHECKING:
     from loguru import Record
 
@@ -44,6 +46,7 @@ def configure_logging(log_file: Path | None, rank: int) -> None:
         _sinks.clear()
     else:
         logger.remove()  # loguru's own default sink, which shows local variables
+    logger.configure(patcher=_hide_values)
     level = "INFO" if rank == 0 else "WARNING"
     _sinks.append(
         logger.add(
@@ -59,7 +62,8 @@ def configure_logging(log_file: Path | None, rank: int) -> None:
     if log_file is not None and rank == 0:
         _sinks.append(
             logger.add(
-                log_file,
+                # loguru formats a file's name: braces are its own
+                str(log_file).replace("{", "{{").replace("}", "}}"),
                 level=level,
                 format=FILE_FORMAT,
                 colorize=False,
@@ -74,6 +78,10 @@ def configure_logging(log_file: Path | None, rank: int) -> None:
 def demote_to_debug(patterns: Iterable[str]) -> None:
     """Log the lines of libraries at debug level where one of these regular expressions is found in them."""
     _demoted.extend(re.compile(pattern) for pattern in patterns)
+
+
+def _hide_values(record: Record) -> None:
+    record["message"] = redact(record["message"])
 
 
 def _is_for_terminal(record: Record) -> bool:

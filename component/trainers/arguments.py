@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainingArguments
 
+from component.config.errors import UserError
 from component.config.schema import TrainingSection
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ OWN_KEYS = frozenset(
         "early_stopping_patience",
         "early_stopping_threshold",
         "extra_training_args",
+        "group_by_length",
+        "max_seq_length",
+        "packing",
         "gradient_checkpointing",
         "gradient_checkpointing_kwargs",
         "use_cpu",
@@ -40,6 +44,9 @@ def build_training_arguments(
 
     Args:
         arguments_class: TrainingArguments or a trainer's own subclass.
+
+    Raises:
+        UserError: transformers refuses a value or a combination.
     """
     passed: dict[str, Any] = {
         item.name: getattr(training, item.name) for item in fields(training) if item.name not in OWN_KEYS
@@ -48,14 +55,20 @@ def build_training_arguments(
         passed[name] = passed[name] or None
     if context.hardware.kind == "cpu":
         passed["deepspeed"] = None  # said in a notice; transformers would want the package, which needs a GPU
-    return arguments_class(
-        output_dir=str(context.output_dir),
-        bf16=context.precision.bf16,
-        fp16=context.precision.fp16,
-        use_cpu=context.hardware.kind == "cpu",
-        gradient_checkpointing=False,
-        logging_nan_inf_filter=False,
-        disable_tqdm=True,
-        **passed,
-        **training.extra_training_args,
-    )
+    try:
+        return arguments_class(
+            output_dir=str(context.output_dir),
+            bf16=context.precision.bf16,
+            fp16=context.precision.fp16,
+            use_cpu=context.hardware.kind == "cpu",
+            gradient_checkpointing=False,
+            logging_nan_inf_filter=False,
+            disable_tqdm=True,
+            **passed,
+            **training.extra_training_args,
+        )
+    except (ValueError, TypeError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"transformers refuses the training arguments: {reason}; correct or drop that setting"
+        ) from error
