@@ -15,6 +15,22 @@ WEIGHT_NAMES = {
     "model.safetensors": "config.json",
     INDEX_NAME: "config.json",
 }
+# What a run reads again of its small files; null is no number.
+NUMBER = (int, float)
+STATE_TYPES: dict[str, type | tuple[type, ...]] = {
+    "global_step": int,
+    "epoch": NUMBER,
+    "max_steps": int,
+    "num_train_epochs": int,
+    "train_batch_size": int,
+    "log_history": list,
+    "stateful_callbacks": dict,
+}
+# The trainers write these; tests hold them to it.
+COUNT_FILES: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "token_counts.json": {"supervised": int, "real": int, "padded": int},
+    "loss_window.json": {"loss_sum": NUMBER, "last_logged_step": int},
+}
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 
 
@@ -53,7 +69,7 @@ def check_checkpoint(path: Path) -> str | None:
     Sizes and structure are checked, not every byte: that finds what a killed process, a full disk or a partial copy
     leaves.
     """
-    return _check_state(path) or _check_weights(path) or _check_training_state(path)
+    return _check_state(path) or _check_weights(path) or _check_training_state(path) or _check_counts(path)
 
 
 def check_safetensors(path: Path) -> str | None:
@@ -84,6 +100,25 @@ def _check_state(path: Path) -> str | None:
         return state
     if state.get("global_step") != checkpoint_step(path):
         return f"trainer_state.json is of step {state.get('global_step')}"
+    return _check_types("trainer_state.json", state, STATE_TYPES)
+
+
+def _check_counts(path: Path) -> str | None:
+    for name, types in COUNT_FILES.items():
+        counts = _read_json(path / name)
+        if isinstance(counts, str):
+            return counts
+        if reason := _check_types(name, counts, types):
+            return reason
+        if unknown := sorted(counts.keys() - types.keys()):
+            return f"{name} has unknown keys: {', '.join(unknown)}"
+    return None
+
+
+def _check_types(name: str, content: dict, types: dict[str, type | tuple[type, ...]]) -> str | None:
+    for key, kind in types.items():
+        if not isinstance(content.get(key), kind) or isinstance(content[key], bool):
+            return f"{name} has no usable {key}"
     return None
 
 
@@ -100,7 +135,8 @@ def _check_weights(path: Path) -> str | None:
             index = _read_json(path / name)
             if isinstance(index, str):
                 return index
-            files = sorted(set(index.get("weight_map", {}).values()))
+            weight_map = index.get("weight_map")
+            files = sorted({str(file) for file in weight_map.values()}) if isinstance(weight_map, dict) else []
             if not files:
                 return f"{name} is cut off or damaged"
         for file in files:
@@ -123,11 +159,12 @@ def _check_training_state(path: Path) -> str | None:
 
 
 def _is_whole_archive(path: Path) -> bool:
-    """torch.save writes zip archives, whose table of contents comes last."""
+    """torch.save writes zip archives of one folder with data.pkl, whose table of contents comes last."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return bool(archive.namelist())
-    except (OSError, zipfile.BadZipFile):
+            roots = {name.partition("/")[0] for name in archive.namelist()}
+            return len(roots) == 1 and bool(archive.read(f"{roots.pop()}/data.pkl"))
+    except (OSError, KeyError, zipfile.BadZipFile, NotImplementedError):
         return False
 
 
@@ -137,6 +174,6 @@ def _read_json(path: Path) -> dict | str:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return f"{path.name} is missing"
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return f"{path.name} is cut off or damaged"
     return content if isinstance(content, dict) else f"{path.name} is cut off or damaged"

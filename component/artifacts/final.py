@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from component.artifacts.checkpoints import list_checkpoints
+from component.artifacts.strict_json import naming_disk_errors
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -43,7 +44,12 @@ def save_final_model(
 
     Returns:
         Notices for the run's report, one line each.
+
+    Raises:
+        MachineError: the disk is full, or the place cannot be written.
     """
+    from safetensors import SafetensorError
+
     assert stop_token_ids, "a model that never stops cannot be used"
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     generation, notices = _generation_config(base.generation_config, tokenizer, stop_token_ids)
@@ -52,13 +58,16 @@ def save_final_model(
     trained_with = getattr(base.config, "use_cache", None)
     if trained_with is not None:
         base.config.use_cache = True
-    try:
-        model.save_pretrained(folder)
-    finally:
-        if trained_with is not None:
-            base.config.use_cache = trained_with
-    generation.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with naming_disk_errors(folder):
+        try:
+            model.save_pretrained(folder)
+        except SafetensorError as error:  # it wraps the system's errors, without their numbers
+            raise OSError(str(error)) from error
+        finally:
+            if trained_with is not None:
+                base.config.use_cache = trained_with
+        generation.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     return notices
 
 

@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from component.artifacts.strict_json import restore_numbers, to_json_text, write_atomically
-from component.config.errors import UserError
+from loguru import logger
+
+from component.artifacts.strict_json import naming_disk_errors, restore_numbers, to_json_text, write_atomically
+from component.config.errors import MachineError, UserError
 
 FILE_NAME = "run.json"
 SCHEMA_VERSION = 1
@@ -50,7 +52,8 @@ class Manifest:
         Args:
             content: values for `SECTIONS`; those left out stay empty.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        with naming_disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         head = {"schema_version": SCHEMA_VERSION, "status": "created", "created": utc_now(), "updated": utc_now()}
         manifest = cls(folder, {**head, **json.loads(to_json_text(SECTIONS)), "attempts": []})
         manifest.update(**content)
@@ -66,14 +69,14 @@ class Manifest:
         """Read the run.json of a folder.
 
         Raises:
-            UserError: there is none, it is not a run.json, or a newer version of the program wrote it.
+            UserError: there is none, it is damaged or no run.json, or a newer version of the program wrote it.
         """
         path = folder / FILE_NAME
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(f"{path}: not found; name the output_dir of a run") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path}: cannot be read ({error}); restore it or use a new output_dir") from None
         version = content.get("schema_version") if isinstance(content, dict) else None
         if not isinstance(version, int) or not isinstance(content.get("attempts"), list):
@@ -83,7 +86,10 @@ class Manifest:
                 f"{path}: schema_version: {version} is newer than {SCHEMA_VERSION}, the last one known; update Lampyris"
             )
         missing = {name: value for name, value in json.loads(to_json_text(SECTIONS)).items() if name not in content}
-        return cls(folder, {**content, **missing})
+        content = {**content, **missing}
+        if damage := _find_damage(content):
+            raise UserError(f"{path}: damaged: {damage}; restore it or use a new output_dir")
+        return cls(folder, content)
 
     @property
     def content(self) -> dict[str, Any]:
@@ -141,18 +147,44 @@ class Manifest:
             to_step: optimizer steps done in all; None when training was not reached.
             exit_code: of the process.
             message: why, for anything but "finished".
+
+        Raises:
+            MachineError: run.json of a finished run cannot be written. That of any other is only warned of: the reason
+                for which the run ends counts more.
         """
         assert self._content["attempts"], "begin_attempt comes first"
         self._content["attempts"][-1].update(
             ended=utc_now(), to_step=to_step, status=status, exit_code=exit_code, message=message
         )
         self._content["status"] = status
-        self._write()
+        try:
+            self._write()
+        except MachineError as error:
+            if status == "finished":
+                raise
+            logger.warning(f"{error}; it still says that the run goes on")
 
     def _write(self) -> None:
         self._content["updated"] = utc_now()
         self._content = json.loads(to_json_text(self._content))
         write_atomically(self.folder / FILE_NAME, to_json_text(self._content, indent=2) + "\n")
+
+
+def _find_damage(content: Mapping[str, Any]) -> str | None:
+    """The first thing that no manifest has, None where there is none."""
+    if content.get("status") not in get_args(Status):
+        return f"status is {json.dumps(content.get('status'))}"
+    for name, empty in SECTIONS.items():
+        if not isinstance(content[name], type(empty)):
+            return f"{name} is no {'list' if isinstance(empty, list) else 'mapping'}"
+    for number, attempt in enumerate(content["attempts"], 1):
+        if not isinstance(attempt, dict) or attempt.get("status") not in get_args(Status):
+            return f"attempt {number} of attempts has no status"
+    if content["status"] == "finished" and not (
+        content["attempts"] and isinstance(content["attempts"][-1].get("to_step"), int)
+    ):
+        return "status is finished, and the last attempt has no to_step"
+    return None
 
 
 def utc_now() -> str:

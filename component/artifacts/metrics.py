@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from component.artifacts.strict_json import restore_numbers, to_json_text, write_atomically
+from component.artifacts.strict_json import naming_disk_errors, restore_numbers, to_json_text, write_atomically
 from component.config.errors import UserError
 
 FILE_NAME = "metrics.jsonl"
+#: What others compute with; a record need not have them.
+NUMBERS = ("step", "loss", "eval_loss", "learning_rate")
 
 
 class MetricsWriter:
@@ -37,8 +39,15 @@ class MetricsWriter:
                 file.truncate(size)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one record; it has left the process when this returns."""
-        with open(self.path, "a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+        """Append one record; it has left the process when this returns.
+
+        Raises:
+            MachineError: the disk is full, or the place cannot be written.
+        """
+        with (
+            naming_disk_errors(self.path),
+            open(self.path, "a", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+        ):
             file.write(to_json_text(record) + "\n")
 
     def cut_back(self, step: int) -> int:
@@ -81,8 +90,13 @@ def _whole_lines(path: Path) -> list[str]:
 def _parse(line: str, path: Path, number: int) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict):
         raise UserError(f"{path}:{number}: not a metrics record; remove the line")
-    return restore_numbers(record)
+    record = restore_numbers(record)
+    for name in NUMBERS:
+        value = record.get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, int if name == "step" else (int, float)):
+            raise UserError(f"{path}:{number}: {name}: got {json.dumps(value)}, which is no number; remove the line")
+    return record

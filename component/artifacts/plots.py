@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from itertools import accumulate
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from component.artifacts.metrics import read_metrics
+from component.artifacts.strict_json import write_atomically
 
 FILE_NAME = "loss.png"
 TRAIN_COLOR, EVAL_COLOR, RATE_COLOR, GRID_COLOR = "#2f6db3", "#d1602b", "#5b8a5b", "#d9d9d9"
@@ -25,6 +27,7 @@ def plot_loss(folder: Path, run_name: str = "") -> Path | None:
 
     Raises:
         UserError: metrics.jsonl is absent or damaged.
+        MachineError: the disk is full, or the place cannot be written.
     """
     records = read_metrics(folder)
     train, evaluation = _curve(records, "loss"), _curve(records, "eval_loss")
@@ -51,7 +54,9 @@ def plot_loss(folder: Path, run_name: str = "") -> Path | None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(x=0.02)
     path = folder / FILE_NAME
-    figure.savefig(path)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    write_atomically(path, picture.getvalue())
     return path
 
 

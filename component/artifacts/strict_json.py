@@ -7,12 +7,16 @@ diverged loss stays distinguishable from a missing one; `restore_numbers` turns 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from component.config.errors import MachineError
 
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -34,24 +38,50 @@ def restore_numbers(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: NON_FINITE.get(value, value) if isinstance(value, str) else value for name, value in record.items()}
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's content so that after a crash at any moment it is the old or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+@contextmanager
+def naming_disk_errors(path: Path) -> Iterator[None]:
+    """Turn what keeps a file from being written into a line for the user.
+
+    Args:
+        path: of what is written in the context.
+
+    Raises:
+        MachineError: the disk is full, or the place cannot be written.
+    """
     try:
-        with open(temporary, "wb") as file:
-            # A lone surrogate has no UTF-8 form; backslashreplace makes it the JSON escape \udXXX.
-            file.write(text.encode("utf-8", "backslashreplace"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)  # it is still there only if something failed
-    if os.name == "posix":  # make the rename itself durable
-        folder = os.open(path.parent, os.O_RDONLY)
+        yield
+    except OSError as error:
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "free some space there" if is_full else "mend that"
+        raise MachineError(
+            f"{path}: cannot be written ({error.strerror or error}); {remedy}, or choose another folder"
+        ) from error
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace a file's content so that after a crash at any moment it is the old or the new one, never a part.
+
+    Raises:
+        MachineError: the disk is full, or the place cannot be written.
+    """
+    # A lone surrogate has no UTF-8 form; backslashreplace makes it the JSON escape \udXXX.
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with naming_disk_errors(path):
         try:
-            os.fsync(folder)
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
         finally:
-            os.close(folder)
+            temporary.unlink(missing_ok=True)  # it is still there only if something failed
+        if os.name == "posix":  # make the rename itself durable
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,17 @@ from component.artifacts.checkpoints import (
     list_checkpoints,
     newest_good_checkpoint,
 )
+from component.trainers.loss_window import LossWindow
+from component.trainers.token_counter import TokenCounter
+
+STATE = {
+    "epoch": 0.5,
+    "max_steps": 40,
+    "num_train_epochs": 1,
+    "train_batch_size": 4,
+    "log_history": [],
+    "stateful_callbacks": {},
+}
 
 
 def write_checkpoint(folder: Path, step: int) -> Path:
@@ -27,8 +39,14 @@ def write_checkpoint(folder: Path, step: int) -> Path:
     (path / "adapter_config.json").write_text("{}")
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         torch.save({"x": torch.arange(4)}, path / name)
-    (path / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    write_counts(path)
+    (path / "trainer_state.json").write_text(json.dumps({**STATE, "global_step": step}))
     return path
+
+
+def write_counts(path: Path) -> None:
+    TokenCounter().save(path)
+    LossWindow(loss_sum=0.5, last_logged_step=3).save(path)
 
 
 def cut(name: str, size: int) -> Callable[[Path], None]:
@@ -69,6 +87,18 @@ def zero(name: str) -> Callable[[Path], None]:
     return change
 
 
+def write(name: str, content: object) -> Callable[[Path], None]:
+    return lambda path: (path / name).write_text(json.dumps(content)) and None
+
+
+def other_zip(name: str, member: str) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        with zipfile.ZipFile(path / name, "w") as archive:
+            archive.writestr(member, "x")
+
+    return change
+
+
 NO_OPTIMIZER = "no optimizer state: it was saved with save_only_model, or its writing was cut short"
 DAMAGES = [
     (remove("trainer_state.json"), "trainer_state.json is missing"),
@@ -89,6 +119,23 @@ DAMAGES = [
     (cut("scheduler.pt", 700), "scheduler.pt is cut off or empty"),
     (cut("rng_state.pth", 700), "rng_state.pth is cut off or empty"),
     (lambda path: (path / "scaler.pt").write_bytes(b""), "scaler.pt is cut off or empty"),
+    (write("trainer_state.json", {"global_step": 30}), "trainer_state.json has no usable epoch"),
+    (write("trainer_state.json", {**STATE, "global_step": 30, "epoch": "y"}), "trainer_state.json has no usable epoch"),
+    (
+        write("trainer_state.json", {**STATE, "global_step": 30, "train_batch_size": None}),
+        "trainer_state.json has no usable train_batch_size",
+    ),
+    (remove("token_counts.json"), "token_counts.json is missing"),
+    (write("token_counts.json", {"supervised": 1, "real": 2}), "token_counts.json has no usable padded"),
+    (cut("token_counts.json", 1), "token_counts.json is cut off or damaged"),
+    (remove("loss_window.json"), "loss_window.json is missing"),
+    (write("loss_window.json", {"loss_sum": "x", "last_logged_step": 1}), "loss_window.json has no usable loss_sum"),
+    (
+        write("loss_window.json", {"loss_sum": 1, "last_logged_step": 1, "x": 1}),
+        "loss_window.json has unknown keys: x",
+    ),
+    *((other_zip(name, "x"), f"{name} is cut off or empty") for name in ("optimizer.pt", "rng_state.pth")),
+    (other_zip("scheduler.pt", "a/data.txt"), "scheduler.pt is cut off or empty"),
 ]  # fmt: skip
 
 
@@ -138,7 +185,7 @@ def test_any_cut_of_any_file_is_found(tmp_path: Path) -> None:
     for file in sorted(path.iterdir()):
         content = file.read_bytes()
         # Cutting JSON's trailing bracket, a zip's directory or a tensor's last byte must never pass.
-        for size in {0, 1, len(content) // 2, len(content) - 1}:
+        for size in {0, 1, len(content) // 2, len(content.rstrip(b"\n")) - 1}:
             file.write_bytes(content[:size])
             assert check_checkpoint(path) is not None, (file.name, size)
         file.write_bytes(content)
@@ -164,6 +211,8 @@ def test_what_transformers_writes_is_good(tmp_path: Path, with_adapter: bool) ->
     )  # fmt: skip
     Trainer(model, arguments, train_dataset=rows).train()
     remove_pickles(tmp_path)
+    for path in list_checkpoints(tmp_path):
+        write_counts(path)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-2"]
     assert describe_unusable(tmp_path) == []
     assert not list(tmp_path.rglob("training_args.bin"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from component.artifacts.manifest import SECTIONS, Manifest, utc_now
-from component.config.errors import UserError
+from component.config.errors import MachineError, UserError
 
 KEYS = ["schema_version", "status", "created", "updated", *SECTIONS, "attempts"]
 
@@ -112,11 +112,51 @@ def test_a_full_disk_leaves_the_last_manifest(tmp_path: Path, monkeypatch: pytes
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+    with monkeypatch.context() as patch, pytest.raises(MachineError, match="No space"):
         patch.setattr("os.replace", fail)
         manifest.update(seeds={"seed": 2})
     assert Manifest.load(tmp_path).content["seeds"] == {"seed": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_full_disk_does_not_hide_why_a_run_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = Manifest.create(tmp_path, {})
+    manifest.begin_attempt(from_step=0)
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", fail)
+    manifest.end_attempt("failed", to_step=3, exit_code=2, message="the disk is full")
+    with pytest.raises(MachineError, match="run.json: cannot be written"):
+        manifest.end_attempt("finished", to_step=3, exit_code=0)
+
+
+DAMAGES = [
+    ({"status": None}, "status is null"),
+    ({"status": "zork"}, 'status is "zork"'),
+    ({"config": "x"}, "config is no mapping"),
+    ({"hashes": None}, "hashes is no mapping"),
+    ({"metrics": None}, "metrics is no mapping"),
+    ({"notices": {}}, "notices is no list"),
+    ({"attempts": [1]}, "attempt 1 of attempts has no status"),
+    ({"attempts": [{"status": []}]}, "attempt 1 of attempts has no status"),
+    ({"status": "finished", "attempts": []}, "status is finished, and the last attempt has no to_step"),
+    (
+        {"status": "finished", "attempts": [{"status": "finished", "to_step": None}]},
+        "status is finished, and the last attempt has no to_step",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "what"), DAMAGES)
+def test_a_damaged_manifest_is_named(tmp_path: Path, change: dict, what: str) -> None:
+    Manifest.create(tmp_path, {})
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({**on_disk(tmp_path), **change}))
+    with pytest.raises(UserError) as caught:
+        Manifest.load(tmp_path)
+    assert str(caught.value) == f"{path}: damaged: {what}; restore it or use a new output_dir"
 
 
 def test_times_are_utc() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from component.artifacts.metrics import MetricsWriter, read_metrics
-from component.config.errors import UserError
+from component.config.errors import MachineError, UserError
 
 
 def test_records_come_back_in_order(tmp_path: Path) -> None:
@@ -61,6 +61,35 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         read_metrics(tmp_path)
     assert str(caught.value) == f"{path}:2: not a metrics record; remove the line"
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ('{"step": "x"}', 'step: got "x"'),
+        ('{"step": 1.5}', "step: got 1.5"),
+        ('{"step": 1, "loss": "zork"}', 'loss: got "zork"'),
+        ('{"step": 1, "loss": null}', "loss: got null"),
+        ('{"step": 1, "eval_loss": [1]}', "eval_loss: got [1]"),
+        ('{"step": 1, "learning_rate": true}', "learning_rate: got true"),
+    ],
+)
+def test_a_value_that_is_no_number_is_named(tmp_path: Path, line: str, what: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 1, "loss": "NaN"}}\n{line}\n')
+    for use in (read_metrics, lambda folder: MetricsWriter(folder).cut_back(0)):
+        with pytest.raises(UserError) as caught:
+            use(tmp_path)
+        assert str(caught.value) == f"{path}:2: {what}, which is no number; remove the line"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    writer = MetricsWriter.__new__(MetricsWriter)  # its constructor reads the file, and this one has no end
+    writer.path = tmp_path / "metrics.jsonl"
+    with pytest.raises(MachineError, match=r"metrics.jsonl: cannot be written \(No space left on device\); free some"):
+        writer.write({"step": 1})
 
 
 def test_no_file_is_named(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from component.artifacts.strict_json import restore_numbers, to_json_text, write_atomically
+from component.config.errors import MachineError
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(MachineError) as raised:
         write_atomically(path, "new")
+    assert str(raised.value) == (
+        f"{path}: cannot be written (No space left on device); free some space there, or choose another folder"
+    )
     assert path.read_text() == "old"
     assert [item.name for item in tmp_path.iterdir()] == ["a.json"]
