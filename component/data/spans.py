@@ -189,6 +189,9 @@ class SpanProver:
         """The part of `after` up to its first known stop text, else up to its only control text; empty without any."""
         controls = list(self._control.finditer(after))
         stops = [match for match in controls if match.group() in self._stop_texts | known]
+        if len(controls) > 1 and not stops:  # what reads as a tag is text where the tokenizer knows another one
+            stops = [match for match in controls if match.group() in self._known_controls]
+            stops = stops if len(stops) == 1 else []
         if len(controls) > 1 and not stops:
             names = " ".join(match.group() for match in controls)
             raise RowError(f"the template ends an answer with {names}, and none of these is the tokenizer's EOS token")
@@ -210,6 +213,10 @@ class SpanProver:
         if before.startswith(prompt):
             return begin + len(prompt)
         prompt = self._prompt_tail(messages[:index], tools)
+        if self._control.search(before) and prompt.endswith(
+            before
+        ):  # a tool's turn that is not closed before an answer
+            return turn.start
         shared = self._shared_length(before, prompt)
         if shared == len(before) or _THOUGHT.fullmatch(prompt, shared):
             return begin + shared
@@ -226,9 +233,7 @@ class SpanProver:
                 raise RowError(*endings.args)
             return self._unterminated_end(turn, messages, index, tools)
         if messages[index].tool_calls:
-            own = self._own_after(messages, index, tools)
-            shared = turn.after[: self._shared_length(own, turn.after)]
-            endings = (self._ending(shared, frozenset(self.terminators)),)
+            endings = (self._call_ending(self._own_after(messages, index, tools), turn.after),)
         for ending in endings:
             if ending and turn.after.startswith(ending):
                 return turn.end + len(ending), self._is_stopping(ending)
@@ -236,6 +241,20 @@ class SpanProver:
             f"answer not provable: message {index + 1} is not followed by the terminator {endings[0]!r} "
             f"but by {turn.after[:60]!r}"
         )
+
+    def _call_ending(self, own: str, after: str) -> str:
+        """What ends an answer that calls tools; empty where there is no terminator.
+
+        Args:
+            own: what follows the call where it is the conversation's last message.
+            after: what follows it here; some templates write a call otherwise once there is a result.
+        """
+        known = frozenset(self.terminators)
+        shared = self._ending(after[: self._shared_length(own, after)], known)
+        stop = next(
+            (match for match in self._control.finditer(after) if match.group() in self._stop_texts | known), None
+        )
+        return shared or (after[: stop.end()] if stop else "")
 
     def _unterminated_end(self, turn: Turn, messages: Sequence[Message], index: int, tools: Tools) -> tuple[int, bool]:
         control = self._control.search(turn.after)

@@ -437,3 +437,26 @@ def test_a_conversation_is_split_between_turns(tokenizer: PreTrainedTokenizerFas
     assert renderer.encode_split(unanswered, (), len(two)) == ([renderer.encode(unanswered)], 0)
     one = renderer.encode((system, *turns[0]))
     assert renderer.encode_split(unanswered, (), len(one.input_ids)) == ([one], 0)
+
+
+CALLING = CHATML.replace(
+    "+ m.content", "+ m.content + ('<call>' + m.tool_calls[0].name + ID + '</call>' if m.tool_calls else '')"
+)
+
+
+def test_a_call_may_be_written_otherwise_once_there_is_a_result(tokenizer: PreTrainedTokenizerFast) -> None:
+    source = CALLING.replace("ID", "('' if loop.last else '#' + m.tool_calls[0].id)")
+    messages = (
+        TALK[0],
+        Message("assistant", "", tool_calls=({"name": "f", "id": "7"},)),
+        Message("tool", "2"),
+        TALK[3],
+    )
+    assert spans_of(build(tokenizer, source), messages) == ["<call>f#7</call><|im_end|>", "No<|im_end|>"]
+
+
+def test_a_tools_turn_may_run_into_the_next_header(tokenizer: PreTrainedTokenizerFast) -> None:
+    closed = "('' if m.role == 'tool' and not loop.last else '<|im_end|>\n') -"
+    source = CALLING.replace("ID", "''").replace("'<|im_end|>\n' -", closed)
+    messages = (TALK[0], Message("assistant", "", tool_calls=({"name": "f"},)), Message("tool", "2"), TALK[3])
+    assert spans_of(build(tokenizer, source), messages) == ["<call>f</call><|im_end|>", "No<|im_end|>"]
