@@ -11,17 +11,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from component.runtime.command import run_command
+from component.runtime.command import non_empty, positive_int, run_command
 
 
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True, help="run folder, adapter, model folder or hub id")
+    parser.add_argument("--model", required=True, type=non_empty, help="run folder, adapter, model folder or hub id")
     parser.add_argument("--question", nargs="+", metavar="TEXT", help="ask these, each on its own, and end")
     parser.add_argument("--system", help="system message")
     parser.add_argument("--template_name", default="auto", help="as in a config; a run folder has its own")
-    parser.add_argument("--max_new_tokens", type=int, default=512, metavar="N")
+    parser.add_argument("--max_new_tokens", type=positive_int, default=512, metavar="N")
     parser.add_argument("--use_cpu", action="store_true", help="although there is a GPU")
     return parser.parse_args()
 

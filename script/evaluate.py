@@ -7,29 +7,53 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from component.runtime.command import run_command
+from component.config.errors import UserError
+from component.runtime.command import non_empty, positive_int, run_command
 
 
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True, help="run folder, adapter, model folder or hub id")
-    parser.add_argument("--data", required=True, nargs="+", metavar="FILE", help="conversations in any chat format")
+    parser.add_argument("--model", required=True, type=non_empty, help="run folder, adapter, model folder or hub id")
+    parser.add_argument(
+        "--data", required=True, type=non_empty, nargs="+", metavar="FILE", help="conversations in any chat format"
+    )
     parser.add_argument("--template_name", default="auto", help="as in a config; a run folder has its own")
-    parser.add_argument("--max_new_tokens", type=int, default=64, metavar="N")
+    parser.add_argument("--max_new_tokens", type=positive_int, default=64, metavar="N")
     parser.add_argument("--use_cpu", action="store_true", help="although there is a GPU")
-    parser.add_argument("--json", metavar="FILE", help="write counts and every answer there")
+    parser.add_argument("--json", type=non_empty, metavar="FILE", help="write counts and every answer there")
     return parser.parse_args()
+
+
+def check_can_be_written(path: Path) -> None:
+    """Find before the answers what would keep them from being written.
+
+    Raises:
+        UserError: the folder does not exist or cannot be written, or the path is a folder itself.
+    """
+    try:
+        is_folder, has_parent = path.is_dir(), path.parent.is_dir()
+    except OSError as error:
+        raise UserError(f"--json: not a path ({error.strerror}); name a file") from None
+    if is_folder:
+        raise UserError(f"--json {path}: a folder; name a file in it")
+    if not has_parent:
+        raise UserError(f"--json {path}: {path.parent.resolve()} does not exist; make that folder or name another")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"--json {path}: {path.parent.resolve()} cannot be written; name another folder")
 
 
 def main() -> int:
     """Print how many answers are right, and the first that are wrong."""
     options = parse_arguments()
+    if options.json:
+        check_can_be_written(Path(options.json))
     from component.pipeline.answer import load_answerer, score_exact_match
 
     answerer = load_answerer(options.model, template_name=options.template_name, use_cpu=options.use_cpu)
@@ -39,7 +63,11 @@ def main() -> int:
     print(f"{score.num_exact} of {score.num_questions} answers exactly right")
     if options.json:
         content = {"exact": score.num_exact, "questions": score.num_questions, "examples": score.examples}
-        Path(options.json).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        try:
+            Path(options.json).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--json {options.json}: cannot be written ({error.strerror}); name another file") from None
     return 0
 
 

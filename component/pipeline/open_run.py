@@ -17,10 +17,22 @@ from component.artifacts.checkpoints import (
     list_checkpoints,
     newest_good_checkpoint,
 )
+from component.artifacts.lock import FILE_NAME as LOCK_FILE
+from component.artifacts.lock import FolderLock, lock_folder
+from component.artifacts.manifest import FILE_NAME as MANIFEST_FILE
 from component.artifacts.manifest import Manifest
+from component.artifacts.metrics import FILE_NAME as METRICS_FILE
+from component.artifacts.metrics import read_metrics
+from component.artifacts.plots import FILE_NAME as PLOT_FILE
 from component.config.errors import UserError
 from component.config.schema import schema_fields
 from component.pipeline.prepare import PreparedRun
+from component.runtime.distributed import is_main_process
+
+#: Written at the top of a run folder.
+OWN_FILES = (MANIFEST_FILE, METRICS_FILE, PLOT_FILE, "train.log", "train_args.yaml", "generations.jsonl")
+WEIGHTS = ("adapter_model*", "model*.safetensors*", "pytorch_model*")
+MAX_SHOWN_PATH = 200
 
 
 @dataclass(frozen=True)
@@ -30,11 +42,13 @@ class OpenedRun:
     Attributes:
         checkpoint: where training goes on from, None for the first step.
         is_finished: the run was finished before; there is nothing to do.
+        lock: keeps other processes out of the folder as long as this lives; the main process alone has one.
     """
 
     manifest: Manifest
     checkpoint: Path | None = None
     is_finished: bool = False
+    lock: FolderLock | None = None
 
 
 def open_run(prepared: PreparedRun, content: Mapping[str, Any], resume: str) -> OpenedRun:
@@ -45,24 +59,29 @@ def open_run(prepared: PreparedRun, content: Mapping[str, Any], resume: str) -> 
         resume: "auto", "never", or the path of a checkpoint.
 
     Raises:
-        UserError: the folder holds another run, or checkpoints of which none can be used; nothing was changed.
+        UserError: another process writes the folder, it holds another run, or checkpoints of which none can be used;
+            nothing was changed.
+        MachineError: the folder cannot be written.
     """
     folder = Path(prepared.config.run.output_dir)
+    lock = lock_folder(folder) if is_main_process() else None
     if resume == "never":
         _check_new(folder)
-        return OpenedRun(Manifest.create(folder, content))
-    checkpoints = list_checkpoints(folder)
+        return OpenedRun(Manifest.create(folder, content), lock=lock)
+    _check_own_files(folder)
+    checkpoints, weights = list_checkpoints(folder), _final_weights(folder)
     if not Manifest.exists(folder):
-        if checkpoints:
-            raise UserError(f"output_dir: {folder.resolve()} holds checkpoints but no run.json; choose another folder")
+        if checkpoints or weights:
+            found = "checkpoints" if checkpoints else weights[0].name
+            raise UserError(f"output_dir: {folder.resolve()} holds {found} but no run.json; choose another folder")
         if resume != "auto":
-            raise UserError(f"--resume {resume}: {folder.resolve()} holds no run; use --resume auto")
-        return OpenedRun(Manifest.create(folder, content))
+            raise UserError(f"--resume {_shorten(resume)}: {folder.resolve()} holds no run; use --resume auto")
+        return OpenedRun(Manifest.create(folder, content), lock=lock)
     manifest = Manifest.load(folder)
     differences = list(_differences(manifest.content, content))
-    if differences and not checkpoints and manifest.status != "finished":
+    if differences and not checkpoints and not weights and manifest.status != "finished":
         logger.warning(f"{folder} holds an attempt that left no checkpoint and had other settings; it is replaced")
-        return OpenedRun(Manifest.create(folder, content))
+        return OpenedRun(Manifest.create(folder, content), lock=lock)
     if differences:
         raise UserError(
             f"output_dir: {folder.resolve()} holds a run with other settings or data; choose another output_dir, "
@@ -70,10 +89,12 @@ def open_run(prepared: PreparedRun, content: Mapping[str, Any], resume: str) -> 
             *differences,
         )
     if resume == "auto" and manifest.status == "finished":
-        return OpenedRun(manifest, is_finished=True)
+        return OpenedRun(manifest, is_finished=True, lock=lock)
     checkpoint = _choose_checkpoint(folder, resume)
+    if (folder / METRICS_FILE).exists():
+        read_metrics(folder)  # its last user would find a damaged line only after training
     manifest.update(**content)  # loader, environment and what is cosmetic may differ from the attempt before
-    return OpenedRun(manifest, checkpoint)
+    return OpenedRun(manifest, checkpoint, lock=lock)
 
 
 def identity(written: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,18 +116,33 @@ def hash_config(written: Mapping[str, Any]) -> str:
 
 
 def _check_new(folder: Path) -> None:
-    if folder.exists() and any(folder.iterdir()):
+    if any(path.name != LOCK_FILE for path in folder.iterdir()):
         raise UserError(f"--resume never: {folder.resolve()} is not empty; choose a new output_dir or empty it")
+
+
+def _check_own_files(folder: Path) -> None:
+    for name in OWN_FILES:
+        if (folder / name).is_dir():
+            raise UserError(
+                f"output_dir: {folder.resolve() / name} is a folder where the run writes a file; remove it or choose "
+                "another output_dir"
+            )
+
+
+def _final_weights(folder: Path) -> list[Path]:
+    return sorted(path for pattern in WEIGHTS for path in folder.glob(pattern) if path.is_file())
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN_PATH else f"{text[:MAX_SHOWN_PATH]}..."
 
 
 def _choose_checkpoint(folder: Path, resume: str) -> Path | None:
     if resume != "auto":
         path = Path(resume)
-        reason = check_checkpoint(path) if path.is_dir() else "no such folder"
-        if path.resolve().parent != folder.resolve():
-            reason = f"not a checkpoint of {folder}; a model can be trained on by naming it in model_name_or_path"
+        reason = _why_not_from(path, folder)
         if reason:
-            raise UserError(f"--resume {resume}: {reason}; name a checkpoint-N folder, or use --resume auto")
+            raise UserError(f"--resume {_shorten(resume)}: {reason}; name a checkpoint-N folder, or use --resume auto")
         return path
     checkpoint = newest_good_checkpoint(folder)
     unusable = describe_unusable(folder)
@@ -118,6 +154,18 @@ def _choose_checkpoint(folder: Path, resume: str) -> Path | None:
     for line in unusable:
         logger.warning(f"checkpoint left out: {line}")
     return checkpoint
+
+
+def _why_not_from(path: Path, folder: Path) -> str | None:
+    """Why a run in `folder` cannot go on from a path that the user has named."""
+    try:
+        if not path.is_dir():
+            return "no such folder"
+        if path.resolve().parent != folder.resolve():
+            return f"not a checkpoint of {folder}; a model can be trained on by naming it in model_name_or_path"
+    except (OSError, ValueError) as error:  # too long, or with a null character
+        return f"not a path ({getattr(error, 'strerror', None) or error})"
+    return check_checkpoint(path)
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Iterable
 
@@ -28,3 +29,29 @@ def print_lines(lines: Iterable[str]) -> None:
     """Print lines to stdout, values from the environment as the config writes them."""
     for line in lines:
         print(redact(line))
+
+
+def positive_int(text: str) -> int:
+    """A whole number above 0, as `type` of an option.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}; give a whole number above 0")
+    return number
+
+
+def non_empty(text: str) -> str:
+    """A text with something in it, as `type` of an option.
+
+    Raises:
+        ArgumentTypeError: it is empty, as an unset variable of a shell script makes it.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty")
+    return text

@@ -1,13 +1,16 @@
-"""SIGINT and SIGTERM: the first asks training to checkpoint and stop, the second stops at once."""
+"""SIGINT, SIGTERM and SIGHUP: the first asks training to checkpoint and stop, the second stops at once."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
 
+#: A closed terminal or a lost connection sends the last, which Windows does not have.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 #: Seconds that a data worker lives on after SIGTERM.
 WORKER_GRACE = 20
 
@@ -27,7 +30,9 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():  # Python installs handlers from there only
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in SIGNALS:
+                if _is_hangup(number) and signal.getsignal(number) is signal.SIG_IGN:
+                    continue  # nohup asks for that
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 
@@ -38,10 +43,21 @@ class Interrupts:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received:
+            if _is_hangup(number):
+                return  # shell and system both send one when a terminal closes; nobody is there to ask for haste
             raise KeyboardInterrupt
         self.received = signal.Signals(number).name
+        message = (
+            f"{self.received}: the run stops with a checkpoint after this step, or finishes if all steps are done; "
+            "once more to stop at once\n"
+        )
         # Not through the logger or sys.stderr: neither may be entered again while the signal found it at work.
-        os.write(2, f"{self.received}: writing a checkpoint after this step; once more to stop at once\n".encode())
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            os.write(2, message.encode())
+
+
+def _is_hangup(number: int) -> bool:
+    return signal.Signals(number).name == "SIGHUP"
 
 
 def shield_worker(worker_id: int, start: Callable[[int], None] | None) -> None:
@@ -53,7 +69,8 @@ def shield_worker(worker_id: int, start: Callable[[int], None] | None) -> None:
     Args:
         start: what else the worker does at its start.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     # Not ignored for good: it is also how a main process that has failed ends its workers, which it waits for.
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(WORKER_GRACE))
     if start is not None:
