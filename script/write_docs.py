@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,11 +12,25 @@ from component.config.reference import reference_page
 
 
 def main() -> int:
-    """Write docs/config.md."""
+    """Write docs/config.md, and docs/templates.md where the test assets are."""
     page = Path(__file__).resolve().parent.parent / "docs" / "config.md"
     page.parent.mkdir(exist_ok=True)
     page.write_text(reference_page(), encoding="utf-8")
     print(f"wrote {page}")
+    repository = Path(__file__).resolve().parent.parent
+    assets = Path(os.environ.get("LAMPYRIS_TEST_ASSETS", repository.parent / "shared"))
+    if (assets / "chat_templates").is_dir():
+        from transformers import AutoTokenizer
+
+        from component.pipeline.template_table import template_page
+
+        tokenizers = {
+            folder.name: AutoTokenizer.from_pretrained(folder) for folder in sorted(assets.glob("tokenizers/*"))
+        }
+        files = sorted((assets / "chat_templates").glob("*.jinja"))
+        page = repository / "docs" / "templates.md"
+        page.write_text(template_page(files, tokenizers), encoding="utf-8")
+        print(f"wrote {page}")
     return 0
 
 

@@ -13,6 +13,7 @@ from component.data.render import Renderer
 from component.data.rendered import RenderOptions
 from component.data.rows import Message, RowError
 from component.data.templates import NAMED_TEMPLATES, load_chat_template, template_names
+from component.pipeline.template_table import template_page
 
 USER, ANSWER = "user", "assistant"
 DIALOGUES = {
@@ -241,3 +242,16 @@ def test_own_template(dialogue: str, shared_tokenizer: PreTrainedTokenizerBase) 
         as_dicts(messages[:-1]), add_generation_prompt=True, return_dict=False
     )
     assert renderer.encode_prompt(messages[:-1]) == expected
+
+
+def test_the_page_on_templates_is_up_to_date(
+    test_assets: Path, tokenizer_folder: Path, shared_tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """A sample of its rows; `python script/write_docs.py` writes it."""
+    page = (Path(__file__).parents[2] / "docs" / "templates.md").read_text(encoding="utf-8").splitlines()
+    files = template_files(test_assets)
+    assert sum(line.startswith(tuple(f"| {file.stem} |" for file in files)) for line in page) == NUM_TEMPLATES
+    for file in files[::6]:
+        one = template_page([file], {tokenizer_folder.name: shared_tokenizer}).splitlines()[-1]
+        [row] = [line for line in page if line.startswith(f"| {file.stem} |")]
+        assert one.removeprefix(f"| {file.stem} |").removesuffix(" |") in row
