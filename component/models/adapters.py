@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from component.config.errors import UserError
 from component.config.schema import AdapterSection
+from component.models.failures import told_as_user_error
 from component.models.quantization import four_bit_layers
 
 if TYPE_CHECKING:
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
+WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 ALL_LINEAR = "all-linear"
 # Parts of a path that belong to the vision or audio side of a multimodal model, or join it to the language model.
 _TOWER = re.compile(r"vision|visual|image|audio|speech|multi_modal|mm_proj|merger")
@@ -92,12 +96,39 @@ def attach_adapter(model: PreTrainedModel, lora_config: LoraConfig, *, seed: int
 
 
 def continue_adapter(model: PreTrainedModel, folder: str, *, revision: str | None) -> PeftModel:
-    """Freeze the base and attach the adapter of an earlier run, trainable."""
-    from peft import PeftModel
+    """Freeze the base and attach the adapter of an earlier run, trainable.
 
+    Raises:
+        UserError: see `load_adapter`.
+    """
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    return PeftModel.from_pretrained(model, folder, revision=revision, is_trainable=True)
+    return load_adapter(model, folder, revision=revision, is_trainable=True)
+
+
+def load_adapter(model: PreTrainedModel, folder: str, *, revision: str | None, is_trainable: bool) -> PeftModel:
+    """Attach a saved adapter to its base, complete or not at all.
+
+    Args:
+        folder: local folder or hub id of the adapter.
+
+    Raises:
+        UserError: its files are missing or damaged, or do not fit its adapter_config.json or the base.
+    """
+    from peft import PeftModel
+
+    subject = f"model_name_or_path: the adapter {folder}"
+    if Path(folder).is_dir() and not any((Path(folder) / name).is_file() for name in WEIGHT_FILES):
+        raise UserError(f"{subject} has no {WEIGHT_FILES[0]}; copy the whole folder of the adapter")
+    try:
+        with told_as_user_error(subject, "check its files and its base"), warnings.catch_warnings():
+            # PEFT only warns of layers that it finds no weights for, and leaves them at their random start.
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            return PeftModel.from_pretrained(model, folder, revision=revision, is_trainable=is_trainable)
+    except UserWarning as warning:
+        raise UserError(
+            f"{subject} lacks weights of layers that its adapter_config.json names; check its files and its base"
+        ) from warning
 
 
 def explain_unadapted_experts(model: nn.Module) -> str | None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from component.models.adapters import load_adapter
+from component.models.checkpoint import load_config, load_weights
 from component.models.model_files import ModelSource, find_source, has_file, read_source_config
 from component.models.quantization import build_4bit_config, prepare_four_bit_layers
 from component.models.tokenizer import read_tokenizer, set_pad_token
@@ -29,23 +31,20 @@ def load_for_inference(name: str, *, device: str) -> tuple[PreTrainedModel, PreT
         UserError: it is missing, unreachable or no model.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     source = find_source(name)
     dtype = _dtype(device)
     quantization = _run_quantization(source, dtype)
-    model = AutoModelForCausalLM.from_pretrained(
-        source.base,
-        revision=source.base_revision,
+    load_config(source, trust_remote_code=False)
+    model, _ = load_weights(
+        source,
         dtype=getattr(torch, dtype),
         device_map={"": device},
         **({} if quantization is None else {"quantization_config": quantization}),
     )
     prepare_four_bit_layers(model, compute_dtype=dtype)
     if source.adapter is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, source.adapter, revision=source.adapter_revision)
+        model = load_adapter(model, source.adapter, revision=source.adapter_revision, is_trainable=False)
     model.eval()
     return model, _load_tokenizer(source)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from component.config.errors import MachineError, UserError
 from component.config.schema import ModelSection
 
 CONFIG_FILE = "config.json"
+#: Sizes of config.json that are positive whole numbers wherever they are given (some families give one for each layer).
+SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "max_position_embeddings")
 ADAPTER_FILE = "adapter_config.json"
 
 
@@ -94,7 +97,7 @@ def read_model_config(model: ModelSection) -> dict[str, Any]:
     """Read config.json of the model, or of the base of an adapter, without transformers.
 
     Raises:
-        UserError: the model is missing, gated or unreachable, or its config.json is no JSON.
+        UserError: the model is missing, gated or unreachable, or its config.json is no JSON or no model's.
     """
     return read_source_config(find_model(model))
 
@@ -103,7 +106,26 @@ def read_source_config(source: ModelSource) -> dict[str, Any]:
     """As `read_model_config`, for a source that was found already."""
     file = _file(source.base, CONFIG_FILE, revision=source.base_revision)
     assert file is not None, "find_model has read it"
-    return _read_json(file)
+    content = _read_json(file)
+    _check_config(file, content)
+    return content
+
+
+def _check_config(file: Path, content: Mapping[str, Any]) -> None:
+    subject = f"model_name_or_path: {file.absolute()}"
+    model_type = content.get("model_type")
+    if not isinstance(model_type, str) or not model_type:
+        raise UserError(f'{subject}: model_type is {json.dumps(model_type)}; it must be a name such as "llama"')
+    text_config = content.get("text_config") or {}
+    if not isinstance(text_config, dict):
+        raise UserError(f"{subject}: text_config is no JSON object; mend the file")
+    for part in (content, text_config):
+        for name in SIZES:
+            value = part.get(name)
+            if value is None or isinstance(value, list):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise UserError(f"{subject}: {name} is {json.dumps(value)}; it must be a positive whole number")
 
 
 def has_file(name: str, filename: str, *, revision: str | None = None) -> bool:

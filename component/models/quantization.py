@@ -32,11 +32,16 @@ def check_quantization(config: Mapping[str, Any], train_mode: str) -> str | None
         How the checkpoint is quantized ("bitsandbytes 4-bit"), None if it is not.
 
     Raises:
-        UserError: the mode needs 16-bit weights, or the quantization cannot be trained on.
+        UserError: the mode needs 16-bit weights, or the quantization cannot be trained on or read.
     """
     quantization = config.get("quantization_config")
     if not quantization:
         return None
+    if not isinstance(quantization, Mapping):
+        raise UserError(
+            f"model_name_or_path: quantization_config in config.json is {quantization!r} and no JSON object; "
+            "mend or remove it"
+        )
     method = str(quantization.get("quant_method", "bitsandbytes"))
     is_bitsandbytes = method == "bitsandbytes" or bool(quantization.get("load_in_4bit"))
     shown = f"bitsandbytes {4 if quantization.get('load_in_4bit') else 8}-bit" if is_bitsandbytes else method

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from component.config.errors import DataError, UserError
+from component.config.errors import DataError, DeviceMemoryError, UserError
+from component.models.failures import first_line
+from component.models.tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -170,6 +172,9 @@ def build_model(shape: Shape, *, seed: int, token_ids: dict[str, int | None]) ->
         shape: its sizes.
         seed: the same seed gives the same weights on the same kind of device.
         token_ids: bos_token_id, eos_token_id and pad_token_id for its config.
+
+    Raises:
+        DeviceMemoryError: no memory for its sizes.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -192,7 +197,12 @@ def build_model(shape: Shape, *, seed: int, token_ids: dict[str, int | None]) ->
     config.dtype = torch.bfloat16 if is_large else torch.float32
     with torch.random.fork_rng(devices=["cuda"] if device == "cuda" else []), torch.device(device):
         torch.manual_seed(seed)
-        return LlamaForCausalLM._from_config(config, dtype=config.dtype)
+        try:
+            return LlamaForCausalLM._from_config(config, dtype=config.dtype)
+        except (RuntimeError, OverflowError, MemoryError) as error:
+            raise DeviceMemoryError(
+                f"the model cannot be made on the {device}: {first_line(error)}; use smaller sizes"
+            ) from error
 
 
 def make_tiny_model(
@@ -202,7 +212,7 @@ def make_tiny_model(
     """Write a model folder: tokenizer, config and random weights.
 
     Args:
-        output: the folder to write; it may exist.
+        output: the folder to write, new or empty.
         shape: sizes of the model; with `texts`, its vocab_size shrinks to the tokens that they give.
         seed: seed of the weights.
         texts: files to train a tokenizer on; needed when `tokenizer` is None.
@@ -213,14 +223,16 @@ def make_tiny_model(
         `num_parameters` and `vocab_size`.
 
     Raises:
-        UserError: impossible sizes, neither or both of texts and tokenizer, or a tokenizer larger than the vocabulary.
+        UserError: impossible sizes, neither or both of texts and tokenizer, a tokenizer larger than the vocabulary, or
+            an output that is a file or a folder with content.
+        DeviceMemoryError: no memory for so large a model.
     """
-    from transformers import AutoTokenizer, GenerationConfig
+    from transformers import GenerationConfig
 
     check_shape(shape)
     if bool(texts) == (tokenizer is not None):
         raise UserError("name either texts to train a tokenizer on or a tokenizer folder to copy, and not both")
-    output.mkdir(parents=True, exist_ok=True)
+    check_output(output)
     if tokenizer is None:
         built = build_tokenizer(
             read_texts(texts),
@@ -228,18 +240,34 @@ def make_tiny_model(
             model_max_length=shape.max_position_embeddings,
             pad_is_eos=pad_is_eos,
         )
-        built.save_pretrained(output)
         shape = replace(shape, vocab_size=len(built))
     else:
-        copy_tokenizer(tokenizer, output)
-        built = AutoTokenizer.from_pretrained(output)
+        built = read_tokenizer(str(tokenizer))
         if len(built) > shape.vocab_size:
             raise UserError(f"vocab_size: got {shape.vocab_size}; the tokenizer at {tokenizer} has {len(built)} tokens")
     token_ids = {f"{name}_token_id": getattr(built, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     model = build_model(shape, seed=seed, token_ids=token_ids)
     model.generation_config = GenerationConfig(**token_ids)
+    output.mkdir(parents=True, exist_ok=True)
+    if tokenizer is None:
+        built.save_pretrained(output)
+    else:
+        copy_tokenizer(tokenizer, output)
     model.save_pretrained(output)
     return {"num_parameters": model.num_parameters(), "vocab_size": shape.vocab_size}
+
+
+def check_output(output: Path) -> None:
+    """Refuse to write into a folder that holds something, a finished run perhaps.
+
+    Raises:
+        UserError: it does, or is a file.
+    """
+    if output.is_dir():
+        if any(output.iterdir()):
+            raise UserError(f"output: {output} is not empty; name a new folder, or remove this one")
+    elif output.exists():
+        raise UserError(f"output: {output} is a file; name a new folder")
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from component.config.errors import UserError
 from component.config.schema import ModelSection
+from component.models.checkpoint import load_config
+from component.models.failures import first_line
 from component.models.model_files import find_model, has_file
 
 if TYPE_CHECKING:
@@ -30,12 +33,14 @@ def load_tokenizer(model: ModelSection) -> LoadedTokenizer:
     An adapter folder that has a tokenizer of its own (a run folder does) is preferred to its base.
 
     Raises:
-        UserError: there is no fast tokenizer, or it has no EOS token.
+        UserError: there is no fast tokenizer, it has no EOS token, or transformers cannot read the model's config.json.
     """
+    source = find_model(model)
+    # transformers reads it for the tokenizer too, and would blame the tokenizer.
+    load_config(source, trust_remote_code=model.trust_remote_code)
     if model.tokenizer_name_or_path is not None:
         name, revision = model.tokenizer_name_or_path, None
     else:
-        source = find_model(model)
         name, revision = source.base, source.base_revision
         if source.adapter and has_file(source.adapter, "tokenizer_config.json", revision=source.adapter_revision):
             name, revision = source.adapter, source.adapter_revision
@@ -45,8 +50,8 @@ def load_tokenizer(model: ModelSection) -> LoadedTokenizer:
             f"tokenizer_name_or_path: the tokenizer of {name} has no EOS token, so no answer could end; "
             "set eos_token in its tokenizer_config.json"
         )
-    notice = set_pad_token(tokenizer)
-    return LoadedTokenizer(tokenizer, (notice,) if notice else ())
+    notices = [set_pad_token(tokenizer), _ignored_revision(model)]
+    return LoadedTokenizer(tokenizer, tuple(notice for notice in notices if notice))
 
 
 def read_tokenizer(
@@ -55,20 +60,31 @@ def read_tokenizer(
     """Load a fast tokenizer as it is.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or its files are damaged.
     """
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # the Rust core of tokenizers raises a bare Exception over a file that it cannot read
         raise UserError(
-            f"tokenizer_name_or_path: no tokenizer can be loaded from {name}: {str(error).splitlines()[0]}; "
+            f"tokenizer_name_or_path: no tokenizer can be loaded from {name}: {first_line(error)}; "
             "name a folder or hub id with tokenizer.json"
         ) from error
     if not tokenizer.is_fast:
         raise UserError(f"tokenizer_name_or_path: {name} has no fast tokenizer (tokenizer.json); name one that has")
+    if not isinstance(tokenizer.model_max_length, (int, float)):
+        raise UserError(
+            f"tokenizer_name_or_path: model_max_length of {name} is {tokenizer.model_max_length!r}; "
+            "set a number in its tokenizer_config.json"
+        )
     return tokenizer
+
+
+def _ignored_revision(model: ModelSection) -> str | None:
+    if model.model_revision is None or not Path(model.model_name_or_path).expanduser().is_dir():
+        return None
+    return f"model_revision: {model.model_revision} is ignored; {model.model_name_or_path} is a local folder"
 
 
 def set_pad_token(tokenizer: PreTrainedTokenizerBase) -> str | None:

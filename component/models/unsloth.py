@@ -18,6 +18,8 @@ from loguru import logger
 from component.config.errors import MachineError, RunError
 from component.config.schema import AdapterSection, ModelSection
 from component.models.adapters import explain_unadapted_experts, find_targets
+from component.models.checkpoint import check_stored_names
+from component.models.failures import first_line, library_failures
 from component.models.loaded import LoadedModel
 from component.models.model_files import ModelSource, configure_hub, find_model, read_source_config
 from component.models.precision import Precision
@@ -29,6 +31,7 @@ from component.models.preparing import (
     set_training_flags,
 )
 from component.models.quantization import check_quantization, prepare_four_bit_layers
+from component.models.support import is_fast_family
 from component.runtime.logging import demote_to_debug
 
 if TYPE_CHECKING:
@@ -48,9 +51,6 @@ TALK = (
     r"Both `max_new_tokens`",
     r"Dynamo detected a call to a `functools\.lru_cache`",
 )
-_FAILURES = (
-    RuntimeError, ValueError, TypeError, AttributeError, KeyError, ImportError, OSError, AssertionError,
-)  # fmt: skip
 
 
 class UnslothFailed(MachineError):
@@ -85,8 +85,8 @@ def import_unsloth(model: ModelSection, hardware: Hardware) -> ModuleType:
     try:
         with _quietly():
             module = importlib.import_module("unsloth")
-    except _FAILURES as error:
-        raise UnslothFailed(f"it cannot be imported: {_first_line(error)}") from error
+    except library_failures() as error:
+        raise UnslothFailed(f"it cannot be imported: {first_line(error)}") from error
     demote_to_debug(TALK)
     return module
 
@@ -116,7 +116,11 @@ def load_unsloth(
     )
     num_4bit = prepare_four_bit_layers(base, compute_dtype=precision.compute_dtype)
     _check_loaded(model, base, tokenizer, theirs, num_4bit)
-    notices = [*precision.notices, *_ignored(model, adapter, gradient_checkpointing_kwargs, hardware)]
+    notices = [
+        *precision.notices,
+        *_unplaced(source, base),
+        *_ignored(model, adapter, gradient_checkpointing_kwargs, hardware),
+    ]
     peft_config = None
     prepared = base
     if model.train_mode != "full":
@@ -214,6 +218,12 @@ def _check_loaded(
     check_vocabulary(base, tokenizer)
 
 
+def _unplaced(source: ModelSource, base: PreTrainedModel) -> tuple[str, ...]:
+    """Refuse missing weights, which Unsloth starts at random, and tell of those without a place."""
+    # Unsloth keeps transformers' loading report to itself, and only these families' weights are named as in the files.
+    return check_stored_names(source, base) if is_fast_family(base.config.model_type) else ()
+
+
 def _checkpointing(model: ModelSection, hardware: Hardware) -> bool | str:
     # Its own kind offloads activations to main memory, which on a CPU they are in already.
     if not model.gradient_checkpointing:
@@ -249,12 +259,10 @@ def _guarded(function: Any, *args: Any, **kwargs: Any) -> Any:
     try:
         with _quietly():
             return function(*args, **kwargs)
-    except torch.OutOfMemoryError:
+    except (RunError, torch.OutOfMemoryError):
         raise
-    except RunError:
-        raise
-    except _FAILURES as error:
-        raise UnslothFailed(_first_line(error)) from error
+    except library_failures() as error:
+        raise UnslothFailed(first_line(error)) from error
 
 
 @contextlib.contextmanager
@@ -274,8 +282,3 @@ def _quietly() -> Iterator[None]:
 def _cache_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "lampyris" / "unsloth_compiled"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from component.config.errors import UserError
 from component.config.schema import AdapterSection, ModelSection
 from component.models.adapters import attach_adapter, build_lora_config, continue_adapter, explain_unadapted_experts
 from component.models.attention import AttentionChoice, choose_attention
+from component.models.checkpoint import load_config, load_weights
 from component.models.loaded import LoadedModel
 from component.models.model_files import ModelSource, find_model, read_source_config
 from component.models.precision import Precision
@@ -55,15 +55,15 @@ def load_vanilla(
     source = find_model(model)
     files_config = read_source_config(source)
     quantization = build_quantization_config(model, precision, files_config)
-    config = _read_config(source, trust_remote_code=model.trust_remote_code)
+    config = load_config(source, trust_remote_code=model.trust_remote_code)
     attention = choose_attention(model.attn_implementation, config, hardware, compute_dtype=precision.compute_dtype)
-    base = _read_weights(model, source, config, quantization, attention, precision, hardware)
+    base, unplaced = _read_weights(model, source, config, quantization, attention, precision, hardware)
     num_4bit = prepare_four_bit_layers(base, compute_dtype=precision.compute_dtype)
     check_vocabulary(base, tokenizer)
     set_training_flags(base)
     if model.gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(gradient_checkpointing_kwargs))
-    notices = list(precision.notices)
+    notices = [*precision.notices, *unplaced]
     limit = max_positions(files_config)
     if limit is not None and model.max_seq_length > limit:
         notices.append(
@@ -113,17 +113,6 @@ def _prepare(
     return prepared, lora
 
 
-def _read_config(source: ModelSource, *, trust_remote_code: bool) -> PretrainedConfig:
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(
-            source.base, revision=source.base_revision, trust_remote_code=trust_remote_code
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise _load_error(source, error) from error
-
-
 def _read_weights(
     model: ModelSection,
     source: ModelSource,
@@ -132,35 +121,20 @@ def _read_weights(
     attention: AttentionChoice,
     precision: Precision,
     hardware: Hardware,
-) -> PreTrainedModel:
+) -> tuple[PreTrainedModel, tuple[str, ...]]:
     import torch
-    from transformers import AutoModelForCausalLM
 
     # An explicit None would discard a checkpoint's own quantization.
     extra = {} if quantization is None else {"quantization_config": quantization}
-    try:
-        return AutoModelForCausalLM.from_pretrained(
-            source.base,
-            config=config,
-            revision=source.base_revision,
-            trust_remote_code=model.trust_remote_code,
-            dtype=getattr(torch, precision.load_dtype),
-            attn_implementation=attention.got,
-            device_map=device_map(hardware),
-            **extra,
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise _load_error(source, error) from error
-
-
-def _load_error(source: ModelSource, error: Exception) -> UserError:
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    if "trust_remote_code" in str(error):
-        return UserError(
-            f"model_name_or_path: {source.base} brings its own Python code; "
-            "read that code, then set trust_remote_code: true to run it"
-        )
-    return UserError(f"model_name_or_path: {source.base} cannot be loaded: {reason}; check its files")
+    return load_weights(
+        source,
+        config=config,
+        trust_remote_code=model.trust_remote_code,
+        dtype=getattr(torch, precision.load_dtype),
+        attn_implementation=attention.got,
+        device_map=device_map(hardware),
+        **extra,
+    )
 
 
 def _quantization_shown(model: ModelSection, files_config: Mapping[str, Any], num_4bit: int) -> str | None:

@@ -42,7 +42,7 @@ COMMON = {
 
 @pytest.fixture(scope="module")
 def model(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
+    folder = tmp_path_factory.mktemp("model") / "tiny"
     command = [sys.executable, "script/make_tiny_model.py", "--texts", "data/demo/pretrain.jsonl", "--output", folder]
     sizes = ["--hidden_size", "256", "--num_attention_heads", "4", "--num_key_value_heads", "2"]
     subprocess.run([*command, *sizes], cwd=repository, check=True)

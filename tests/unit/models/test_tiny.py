@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from component.config.errors import DataError, UserError
+from component.config.errors import DataError, DeviceMemoryError, UserError
 from component.models.tiny import SHAPES, Shape, check_shape, make_tiny_model, read_texts
 
 SHAPE = Shape(vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=1)
@@ -88,6 +88,27 @@ def test_impossible_sizes(change: dict[str, int], message: str) -> None:
     with pytest.raises(UserError) as caught:
         check_shape(replace(SHAPE, **change))
     assert caught.value.messages == (message,)
+
+
+def test_a_model_that_is_beyond_memory_leaves_nothing_behind(tmp_path: Path, texts: Path) -> None:
+    with pytest.raises(DeviceMemoryError, match="the model cannot be made on the cpu: .*; use smaller sizes"):
+        make_tiny_model(tmp_path / "big", shape=replace(SHAPE, intermediate_size=10**15), seed=0, texts=[texts])
+    assert not (tmp_path / "big").exists()
+
+
+def test_nothing_is_overwritten(tmp_path: Path, texts: Path) -> None:
+    full, file = tmp_path / "full", tmp_path / "file"
+    full.mkdir()
+    (full / "run.json").write_text("{}", encoding="utf-8")
+    file.write_text("x", encoding="utf-8")
+    for output, message in (
+        (full, f"output: {full} is not empty; name a new folder, or remove this one"),
+        (file, f"output: {file} is a file; name a new folder"),
+    ):
+        with pytest.raises(UserError) as caught:
+            make_tiny_model(output, shape=SHAPE, seed=0, texts=[texts])
+        assert caught.value.messages == (message,)
+    assert [path.name for path in full.iterdir()] == ["run.json"]
 
 
 def test_texts_and_tokenizer_exclude_each_other(tmp_path: Path) -> None:
