@@ -274,10 +274,24 @@ class RunSection:
 
 
 @dataclass(frozen=True)
-class TrainingSection(TaskKeys, PrecisionKeys):
-    """Arguments of transformers' Trainer and its early stopping, under their own names."""
+class TrainingSection(TaskKeys, SequenceKeys, PrecisionKeys):
+    """Which rows make a batch, and arguments of transformers' Trainer and its early stopping, under their own names."""
 
-    per_device_train_batch_size: int = key(4, "Rows in a micro-batch on one device.", above=0)
+    packing: bool | Literal["auto"] = key(
+        False,
+        "Fill rows of max_seq_length tokens with several samples that do not see each other; each row counts as one in "
+        "batch sizes, so a step learns from more samples. auto: where the model keeps them apart, true: or stop. "
+        "Evaluation is never packed.",
+        tasks=LANGUAGE_MODEL_TASKS,
+    )
+    group_by_length: bool = key(
+        True,
+        "Without packing, train on samples of similar length together, which cuts padding.",
+        tasks=LANGUAGE_MODEL_TASKS,
+    )
+    per_device_train_batch_size: int = key(
+        4, "Rows in a micro-batch on one device; with packing, a row holds several samples.", above=0
+    )
     per_device_eval_batch_size: int | None = key(
         None, "Rows in an evaluation batch on one device.", above=0, default_note="per_device_train_batch_size"
     )

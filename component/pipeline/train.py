@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from component.config.errors import (
     GuardError,
     InterruptedRun,
     RunError,
+    UserError,
 )
 from component.models.loaded import LoadedModel
 from component.pipeline.cards import show_end_card, show_start_card
@@ -32,6 +34,7 @@ from component.pipeline.result import RunResult
 from component.pipeline.steps import num_optimizer_steps
 from component.registry import LOADERS
 from component.runtime.distributed import is_main_process
+from component.runtime.redaction import redact
 from component.runtime.seeds import seed_everything
 from component.trainers.callbacks.metrics import peak_memory_bytes
 from component.trainers.callbacks.progress import close_console
@@ -102,15 +105,19 @@ def _train(
     section = getattr(prepared.config, prepared.task.section)
     seed_everything(prepared.config.model.seed)
     trainer = prepared.task.build(section, prepared.config.training, model, prepared.data, context)
+    model = replace(model, notices=(*model.notices, *context.notices))
+    num_rows = len(trainer.train_dataset)  # packs, where the trainer packs
     training = prepared.config.training
-    check_disk(training, model.model, num_optimizer_steps(training, len(prepared.data.train)), folder)
+    check_optimizer(trainer, num_optimizer_steps(training, num_rows))
+    check_disk(training, model.model, num_optimizer_steps(training, num_rows), folder)
     if opened.checkpoint:
         context.tokens.load(opened.checkpoint)
+    details = {"asked": dict(model.asked), "got": dict(model.got), **context.decided}
     opened.manifest.update(
-        notices=[*prepared.notices, *model.notices],
-        loader={**opened.manifest.content["loader"], "details": {"asked": dict(model.asked), "got": dict(model.got)}},
+        notices=[redact(notice) for notice in (*prepared.notices, *model.notices)],
+        loader={**opened.manifest.content["loader"], "details": details},
     )
-    show_start_card(prepared, model, start_step=_step_of(opened.checkpoint))
+    show_start_card(prepared, model, num_rows=num_rows, start_step=_step_of(opened.checkpoint))
     loaded_at = time.monotonic()
     progress.trainer = trainer
     try:
@@ -166,6 +173,29 @@ def _load_model(prepared: PreparedRun) -> LoadedModel:
             f"out of memory while the model was loaded: {str(error).splitlines()[0]}",
             "run again with train_mode=qlora or a smaller model, or end other programs on this device",
         ) from error
+
+
+def check_optimizer(trainer: Any, num_steps: int) -> None:
+    """Build the optimizer and the schedule before the first batch, so that what they lack is said at once.
+
+    Raises:
+        UserError: a package is missing, or their arguments do not fit.
+    """
+    args = trainer.args
+    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+        return  # there they belong to the wrapped model
+    for key, value, build in (
+        ("optim", args.optim, trainer.create_optimizer),
+        ("lr_scheduler_type", args.lr_scheduler_type, lambda: trainer.create_scheduler(num_training_steps=num_steps)),
+    ):
+        try:
+            build()
+        except (ImportError, ValueError, TypeError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            name = getattr(value, "value", value)
+            raise UserError(
+                f"{key}: {name} cannot be used here: {reason}; mend its arguments or take another"
+            ) from error
 
 
 @contextmanager
@@ -238,7 +268,7 @@ def _final_metrics(folder: Path, context: RunContext) -> dict[str, Any]:
 
 def _end(manifest: Manifest, folder: Path, status: Status, step: int, exit_code: int, message: str) -> None:
     """Close the attempt; what was logged so far is drawn."""
-    manifest.end_attempt(status, to_step=step, exit_code=exit_code, message=message)
+    manifest.end_attempt(status, to_step=step, exit_code=exit_code, message=redact(message))
     if is_main_process():
         remove_pickles(folder)
         plot_loss(folder, folder.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,6 +30,8 @@ class RunContext:
         stop_token_ids: tokens that end an answer.
         tokens: counts what is trained on; metrics and the final report read it.
         interrupts: tells whether the user asked the run to stop.
+        notices: what the builder of the trainer changed or left out, one line each; it adds to them.
+        decided: what the builder decided, by key, for run.json.
     """
 
     output_dir: Path
@@ -39,6 +41,8 @@ class RunContext:
     stop_token_ids: Sequence[int]
     tokens: TokenCounter
     interrupts: Interrupts
+    notices: list[str] = field(default_factory=list)
+    decided: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -267,6 +267,18 @@ def rendering(lab: Lab, config: Config) -> Any:
     return outcome(lambda: build_rendering(config.data, tokenizer, "messages").hashes)
 
 
+def batch_names(lab: Lab, config: Config) -> list[str]:
+    trainer = lab.trainer(**{key: config.values[key] for key in config.places})
+    return sorted(next(iter(trainer.get_train_dataloader())))
+
+
+def first_order(lab: Lab, config: Config) -> list[int]:
+    values = {key: config.values[key] for key in config.places}
+    rows = [lab.rows, lab.write_rows("longer.jsonl", 6, extra=" longer")]
+    trainer = lab.trainer(**{**values, "train_file": rows, "gradient_accumulation_steps": 1})
+    return list(trainer._get_train_sampler())
+
+
 def weights(lab: Lab, config: Config) -> Any:
     model = load_model(prepare(config)).model
     return [float(value.sum()) for name, value in model.named_parameters() if "lora_A" in name]
@@ -340,6 +352,8 @@ PROBES: dict[str, Probe] = {
     "early_stopping_threshold": probe(
         0, 0.5, callback("EarlyStopping"), **with_evaluation(early_stopping_patience=2)
     ),
+    "packing": probe(False, "auto", batch_names),
+    "group_by_length": probe(True, False, first_order),
     "use_cpu": probe(True, False, runs_on_gpu),
     "gradient_checkpointing": probe(True, False, checkpointing),
     "gradient_checkpointing_kwargs": probe({"use_reentrant": True}, {"use_reentrant": False}, checkpointing),
