@@ -1,0 +1,135 @@
+"""Packed rows on a GPU: the loss and gradients of the samples alone, within the noise of 16-bit arithmetic.
+
+Each loader runs in a process of its own, since Unsloth patches its process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.slow,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+]
+
+#: Nats, and the norm of the gradients' difference relative to their norm. A leak moves the gradients by about 1.
+LOSS_TOLERANCE = 5e-3
+GRADIENT_TOLERANCE = 5e-2
+
+COMPARE = """
+import json, sys
+loader, folder, mode, attention = sys.argv[1:]
+from component.config.schema import AdapterSection, ModelSection
+from component.registry import LOADERS
+from component.runtime.hardware import detect_hardware
+
+model = ModelSection(
+    model_name_or_path=folder, max_seq_length=256, train_mode=mode, bf16=True, gradient_checkpointing=False,
+    use_unsloth="require" if loader == "unsloth" else False, attn_implementation=attention,
+)
+hardware = detect_hardware(use_cpu=False)
+if loader == "unsloth":
+    from component.models.unsloth import import_unsloth
+    import_unsloth(model, hardware)
+import torch
+from component.data.collators import PackingCollator
+from component.data.dataset import PackedDataset
+from component.data.packing import pack
+from component.data.rows import Prepared, Source
+from component.models.packed_attention import probe_leak
+from component.models.precision import resolve_precision
+from component.models.tokenizer import load_tokenizer
+
+loaded = LOADERS.get(loader)(
+    model, AdapterSection(lora_rank=8, lora_alpha=16), tokenizer=load_tokenizer(model).tokenizer,
+    precision=resolve_precision(model, hardware), hardware=hardware,
+    gradient_checkpointing_kwargs={"use_reentrant": False},
+)
+model = loaded.model
+trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+torch.manual_seed(0)
+with torch.no_grad():
+    for name in sorted(trained):
+        if "lora_B" in name:  # zero at first: nothing of the adapter would show
+            trained[name].copy_(torch.randn(trained[name].shape) * 0.02)
+probe = probe_leak(model, range(10, 210), compute_dtype="bfloat16")
+
+generator = torch.Generator().manual_seed(1)
+lengths = [17, 140, 3, 125, 256, 2, 31, 90, 200, 64]
+samples = []
+for number, length in enumerate(lengths):
+    ids = torch.randint(10, 210, (length,), generator=generator).tolist()
+    samples.append(Prepared(tuple(ids), ((length // 3, length),), Source("f", number + 1)))
+num_items = torch.tensor(sum(sample.num_supervised_tokens for sample in samples), device="cuda")
+
+def measure(batches):
+    total = 0.0
+    for batch in batches:
+        batch = {name: tensor.cuda() for name, tensor in batch.items()}
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            loss = model(**batch, num_items_in_batch=num_items, use_cache=False).loss
+        loss.backward()
+        total += loss.item()
+    gradient = torch.cat([parameter.grad.float().flatten() for parameter in trained.values()])
+    model.zero_grad()
+    return total, gradient.clone()
+
+alone = [
+    {"input_ids": torch.tensor([sample.input_ids]), "labels": torch.tensor([sample.labels()])} for sample in samples
+]
+dataset = PackedDataset(samples, pack(lengths, capacity=256))
+expected, expected_gradient = measure(alone)
+again, again_gradient = measure(alone[::-1])
+result = {"probe": vars(probe), "leaks": probe.leaks, "num_packs": len(dataset)}
+
+def difference(loss, gradient):
+    return [abs(loss - expected), ((gradient - expected_gradient).norm() / expected_gradient.norm()).item()]
+
+result["noise"] = difference(again, again_gradient)
+for size in (1, 2, len(dataset)):
+    rows = [range(start, min(start + size, len(dataset))) for start in range(0, len(dataset), size)]
+    packed = measure([PackingCollator()([dataset[row] for row in part]) for part in rows])
+    result[f"packs of {size}"] = difference(*packed)
+print(json.dumps(result))
+"""
+
+
+@pytest.fixture(scope="module")
+def model(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    command = [sys.executable, "script/make_tiny_model.py", "--texts", "data/demo/pretrain.jsonl", "--output", folder]
+    sizes = ["--hidden_size", "256", "--num_attention_heads", "4", "--num_key_value_heads", "2"]
+    subprocess.run([*command, *sizes], cwd=repository, check=True)
+    return folder
+
+
+@pytest.mark.parametrize("mode", ["qlora", "lora"])
+@pytest.mark.parametrize(("loader", "attention"), [("vanilla", "sdpa"), ("vanilla", "eager"), ("unsloth", "auto")])
+def test_packed_equals_separate(repository: Path, model: Path, loader: str, attention: str, mode: str) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-c", COMPARE, loader, str(model), mode, attention],
+        cwd=repository,
+        env={**os.environ, "PYTHONPATH": str(repository), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    result = json.loads(finished.stdout.splitlines()[-1])
+    print(f"{loader} {attention} {mode}: {json.dumps(result)}")
+    assert not result["leaks"], result["probe"]
+    assert result["probe"]["joined_change"] > result["probe"]["tolerance"], "the probe could not have seen a leak"
+    shapes = [name for name in result if name.startswith("packs of")]
+    assert len(shapes) == 3
+    for name in shapes:
+        loss, gradient = result[name]
+        assert loss <= LOSS_TOLERANCE and gradient <= GRADIENT_TOLERANCE, name
