@@ -55,11 +55,13 @@ def train(prepared: PreparedRun, opened: OpenedRun, *, began: float) -> RunResul
     """
     manifest, folder = opened.manifest, Path(prepared.config.run.output_dir)
     start_step = _step_of(opened.checkpoint)
-    manifest.begin_attempt(from_step=start_step, resumed_from=str(opened.checkpoint) if opened.checkpoint else None)
-    (folder / METRICS_FILE).touch()  # however the attempt ends, there is something to read
     progress = _Progress(start_step)
     try:
         with Interrupts() as interrupts:
+            manifest.begin_attempt(
+                from_step=start_step, resumed_from=str(opened.checkpoint) if opened.checkpoint else None
+            )
+            (folder / METRICS_FILE).touch()  # however the attempt ends, there is something to read
             result = _train(prepared, opened, interrupts, progress, began)
     except RunError as error:
         _end(manifest, folder, _status_of(error), progress.step, error.exit_code, str(error))
@@ -267,11 +269,14 @@ def _final_metrics(folder: Path, context: RunContext) -> dict[str, Any]:
 
 
 def _end(manifest: Manifest, folder: Path, status: Status, step: int, exit_code: int, message: str) -> None:
-    """Close the attempt; what was logged so far is drawn."""
+    """Close the attempt; what was logged so far is drawn, and what fails in that does not hide why the run ended."""
     manifest.end_attempt(status, to_step=step, exit_code=exit_code, message=redact(message))
     if is_main_process():
-        remove_pickles(folder)
-        plot_loss(folder, folder.name)
+        try:
+            remove_pickles(folder)
+            plot_loss(folder, folder.name)
+        except (UserError, OSError) as error:
+            logger.warning(error)
 
 
 def _status_of(error: RunError) -> Status:

@@ -114,10 +114,11 @@ def model(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("mode", ["qlora", "lora"])
 @pytest.mark.parametrize(("loader", "attention"), [("vanilla", "sdpa"), ("vanilla", "eager"), ("unsloth", "auto")])
 def test_packed_equals_separate(repository: Path, model: Path, loader: str, attention: str, mode: str) -> None:
+    search_path = os.pathsep.join(filter(None, [str(repository), os.environ.get("PYTHONPATH")]))
     finished = subprocess.run(
         [sys.executable, "-c", COMPARE, loader, str(model), mode, attention],
         cwd=repository,
-        env={**os.environ, "PYTHONPATH": str(repository), "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "PYTHONPATH": search_path, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         timeout=300,

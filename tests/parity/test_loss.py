@@ -148,7 +148,7 @@ def test_evaluation_loss_is_a_token_mean(full_settings, tiny_model, conversation
                 count += 1
     for batch_size in (1, 3, 8):
         settings = {**full_settings, "eval_file": str(conversations), "per_device_eval_batch_size": batch_size}
-        trainer = build_trainer(settings, tmp_path)
+        trainer = build_trainer(settings, tmp_path / str(batch_size))
         assert trainer.evaluate()["eval_loss"] == pytest.approx(total / count, abs=1e-5), batch_size
 
 

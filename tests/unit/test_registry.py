@@ -40,7 +40,8 @@ def test_registering() -> None:
 
 def test_shipped_entries_exist() -> None:
     pytest.importorskip("transformers")
-    assert FORMATS.names() == ("firefly", "alpaca", "sharegpt", "openai", "text")
+    conversations = ("firefly", "alpaca", "sharegpt", "openai", "qa", "prompt_completion", "segments")
+    assert set(FORMATS.names()) == {*conversations, "text", "preference", "kto", "prompt_only"}
     assert LOADERS.names() == ("vanilla", "unsloth")
     assert TASKS.names() == ("pretrain", "sft", "dpo", "orpo", "kto", "reward", "grpo")
     for registry in (FORMATS, LOADERS, TASKS):

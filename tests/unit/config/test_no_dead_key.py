@@ -204,10 +204,12 @@ def quantization(name: str) -> Callable[[Lab, Config], Any]:
 
 
 def answers(lab: Lab, config: Config) -> Any:
-    trainer = lab.trainer(**{key: config.values[key] for key in config.places})
-    (Path(config.run.output_dir) / "generations.jsonl").unlink(missing_ok=True)
+    folder = lab.folder / f"answers-{config.generation.generation_max_new_tokens}"
+    settings = {key: config.values[key] for key in config.places} | {"output_dir": str(folder)}
+    trainer = lab.trainer(**settings)
+    folder.mkdir(exist_ok=True)
     trainer.evaluate()
-    return (Path(config.run.output_dir) / "generations.jsonl").read_text(encoding="utf-8")
+    return (folder / "generations.jsonl").read_text(encoding="utf-8")
 
 
 def runs_on_gpu(lab: Lab, config: Config) -> bool:
