@@ -6,5 +6,5 @@ folder=$(dirname -- "${BASH_SOURCE[0]}")
 . "$folder/setup.sh" --tests
 cd "$repository"
 export HF_HUB_OFFLINE=1 UNSLOTH_DISABLE_STATISTICS=1 MPLBACKEND=Agg
-"$python" -m ruff check
+"$python" -m ruff check train.py component script tests data
 "$python" -m pytest "$@"
