@@ -24,7 +24,8 @@ from component.config.interpolation import (
 from component.config.layers import LayerReader, merge_layers
 from component.config.nodes import Node, excerpt, plain
 from component.config.plugins import load_plugins
-from component.config.rules import Merged, apply_rules, ignored_keys, resolve_defaults
+from component.config.resolve import ignored_keys, resolve_defaults
+from component.config.rules import Merged, apply_rules
 from component.config.schema import (
     SECTIONS,
     AdapterSection,

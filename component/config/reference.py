@@ -13,7 +13,7 @@ from omegaconf import MISSING
 from component.config.choices import named_choices
 from component.config.coerce import describe_type, json_schema
 from component.config.legacy import DROPPED, PLANNED, RENAMED, RENAMED_VALUES
-from component.config.rules import DEPENDENT_KEYS
+from component.config.resolve import DEPENDENT_KEYS
 from component.config.schema import FILE_KEYS, SECTIONS, schema_fields
 from component.registry import TASKS
 
@@ -27,7 +27,7 @@ FILE_KEY_HELP = {
 
 PAGE_HEAD = """# Configuration keys
 
-Generated from `component/config/schema.py` by `python script/write_docs.py`; do not edit.
+Generated from `component/config/sections/` by `python script/write_docs.py`; do not edit.
 
 A config is a JSON or YAML file of the keys below; `model_name_or_path` and `train_file` must be set. Layers, later
 wins: the defaults here < the files named in `base` < the file < `KEY=VALUE` on the command line, where dots reach into

@@ -1,4 +1,4 @@
-"""Rules over several keys: impossible combinations are problems, ignored keys are notices."""
+"""Rules over several keys: impossible combinations are problems."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import date
 from typing import Any
 
 from component.config.errors import Place, Problem
-from component.config.schema import SHIPPED_TASKS, schema_fields
+from component.config.resolve import resolve_eval_strategy
 
 #: A reference to a variable, without a default that would be the secret itself.
 ENVIRONMENT_ONLY = re.compile(r"\$\{\s*oc\.env\s*:[^,${}]*(,\s*null\s*)?\}")
@@ -217,57 +217,3 @@ def apply_rules(merged: Merged) -> list[Problem]:
             for problem in rule(merged):
                 problems.append(problem)
     return problems
-
-
-def resolve_eval_strategy(values: Mapping[str, Any]) -> str:
-    """Complete eval_strategy: never without evaluation data, else as written, else by eval_steps, else each epoch."""
-    if not (values["eval_file"] or values["eval_split"]):
-        return "no"
-    return values["eval_strategy"] or ("steps" if values["eval_steps"] else "epoch")
-
-
-def resolve_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Complete the keys whose default depends on others (shown by `--dry_run` and written to the run)."""
-    resolved = dict(values)
-    for name, item in schema_fields().items():
-        by_mode = item.metadata["default_by_mode"]
-        if by_mode and resolved[name] is None:
-            resolved[name] = by_mode[resolved["train_mode"]]
-    resolved["eval_strategy"] = resolve_eval_strategy(resolved)
-    if resolved["per_device_eval_batch_size"] is None:
-        resolved["per_device_eval_batch_size"] = resolved["per_device_train_batch_size"]
-    if resolved["greater_is_better"] is None:
-        resolved["greater_is_better"] = not resolved["metric_for_best_model"].endswith("loss")
-    return resolved
-
-
-#: Keys that are read only beside certain values of another -> which, and whether it is so.
-DEPENDENT_KEYS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
-    "per_device_eval_batch_size": ("evaluation data", lambda values: values["eval_strategy"] != "no"),
-    "eval_delay": ("evaluation data", lambda values: values["eval_strategy"] != "no"),
-    "eval_steps": ("eval_strategy: steps", lambda values: values["eval_strategy"] == "steps"),
-    "save_steps": ("save_strategy: steps", lambda values: values["save_strategy"] == "steps"),
-    "logging_steps": ("logging_strategy: steps", lambda values: values["logging_strategy"] == "steps"),
-    "early_stopping_threshold": (
-        "early_stopping_patience",
-        lambda values: values["early_stopping_patience"] is not None,
-    ),
-    "generation_max_new_tokens": ("num_eval_generations", lambda values: values["num_eval_generations"] > 0),
-    "gradient_checkpointing_kwargs": ("gradient_checkpointing", lambda values: values["gradient_checkpointing"]),
-}
-
-
-def ignored_keys(values: Mapping[str, Any]) -> dict[str, str]:
-    """The keys that the chosen task or mode does not read -> who would; a plugin's task may read every key."""
-    ignored = {}
-    is_plugin_task = values["task_type"] not in SHIPPED_TASKS
-    for name, item in schema_fields().items():
-        for chooser, readers in (("task_type", item.metadata["tasks"]), ("train_mode", item.metadata["modes"])):
-            if chooser == "task_type" and is_plugin_task:
-                continue
-            if readers is not None and values[chooser] not in readers:
-                ignored[name] = f"{chooser} {values[chooser]} does not read it, only {', '.join(readers)}"
-    for name, (reader, is_read) in DEPENDENT_KEYS.items():
-        if not is_read(values):
-            ignored.setdefault(name, f"only read with {reader}")
-    return ignored

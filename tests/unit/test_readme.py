@@ -12,8 +12,8 @@ import pytest
 
 from component.config.choices import REPORTERS
 from component.config.errors import ConfigError
+from component.config.keys import MODES
 from component.config.load import load_config
-from component.config.schema import MODES
 from component.registry import FORMATS, LOADERS, TASKS
 
 

@@ -1,0 +1,42 @@
+"""The section of the model: which one is loaded, by whom and in what form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from omegaconf import MISSING
+
+from component.config.keys import key
+from component.config.sections.shared import PrecisionKeys, SequenceKeys, TaskKeys
+
+
+@dataclass(frozen=True)
+class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys):
+    """Which model is loaded, by whom and in what form."""
+
+    model_name_or_path: str = key(MISSING, "Hub id or local folder of the model; a run folder works too.")
+    model_revision: str | None = key(None, "Branch, tag or commit of a hub model.")
+    tokenizer_name_or_path: str | None = key(None, "Tokenizer, where it is not the model's own.")
+    trust_remote_code: bool = key(False, "Allow Python code that a hub model brings.")
+    use_unsloth: bool | Literal["auto", "require"] = key(
+        False,
+        "Load through Unsloth: false, true (else fall back to vanilla), auto (where it helps), require (or stop).",
+    )
+    model_loader: str | None = key(
+        None, "Loader by its name, for one of your own in plugins.", default_note="use_unsloth decides"
+    )
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = key(
+        "auto",
+        "Number format of the loaded weights; auto follows fp16/bf16, and keeps float32 masters for full training.",
+    )
+    attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2", "flex_attention"] = key(
+        "auto", "Attention implementation; auto probes what works here.", loaders=("vanilla",)
+    )
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = key("nf4", "4-bit number format of the frozen base.", modes=("qlora",))
+    bnb_4bit_use_double_quant: bool = key(True, "Quantize the quantization constants as well.", modes=("qlora",))
+    hub_token: str | None = key(
+        None, "Access token for private models; only as an interpolation such as ${oc.env:HF_TOKEN}.", cosmetic=True
+    )
+    hub_endpoint: str | None = key(None, "Address of a mirror of the model hub.", cosmetic=True)
+    offline: bool = key(False, "Use local files and the local hub cache only.", cosmetic=True)

@@ -1,0 +1,37 @@
+"""Keys that several sections read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from component.config.keys import MAX_SEED, key
+
+
+@dataclass(frozen=True)
+class TaskKeys:
+    """What is trained and how; shared by the sections that depend on it."""
+
+    task_type: str = key("sft", "The training type.")
+    train_mode: Literal["full", "lora", "qlora"] = key(
+        "qlora", "All parameters, a LoRA adapter on 16-bit weights, or a LoRA adapter on 4-bit weights."
+    )
+    seed: int = key(42, "Seed of adapter initialisation, data order, splits and dropout.", minimum=0, maximum=MAX_SEED)
+
+
+@dataclass(frozen=True)
+class SequenceKeys:
+    """The length limit, shared by data and model."""
+
+    max_seq_length: int = key(2048, "Longest sample in tokens.", above=0)
+
+
+@dataclass(frozen=True)
+class PrecisionKeys:
+    """The number format of training, shared by model and training arguments."""
+
+    bf16: bool | None = key(None, "Train in bfloat16.", default_note="where the hardware is fast at it")
+    fp16: bool | None = key(
+        None, "Train in float16 with loss scaling; becomes float32 on a CPU.", default_note="on a GPU without bfloat16"
+    )
+    gradient_checkpointing: bool = key(True, "Recompute activations in the backward pass to save memory.")
