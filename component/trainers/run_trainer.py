@@ -1,0 +1,119 @@
+"""What every trainer of a run does otherwise than transformers: data order, resume, guards, counting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+
+from component.config.schema import TrainingSection
+from component.data.order import EpochOrderSampler
+from component.runtime.distributed import world_size
+from component.trainers.callbacks.guards import InterruptCallback, NonFiniteLossCallback, check_finite
+from component.trainers.callbacks.metrics import MetricsCallback
+from component.trainers.callbacks.order import OrderCallback
+from component.trainers.callbacks.progress import ConsoleCallback
+from component.trainers.callbacks.resume import ResumableEarlyStopping, ResumeCallback
+from component.trainers.interrupts import shield_worker
+from component.trainers.loss_window import LossWindow
+from component.trainers.token_counter import TokenCounter
+
+if TYPE_CHECKING:
+    from component.trainers.task import RunContext
+
+
+class RunTrainer:
+    """Stands before a Trainer (transformers' or one of TRL's) in the bases of a task's trainer.
+
+    Six methods differ from transformers' and say why.
+
+    Args:
+        tokens: counts what is trained on.
+        lengths: tokens of each training row where rows of similar length are to meet in a step.
+    """
+
+    def __init__(self, *args: Any, tokens: TokenCounter, lengths: Sequence[int] | None = None, **kwargs: Any) -> None:
+        self._tokens = tokens
+        super().__init__(*args, **kwargs)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        rows_per_step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * world_size()
+        self._order = EpochOrderSampler(
+            len(self.train_dataset), seed=seed, lengths=lengths, rows_per_step=rows_per_step
+        )
+        self.add_callback(OrderCallback(self._order))
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Tensor | int | None]:
+        """Changed: counts the tokens of the step. The count that the loss is divided by is transformers' own."""
+        batches, num_supervised_tokens = super().get_batch_samples(*args, **kwargs)
+        self._tokens.add(batches)
+        return batches, num_supervised_tokens
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrderSampler:
+        """Changed: the order of rows depends on seed and epoch alone, not on the state of a global generator."""
+        return self._order
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        """Changed: workers outlive the signal that asks the run for a checkpoint."""
+        loader = super()._get_dataloader(*args, **kwargs)
+        if loader.num_workers > 0:
+            inner = getattr(loader, "base_dataloader", loader)  # accelerate iterates over what it wraps
+            inner.worker_init_fn = partial(shield_worker, start=inner.worker_init_fn)
+        return loader
+
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Tensor, grad_norm: Tensor | float | None, *args: Any, **kwargs: Any
+    ) -> None:
+        """Changed: a model that is no longer finite is neither saved nor finished, however seldom losses are logged."""
+        if self.control.should_save or self.state.global_step >= self.state.max_steps:
+            check_finite("loss", float(tr_loss), self.state.global_step)
+            # With loss scaling, a step whose gradients are not finite is left out.
+            if grad_norm is not None and not self.args.fp16:
+                check_finite("grad_norm", float(grad_norm), self.state.global_step)
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Changed: adds our own counts to a checkpoint; trainer_state.json, which comes last, makes it complete."""
+        super()._save_rng_state(output_dir)
+        loss_sum = self.accelerator.reduce(self._tr_loss, reduction="mean").item()
+        if self.args.should_save:
+            LossWindow(loss_sum, self._globalstep_last_logged).save(Path(output_dir))
+            self._tokens.save(Path(output_dir))
+
+    def _run_epoch(self, **kwargs: Any) -> None:
+        """Changed: a resumed run trains nothing where nothing is left, and knows the losses not yet logged."""
+        if self.control.should_training_stop:
+            return
+        checkpoint = kwargs["resume_from_checkpoint"]
+        if checkpoint is not None and kwargs["epoch"] == kwargs["epochs_trained"]:
+            window = LossWindow.load(Path(checkpoint))
+            self._tr_loss += window.loss_sum
+            self._globalstep_last_logged = window.last_logged_step
+        super()._run_epoch(**kwargs)
+
+
+def run_callbacks(
+    training: TrainingSection, context: RunContext, callbacks: Sequence[TrainerCallback] = ()
+) -> list[TrainerCallback]:
+    """The callbacks of every run, then the task's own."""
+    early_stopping = ()
+    if training.early_stopping_patience is not None:
+        early_stopping = (ResumableEarlyStopping(training.early_stopping_patience, training.early_stopping_threshold),)
+    return [
+        MetricsCallback(context.output_dir, context.tokens),
+        ConsoleCallback(disabled=training.disable_tqdm),
+        NonFiniteLossCallback(),
+        ResumeCallback(),
+        InterruptCallback(context.interrupts),
+        *early_stopping,
+        *callbacks,
+    ]
+
+
+def remove_foreign_callbacks(trainer: Any) -> None:
+    """Take transformers' own console output from a trainer; ours stands in its place."""
+    for theirs in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(theirs)
