@@ -51,11 +51,12 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of a conversation, its supervised token spans [start, end) and notices; unpacks as (ids, spans)."""
+    """Token ids of a text, its supervised token spans [start, end), notices and the text; unpacks as (ids, spans)."""
 
     input_ids: tuple[int, ...]
     spans: tuple[Span, ...]
     notices: tuple[str, ...] = ()
+    text: str = ""
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.input_ids, self.spans))
@@ -82,7 +83,7 @@ def to_tokens(rendered: Rendered, ids: Sequence[int], offsets: Sequence[Span]) -
         if first == token:
             return RowError("answer without tokens: it shares its only token with the text before it")
         spans.append((first, token))
-    return Encoded(tuple(ids), tuple(spans), rendered.notices)
+    return Encoded(tuple(ids), tuple(spans), rendered.notices, text)
 
 
 def _first_visible(text: str, offset: Span) -> int:

@@ -106,11 +106,17 @@ class Prepared:
         input_ids: token ids, without padding.
         spans: half-open token ranges [start, end) that are supervised, ascending and disjoint.
         source: the row it came from.
+        text: what the ids encode; None unless the encoder keeps it.
+        label: of a labelled row.
+        columns: of a prompt, as JSON-ready values; rewards read them.
     """
 
     input_ids: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
     source: Source
+    text: str | None = None
+    label: bool | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def length(self) -> int:
@@ -129,3 +135,38 @@ class Prepared:
             start = max(start, 1)
             labels[start:end] = self.input_ids[start:end]
         return labels
+
+
+@dataclass(frozen=True)
+class PreparedPair:
+    """A prompt with the better and with the worse answer to it; both begin with the same prompt tokens."""
+
+    chosen: Prepared
+    rejected: Prepared
+
+    @property
+    def source(self) -> Source:
+        """The row it came from."""
+        return self.chosen.source
+
+    @property
+    def length(self) -> int:
+        """Number of tokens of the longer one."""
+        return max(self.chosen.length, self.rejected.length)
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """What encoding made of a row.
+
+    Attributes:
+        samples: one, or the pieces of a row that was split.
+        num_tokens_cut: tokens that truncation cut off.
+        is_without_stop: whether an answer lost its stop token by that.
+        notices: what is odd about it, in words that are the same for every row like it.
+    """
+
+    samples: tuple[Prepared | PreparedPair, ...]
+    num_tokens_cut: int = 0
+    is_without_stop: bool = False
+    notices: tuple[str, ...] = ()

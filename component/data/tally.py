@@ -15,7 +15,7 @@ from component.data.report import (
     reason_category,
     say_rows,
 )
-from component.data.rows import Failure, Prepared, Row
+from component.data.rows import EncodedRow, Failure, Prepared, Row, Source
 
 
 class Tally:
@@ -79,9 +79,13 @@ class Tally:
         self._columns.update(row.columns.keys())
         self._row_notices.update(set(row.notices))
 
-    def note_encoding(self, notices: Sequence[str]) -> None:
-        """Count what was odd when a row that is used was encoded."""
-        self._row_notices.update(set(notices))
+    def note_encoded(self, source: Source, encoded: EncodedRow) -> None:
+        """Count what was cut and what was odd when a row that is used was encoded."""
+        self._row_notices.update(set(encoded.notices))
+        if encoded.num_tokens_cut:
+            self.cut_tokens[source] = encoded.num_tokens_cut
+        if encoded.is_without_stop:
+            self.without_stop.add(source)
 
     def note(self, *notices: str) -> None:
         """Add notices about the split as a whole."""

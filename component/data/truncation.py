@@ -3,8 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from component.data.rows import Prepared, RowError, Source
+from component.config.errors import DataError
+from component.data.rows import EncodedRow, Prepared, RowError, Source
+
+
+@dataclass(frozen=True)
+class LengthLimit:
+    """How long a sample may be in tokens, at least 2, and what happens to a longer one (the config's `truncation`)."""
+
+    max_seq_length: int
+    truncation: str
+
+    def facts(self) -> dict[str, Any]:
+        """The limit as JSON-ready values."""
+        return asdict(self)
+
+
+def cut_sample(sample: Prepared, limit: LengthLimit) -> EncodedRow:
+    """Cut a sample that is too long.
+
+    Raises:
+        RowError: `truncation` is drop, or the cut leaves no supervised token.
+        DataError: `truncation` is error.
+    """
+    if limit.truncation == "error":
+        raise DataError(
+            f"{sample.source}: {sample.length} tokens, over max_seq_length {limit.max_seq_length}; "
+            "raise max_seq_length, or set truncation to drop, keep_start, keep_end or split_turns"
+        )
+    if limit.truncation == "drop":
+        raise RowError(f"over max_seq_length: {sample.length} tokens, {limit.max_seq_length} allowed")
+    keeps_start = limit.truncation == "keep_start"
+    cut = (keep_start if keeps_start else keep_end)(sample, limit.max_seq_length)
+    return EncodedRow(
+        (cut,),
+        num_tokens_cut=sample.length - cut.length,
+        is_without_stop=keeps_start and loses_stop_token(sample, limit.max_seq_length),
+    )
 
 
 def keep_start(sample: Prepared, max_seq_length: int) -> Prepared:

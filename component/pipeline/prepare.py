@@ -97,7 +97,7 @@ def _prepare_data(
     loaded = load_tokenizer(config.model)
     task: Task = TASKS.get(config.model.task_type)
     rendering = build_rendering(config.data, loaded.tokenizer, task.row_kind)
-    data = prepare_data(config.data, rendering.encoder, task.row_kind)
+    data = prepare_data(config.data, rendering.encoder)
     check_steps(config, len(data.train))
     return PreparedRun(
         config=config,

@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from component.config.schema import DataSection
+from component.data.encoders.build import build_row_encoder
+from component.data.encoders.interface import RowEncoder
 from component.data.fingerprint import hash_tokenizer
 from component.data.render import Renderer
 from component.data.rendered import RenderOptions
-from component.data.segment_encoder import SegmentEncoder
 from component.data.self_test import run_self_test
 from component.data.templates import load_chat_template
-from component.data.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,14 +24,16 @@ class Rendering:
     """An encoder and what is known of it.
 
     Attributes:
-        encoder: of conversations, of plain text, or of segments where there is no template.
+        encoder: of the rows.
+        renderer: of conversations; None for plain text, and where there is no template.
         stop_token_ids: tokens that end an answer or a document.
         hashes: of tokenizer and template.
         proven: what the self-test has shown.
         notices: what was adapted to the tokenizer.
     """
 
-    encoder: Renderer | TextEncoder | SegmentEncoder
+    encoder: RowEncoder
+    renderer: Renderer | None
     stop_token_ids: tuple[int, ...]
     hashes: dict[str, str]
     proven: tuple[str, ...] = ()
@@ -39,25 +41,29 @@ class Rendering:
 
     @property
     def chat_template(self) -> str | None:
-        """The Jinja text that conversations are rendered with; None for plain text."""
-        return self.encoder.template.source if isinstance(self.encoder, Renderer) else None
+        """The Jinja text that conversations are rendered with; None where there is none."""
+        return None if self.renderer is None else self.renderer.template.source
 
 
-def build_rendering(data: DataSection, tokenizer: PreTrainedTokenizerBase, row_kind: str) -> Rendering:
+def build_rendering(
+    data: DataSection, tokenizer: PreTrainedTokenizerBase, row_kind: str, *, keep_text: bool = False
+) -> Rendering:
     """Build the encoder for a kind of rows and prove it.
+
+    Args:
+        data: the config's data section.
+        tokenizer: the model's.
+        row_kind: what the task trains on, as formats name it.
+        keep_text: whether samples carry the text that their ids encode.
 
     Raises:
         UserError: the template or the tokenizer cannot be used.
     """
-    if row_kind == "text":
-        return Rendering(TextEncoder(tokenizer), (tokenizer.eos_token_id,), {"tokenizer": hash_tokenizer(tokenizer)})
-    if data.template_name == "auto" and not tokenizer.chat_template:
-        # Segments need no template; prepare_data refuses conversations.
-        segments = SegmentEncoder(
-            tokenizer, append_stop_token=data.append_stop_token, train_on_prompt=data.train_on_prompt
-        )
+    # Segments need no template; without one the encoder refuses conversations.
+    if row_kind == "text" or (data.template_name == "auto" and not tokenizer.chat_template):
+        encoder = build_row_encoder(data, row_kind, tokenizer, None, keep_text=keep_text)
         stops = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-        return Rendering(segments, stops, {"tokenizer": hash_tokenizer(tokenizer)})
+        return Rendering(encoder, None, stops, {"tokenizer": hash_tokenizer(tokenizer)})
     renderer = Renderer(
         tokenizer,
         load_chat_template(data.template_name, tokenizer),
@@ -73,4 +79,5 @@ def build_rendering(data: DataSection, tokenizer: PreTrainedTokenizerBase, row_k
     )
     test = run_self_test(renderer)
     hashes = {"tokenizer": hash_tokenizer(tokenizer), "template": renderer.fingerprint()}
-    return Rendering(renderer, renderer.stop_token_ids, hashes, test.proven, test.notices)
+    encoder = build_row_encoder(data, row_kind, tokenizer, renderer, keep_text=keep_text)
+    return Rendering(encoder, renderer, renderer.stop_token_ids, hashes, test.proven, test.notices)

@@ -16,10 +16,10 @@ from transformers import AutoTokenizer
 from component.config.errors import ConfigError, DataError
 from component.config.load import load_config
 from component.config.schema import DataSection
+from component.data.encoders.build import build_row_encoder
 from component.data.mixture import mix_rows
 from component.data.prepare import PreparedData, prepare_data
 from component.data.report import SourceReport
-from component.data.text_encoder import TextEncoder
 
 
 @given(
@@ -58,7 +58,7 @@ def test_the_seed_chooses_the_rows() -> None:
 def prepare(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PreparedData]:
     """Prepares texts of the files a.jsonl, with ten rows and a bad one, and b.jsonl, with six."""
     monkeypatch.chdir(tmp_path)
-    encoder = TextEncoder(AutoTokenizer.from_pretrained(tiny_model))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     for name, count in (("a", 10), ("b", 6)):
         rows = [{"text": f"{name} {index}"} for index in range(count)]
         rows[2:2] = [{"text": " "}] if name == "a" else []
@@ -66,7 +66,7 @@ def prepare(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -
 
     def prepare(**options: Any) -> PreparedData:
         section = DataSection(**{"train_file": ["a.jsonl", "b.jsonl"], "max_bad_rows": 1.0, **options})
-        return prepare_data(section, encoder, "text")
+        return prepare_data(section, build_row_encoder(section, "text", tokenizer, None))
 
     return prepare
 

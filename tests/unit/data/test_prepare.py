@@ -16,12 +16,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from component.config.errors import DataError, UserError
 from component.config.schema import DataSection
+from component.data.encoders.build import build_row_encoder
 from component.data.fingerprint import hash_tokenizer
 from component.data.prepare import PreparedData, prepare_data
 from component.data.render import CONTROL_TOKENS_AS_TEXT, Renderer
 from component.data.report import Lengths, reason_category
 from component.data.templates import load_chat_template
-from component.data.text_encoder import TextEncoder
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<user>", "<bot>"]
 TEMPLATE = (
@@ -62,9 +62,14 @@ def prepare(tmp_path: Path, renderer: Renderer, monkeypatch: pytest.MonkeyPatch)
 
     def prepare(rows: list[Any], **options: Any) -> PreparedData:
         write("train.jsonl", rows)
-        return prepare_data(DataSection(train_file=["train.jsonl"], **options), renderer, "messages")
+        return encode(DataSection(train_file=["train.jsonl"], **options), renderer)
 
     return prepare
+
+
+def encode(section: DataSection, renderer: Renderer) -> PreparedData:
+    """Prepare conversations."""
+    return prepare_data(section, build_row_encoder(section, "messages", renderer.tokenizer, renderer))
 
 
 def write(name: str, rows: list[Any]) -> None:
@@ -152,7 +157,7 @@ def test_every_file_has_a_format_of_its_own(prepare: Callable[..., PreparedData]
     Path("b.json").write_text('[\n{"instruction": "a", "output": "b"}\n]')
     Path("empty.jsonl").write_text("")
     section = DataSection(train_file=["train.jsonl", "b.json", "empty.jsonl"])
-    data = prepare_data(section, renderer, "messages")
+    data = encode(section, renderer)
     assert [(file.path, file.rows, file.data_format) for file in data.report.files] == [
         ("train.jsonl", 2, "firefly"),
         ("b.json", 1, "alpaca"),
@@ -261,7 +266,7 @@ def test_documents(tmp_path: Path, tokenizer: PreTrainedTokenizerFast, monkeypat
     Path("a.txt").write_text("abcdefghij")
     write("b.jsonl", [{"text": "xy"}, {"text": " "}])
     section = DataSection(train_file=["a.txt", "b.jsonl"], max_seq_length=4, max_bad_rows=1.0)
-    data = prepare_data(section, TextEncoder(tokenizer), "text")
+    data = prepare_data(section, build_row_encoder(section, "text", tokenizer, None))
     assert [tokenizer.decode(sample.input_ids) for sample in data.train] == ["abcd", "defg", "ghij", "j</s>", "xy</s>"]
     supervised = [[label for label in sample.labels() if label != -100] for sample in data.train]
     assert [tokenizer.decode(labels) for labels in supervised] == ["bcd", "efg", "hij", "</s>", "y</s>"]
@@ -377,10 +382,10 @@ def test_real_data(
     num_rows: int,
     failures: list[str],
 ) -> None:
-    encoder = TextEncoder(qwen) if row_kind == "text" else Renderer(qwen, load_chat_template("auto", qwen))
     path = str(test_assets / "real_data" / name)
     section = DataSection(train_file=[path], max_seq_length=2048, truncation="keep_start")
-    data = prepare_data(section, encoder, row_kind)
+    renderer = None if row_kind == "text" else Renderer(qwen, load_chat_template("auto", qwen))
+    data = prepare_data(section, build_row_encoder(section, row_kind, qwen, renderer))
     assert [str(failure) for failure in data.report.failures] == [f"{path}:{failure}" for failure in failures]
     assert (data.report.rows_read, data.report.rows_used) == (num_rows, num_rows - len(failures))
     assert data.report.files[0].data_format == data_format
@@ -391,4 +396,4 @@ def test_real_data(
 def test_real_preference_data_is_refused_by_name(test_assets: Path, renderer: Renderer) -> None:
     path = test_assets / "real_data" / "dpo_en_demo.json"
     with pytest.raises(DataError, match="the rows look like preference, which this task cannot use"):
-        prepare_data(DataSection(train_file=[str(path)]), renderer, "messages")
+        encode(DataSection(train_file=[str(path)]), renderer)

@@ -16,7 +16,6 @@ from component.data.rendered import RenderOptions
 from component.data.rows import Message, RowError
 from component.data.self_test import run_self_test
 from component.data.templates import ChatTemplate, load_chat_template, template_names
-from component.data.text_encoder import TextEncoder
 
 CHATML = """
 {%- for m in messages -%}
@@ -313,17 +312,6 @@ def test_appending_mends_what_the_self_test_refuses(terminator: str, tokenizer: 
     assert spans_of(renderer, TALK) == [f"Yo{terminator}</s>", f"No{terminator}</s>"]
     (notice,) = run_self_test(renderer).notices
     assert notice.startswith("append_stop_token: the tokenizer's EOS token '</s>' follows each answer; ")
-
-
-def test_documents_are_supervised_whole_and_end_in_eos(tokenizer: PreTrainedTokenizerFast) -> None:
-    encoder = TextEncoder(tokenizer)  # a tokenizer that writes no BOS of its own
-    ids, spans = encoder.encode("ab")
-    assert (tokenizer.decode(ids), spans) == ("ab</s>", ((0, 3),))
-    assert encoder.encode("ab</s>") == (ids, spans)
-    assert tokenizer.decode(encoder.encode("ab", add_eos=False)[0]) == "ab"
-    good, empty = encoder.encode_batch(["ab", ""])
-    assert good == (ids, spans)
-    assert str(empty) == "the text is empty"
 
 
 CONTROLS = (Message("user", "<s> and <|im_end|>?"), Message("assistant", "a<|im_end|>b\n<|im_start|>"))

@@ -13,10 +13,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from component.config.errors import UserError
 from component.config.schema import DataSection
+from component.data.encoders.build import build_row_encoder
+from component.data.encoders.segments import NO_STOP, SegmentEncoder
 from component.data.prepare import PreparedData, prepare_data
 from component.data.render import Renderer
 from component.data.rows import Row, RowError, Segment, Source
-from component.data.segment_encoder import NO_STOP, SegmentEncoder
 from component.data.templates import load_chat_template
 from component.pipeline.rendering import build_rendering
 
@@ -92,10 +93,13 @@ def test_ids_are_those_of_the_whole_text(llama: PreTrainedTokenizerBase, pieces:
     assert all(1 <= start < end <= len(encoded.input_ids) for start, end in encoded.spans)
 
 
-def prepare(folder: Path, encoder: Any, rows: list[Any], **options: Any) -> PreparedData:
+def prepare(
+    folder: Path, tokenizer: PreTrainedTokenizerBase, renderer: Renderer | None, rows: list[Any], **options: Any
+) -> PreparedData:
     path = folder / "train.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return prepare_data(DataSection(train_file=[str(path)], **options), encoder, "messages")
+    section = DataSection(train_file=[str(path)], **options)
+    return prepare_data(section, build_row_encoder(section, "messages", tokenizer, renderer))
 
 
 ROWS = [
@@ -107,7 +111,7 @@ ROWS = [
 
 def test_texts_and_messages_in_one_file_keep_their_order(qwen: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     renderer = Renderer(qwen, load_chat_template("auto", qwen))
-    data = prepare(tmp_path, renderer, ROWS)
+    data = prepare(tmp_path, qwen, renderer, ROWS)
     assert [sample.source.line for sample in data.train] == [1, 2, 3]
     learned = [qwen.decode([label for label in sample.labels() if label != -100]) for sample in data.train]
     assert learned == [" two.<|im_end|>", "yo<|im_end|>", " four.<|im_end|>"]
@@ -127,9 +131,9 @@ def test_over_long_segments(qwen: PreTrainedTokenizerBase, tmp_path: Path) -> No
         "split_turns": "over max_seq_length: 52 tokens, 20 allowed, and no turns to split",
     }.items():
         options = {"max_seq_length": 20, "truncation": truncation, "max_bad_rows": 1.0}
-        data = prepare(tmp_path, SegmentEncoder(qwen), rows, **options)
+        data = prepare(tmp_path, qwen, None, rows, **options)
         assert [failure.reason for failure in data.report.failures] == [reason]
-    data = prepare(tmp_path, SegmentEncoder(qwen), rows, max_seq_length=20, truncation="keep_start")
+    data = prepare(tmp_path, qwen, None, rows, max_seq_length=20, truncation="keep_start")
     assert [sample.length for sample in data.train] == [len(data.train[0].input_ids), 20]
     assert data.report.rows_without_stop == 1
 
@@ -140,7 +144,7 @@ def test_a_tokenizer_without_a_template_trains_on_texts(test_assets: Path, tmp_p
     rendering = build_rendering(DataSection(train_file=["f"]), tokenizer, "messages")
     assert rendering.chat_template is None
     assert rendering.stop_token_ids == (tokenizer.eos_token_id,)
-    data = prepare(tmp_path, rendering.encoder, [ROWS[0], ROWS[2]])
+    data = prepare(tmp_path, tokenizer, rendering.renderer, [ROWS[0], ROWS[2]])
     assert len(data.train) == 2
     with pytest.raises(UserError, match="template_name: got auto, but the tokenizer has no chat template of its own"):
-        prepare(tmp_path, rendering.encoder, ROWS)
+        prepare(tmp_path, tokenizer, rendering.renderer, ROWS)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from component.data.rendered import Encoded, Rendered, to_tokens
 from component.data.rows import Row, RowError
@@ -59,6 +58,10 @@ class SegmentEncoder:
         encoded = zip(rows, texts, encoding["input_ids"], encoding["offset_mapping"], strict=True)
         return [self._frame(row, to_tokens(text, ids, offsets)) for row, text, ids, offsets in encoded]
 
+    def facts(self) -> dict[str, Any]:
+        """The options that decide the tokens, as JSON-ready values."""
+        return {"append_stop_token": self.append_stop_token, "train_on_prompt": self.train_on_prompt}
+
     def _join(self, row: Row) -> Rendered:
         """The text of a row and its supervised characters; neighbouring supervised segments are one span."""
         pieces: list[str] = []
@@ -78,14 +81,16 @@ class SegmentEncoder:
         """Put BOS and EOS around a text."""
         if isinstance(encoded, RowError):
             return encoded
-        ids, spans, notices = encoded.input_ids, encoded.spans, encoded.notices
+        ids, spans, notices, text = encoded.input_ids, encoded.spans, encoded.notices, encoded.text
         if self._bos and ids[:1] != self._bos:
             ids, spans = (*self._bos, *ids), tuple((start + 1, end + 1) for start, end in spans)
+            text = self.tokenizer.bos_token + text
         eos = self.tokenizer.eos_token_id
         is_supervised_to_the_end = spans[-1][1] == len(ids)
         if eos is not None and is_supervised_to_the_end and ids[-1] != eos:
             if row.ends_with_eos or self.append_stop_token:
                 ids, spans = (*ids, eos), (*spans[:-1], (spans[-1][0], len(ids) + 1))
+                text += self.tokenizer.eos_token
             else:
                 notices = (*notices, NO_STOP)
-        return replace(encoded, input_ids=ids, spans=spans, notices=notices)
+        return Encoded(ids, spans, notices, text)

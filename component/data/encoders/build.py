@@ -1,0 +1,61 @@
+"""The encoder of a run's rows, from the data section of its config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from component.config.errors import UserError
+from component.config.schema import DataSection
+from component.data.encoders.conversations import ConversationEncoder
+from component.data.encoders.documents import DocumentEncoder
+from component.data.encoders.interface import RowEncoder
+from component.data.encoders.segments import SegmentEncoder
+from component.data.render import Renderer
+from component.data.truncation import LengthLimit
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def build_row_encoder(
+    data: DataSection,
+    row_kind: str,
+    tokenizer: PreTrainedTokenizerBase,
+    renderer: Renderer | None,
+    *,
+    keep_text: bool = False,
+) -> RowEncoder:
+    """Build the encoder for a kind of rows.
+
+    Args:
+        data: the config's data section.
+        row_kind: what the task trains on, as formats name it.
+        tokenizer: any tokenizer.
+        renderer: of conversations; None where there is no template, or the rows need none.
+        keep_text: whether samples carry the text that their ids encode.
+
+    Raises:
+        UserError: max_seq_length leaves nothing to predict, or the tokenizer lacks what the rows need.
+    """
+    if data.max_seq_length < 2:
+        raise UserError("max_seq_length: got 1; use at least 2: a single token has nothing to predict")
+    return _BUILDERS[row_kind](data, tokenizer, renderer, keep_text)
+
+
+def _build_documents(
+    data: DataSection, tokenizer: PreTrainedTokenizerBase, renderer: Renderer | None, keep_text: bool
+) -> RowEncoder:
+    return DocumentEncoder(tokenizer, data.max_seq_length, keep_text=keep_text)
+
+
+def _build_conversations(
+    data: DataSection, tokenizer: PreTrainedTokenizerBase, renderer: Renderer | None, keep_text: bool
+) -> RowEncoder:
+    segments = SegmentEncoder(tokenizer, append_stop_token=data.append_stop_token, train_on_prompt=data.train_on_prompt)
+    limit = LengthLimit(data.max_seq_length, data.truncation)
+    return ConversationEncoder(renderer, segments, limit, keep_text=keep_text)
+
+
+_Builder = Callable[[DataSection, "PreTrainedTokenizerBase", Renderer | None, bool], RowEncoder]
+_BUILDERS: dict[str, _Builder] = {"text": _build_documents, "messages": _build_conversations}
