@@ -1,18 +1,18 @@
-"""JSON text to records, each with the line on which it begins, and bad ones with their reason."""
+"""One JSON value to a record, or to the reason why it is none."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
-from component.config.errors import DataError
-from component.data.records import MAX_RECORD_BYTES
+from component.data.records import MAX_RECORD_BYTES, over_long
 from component.data.rows import RowError
 
 _BLANKS = re.compile(r"[ \t\r\n]*")
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+#: What a decoder says of a number that Python refuses to read; nobody knows where in the value it stands.
+TOO_MANY_DIGITS = "a number with too many digits"
 _JSON_KINDS = {list: "a list", str: "a string", int: "a number", float: "a number", bool: "a boolean"}
 
 
@@ -53,12 +53,12 @@ class RecordDecoder:
         except json.JSONDecodeError:
             raise
         except ValueError:  # Python refuses to read integers of more than 4,300 digits
-            raise json.JSONDecodeError("a number with too many digits", text, start) from None
+            raise json.JSONDecodeError(TOO_MANY_DIGITS, text, start) from None
 
     def _check(self, value: Any, text: str) -> dict[str, Any] | RowError:
         """The value if it is a usable record."""
         if len(text) > MAX_RECORD_BYTES:
-            return RowError(f"over-long record: {len(text):,} characters, at most {MAX_RECORD_BYTES:,} are read")
+            return over_long(len(text))
         if not isinstance(value, dict):
             return RowError(f"not an object: {_JSON_KINDS.get(type(value), 'null')}")
         if self._duplicate is not None:
@@ -91,58 +91,6 @@ def read_json_line(text: str, decoder: RecordDecoder) -> dict[str, Any]:
     if isinstance(value, RowError):
         raise value
     return value
-
-
-def scan_json(text: str, file: str) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
-    """Read a JSON array of objects, or objects that follow each other without one.
-
-    Args:
-        text: the content of the file.
-        file: its name, for messages.
-
-    Yields:
-        The line on which each record begins, from 1, and the record or why it cannot be used.
-
-    Raises:
-        DataError: the text is not JSON at some place; what follows cannot be told apart, let alone counted.
-    """
-    decoder = RecordDecoder()
-    at = _skip_blanks(text, 0)
-    is_array = text[at : at + 1] == "["
-    at = _skip_blanks(text, at + 1) if is_array else at
-    line, counted = 1, 0
-    is_first = True
-    while True:
-        if text[at : at + 1] == ("]" if is_array and is_first else ""):
-            break
-        line, counted = line + text.count("\n", counted, at), at
-        try:
-            value, at = decoder.decode(text, at)
-            yield line, value
-            at = _skip_blanks(text, at)
-            if is_array:
-                at, is_last = _after_record(text, at)
-                if is_last:
-                    break
-        except json.JSONDecodeError as error:
-            place = f"{file}:{error.lineno}"
-            what = f"bad JSON: {describe_json_error(error)}, column {error.colno}"
-            raise DataError(
-                f"{place}: {what}; no row after it can be read: correct it, or use .jsonl, one object a line"
-            ) from None
-        is_first = False
-    if is_array and (rest := _skip_blanks(text, at + 1)) < len(text):
-        line += text.count("\n", counted, rest)
-        raise DataError(f"{file}:{line}: bad JSON: more text after the array; remove what follows the ]")
-
-
-def _after_record(text: str, at: int) -> tuple[int, bool]:
-    """Step over the comma after a record of an array, or say that the array ends."""
-    if text[at : at + 1] == "]":
-        return at, True
-    if text[at : at + 1] != ",":
-        raise json.JSONDecodeError("the array goes on without a comma or ends without a ]", text, at)
-    return _skip_blanks(text, at + 1), False
 
 
 def describe_json_error(error: json.JSONDecodeError) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from component.config.errors import DataError
@@ -75,6 +75,8 @@ def _parse(records: Iterable[_Item], name: str | None, columns: Mapping[str, str
         except RowError as error:
             tally.drop(Failure(record.source, str(error)))
             continue
+        if record.notices:
+            row = replace(row, notices=(*record.notices, *row.notices))
         tally.note_row(row)
         yield row
 

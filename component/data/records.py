@@ -7,13 +7,13 @@ import importlib
 import io
 import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from component.config.errors import MachineError
-from component.data.rows import Source
+from component.data.rows import RowError, Source
 
 #: A longer record is a broken file, or nothing that fits into memory as tokens.
 MAX_RECORD_BYTES = 16 * 2**20
@@ -25,10 +25,20 @@ COMPRESSIONS = (".gz", ".zst")
 
 @dataclass(frozen=True)
 class Record:
-    """One record of a file, as it was written."""
+    """One record of a file, as it was written.
+
+    Attributes:
+        notices: what its file made of it, in words that are the same for every record like it.
+    """
 
     source: Source
     value: Mapping[str, Any]
+    notices: tuple[str, ...] = ()
+
+
+def over_long(size: int, unit: str = "characters") -> RowError:
+    """Why a record is not used that is nothing to hold in memory."""
+    return RowError(f"over-long record: {size:,} {unit}, at most {MAX_RECORD_BYTES:,} are read")
 
 
 def data_suffix(path: Path) -> str:
@@ -55,6 +65,20 @@ def open_data(path: Path) -> BinaryIO:
             ) from None
         return io.BufferedReader(_ZstdFile(path, zstandard), 2**17)
     return open(path, "rb")
+
+
+def read_lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Lines with their size in bytes; of an over-long line only the beginning is given, so that any file fits."""
+    while line := file.readline(MAX_RECORD_BYTES + 1):
+        yield line, len(line) if len(line) <= MAX_RECORD_BYTES else len(line) + skip_line(file, line)
+
+
+def skip_line(file: BinaryIO, start: bytes) -> int:
+    """Go to the end of a line of which the start is read; returns how many bytes were left of it."""
+    num_bytes, end = 0, start
+    while not end.endswith(b"\n") and (end := file.readline(2**20)):
+        num_bytes += len(end)
+    return num_bytes
 
 
 class _ZstdFile(io.RawIOBase):

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from component.config.errors import DataError, UserError
-from component.data.json_files import read_document, read_json, read_json_lines
+from component.data.documents import read_document
+from component.data.json_files import read_json, read_json_lines
 from component.data.records import Record, data_suffix, decompression_errors
 from component.data.remote import download, fetch_hub_dataset, file_name_of, is_hub_dataset, is_url
 from component.data.rows import Failure
