@@ -1,6 +1,7 @@
 """Make a small random model with its own tokenizer, or a random checkpoint of a published shape.
 
 python script/make_tiny_model.py --texts data/demo/pretrain.jsonl --output output/demo/tiny
+python script/make_tiny_model.py --architecture qwen3_moe --texts data/demo/pretrain.jsonl --output output/tiny-moe
 python script/make_tiny_model.py --shape llama3-8b --tokenizer FOLDER --output output/llama3-8b-random
 """
 
@@ -13,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from component.models.tiny import SHAPES, Shape, make_tiny_model
+from component.models.tiny import ARCHITECTURES, SHAPES, Shape, make_tiny_model
 from component.runtime.command import run_command
 
 
@@ -21,7 +22,7 @@ def parse_arguments() -> argparse.Namespace:
     """Return the command line: one option for each size, without defaults, so that a preset shows through."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--architecture", choices=["llama"], default="llama")
+    parser.add_argument("--architecture", choices=ARCHITECTURES, default="llama")
     parser.add_argument("--shape", choices=sorted(SHAPES), default="tiny", help="sizes to start from")
     parser.add_argument("--texts", type=Path, nargs="+", default=[], metavar="FILE", help="train a tokenizer on these")
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="copy this tokenizer instead")
@@ -44,6 +45,7 @@ def main() -> int:
         texts=arguments.texts,
         tokenizer=arguments.tokenizer,
         pad_is_eos=arguments.pad_is_eos,
+        model_type=arguments.architecture,
     )
     print(f"{arguments.output}: {made['num_parameters']:,} parameters, {made['vocab_size']:,} tokens")
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from component.config.errors import UserError
 from component.config.schema import AdapterSection
 from component.models.failures import told_as_user_error
+from component.models.language_model import is_tower
 from component.models.quantization import four_bit_layers
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 ALL_LINEAR = "all-linear"
-# Parts of a path that belong to the vision or audio side of a multimodal model, or join it to the language model.
-_TOWER = re.compile(r"vision|visual|image|audio|speech|multi_modal|mm_proj|merger")
 
 
 def build_lora_config(adapter: AdapterSection, model: PreTrainedModel) -> LoraConfig:
@@ -60,7 +58,7 @@ def find_targets(model: PreTrainedModel, names: Sequence[str]) -> list[str]:
     wanted: set[str] = set()
     for name in names:
         if name == ALL_LINEAR:
-            found = {path for path, layer in linear.items() if layer is not head and not _TOWER.search(path)}
+            found = {path for path, layer in linear.items() if layer is not head and not is_tower(path)}
         else:
             found = {path for path in linear if path == name or path.endswith(f".{name}")}
         if not found:

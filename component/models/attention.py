@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from component.config.errors import UserError
+from component.models.language_model import loaded_class
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -35,7 +36,7 @@ def choose_attention(
     Raises:
         UserError: an explicit choice that cannot work, with what would.
     """
-    model_class = _model_class(model_config)
+    model_class = loaded_class(model_config)
     obstacles = {
         "flash_attention_2": _flash_obstacle(model_class, hardware, compute_dtype),
         "sdpa": _class_obstacle(model_class, "_supports_sdpa"),
@@ -52,12 +53,6 @@ def choose_attention(
     if obstacles["sdpa"] is None:
         return AttentionChoice(asked, "sdpa", f"no FlashAttention 2: {obstacles['flash_attention_2']}")
     return AttentionChoice(asked, "eager", f"no SDPA: {obstacles['sdpa']}")
-
-
-def _model_class(model_config: PretrainedConfig) -> Any | None:
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-
-    return MODEL_FOR_CAUSAL_LM_MAPPING.get(type(model_config), None)
 
 
 def _class_obstacle(model_class: Any | None, flag: str) -> str | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from component.config.errors import UserError
 from component.models.failures import told_as_user_error
+from component.models.language_model import auto_class
 from component.models.model_files import ModelSource, read_source_config
 from component.runtime.logging import demote_to_debug
 
@@ -46,11 +47,14 @@ def load_config(source: ModelSource, *, trust_remote_code: bool) -> PretrainedCo
         raise _about_remote_code(source, error) from error.__cause__
 
 
-def load_weights(source: ModelSource, **arguments: Any) -> tuple[PreTrainedModel, tuple[str, ...]]:
+def load_weights(
+    source: ModelSource, config: PretrainedConfig, **arguments: Any
+) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """Load a base model with every one of its weights.
 
     Args:
-        arguments: of from_pretrained, revision aside.
+        config: from `load_config`; it decides the class.
+        arguments: of from_pretrained, revision and config aside.
 
     Returns:
         The model, and a notice where the files hold weights that it has no place for.
@@ -58,14 +62,13 @@ def load_weights(source: ModelSource, **arguments: Any) -> tuple[PreTrainedModel
     Raises:
         UserError: damaged files, weights that are missing (tied ones are not), or of other shapes than config.json has.
     """
-    from transformers import AutoModelForCausalLM
-
     subject = f"model_name_or_path: {source.base}"
     demote_to_debug([r"LOAD REPORT"])  # its table of names is told below, in one line
     try:
         with told_as_user_error(subject, _FIX):
-            model, report = AutoModelForCausalLM.from_pretrained(
+            model, report = auto_class(config).from_pretrained(
                 source.base,
+                config=config,
                 revision=source.base_revision,
                 output_loading_info=True,
                 # Refused below, with a name; transformers' own refusal has none.

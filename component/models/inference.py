@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from component.models.adapters import load_adapter
 from component.models.checkpoint import load_config, load_weights
 from component.models.model_files import ModelSource, find_source, has_file, read_source_config
-from component.models.quantization import build_4bit_config, prepare_four_bit_layers
+from component.models.quantization import build_4bit_config, prepare_four_bit_layers, unquantized_parts
 from component.models.tokenizer import read_tokenizer, set_pad_token
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def load_for_inference(name: str, *, device: str) -> tuple[PreTrainedModel, PreT
     source = find_source(name)
     dtype = _dtype(device)
     quantization = _run_quantization(source, dtype)
-    load_config(source, trust_remote_code=False)
     model, _ = load_weights(
         source,
+        load_config(source, trust_remote_code=False),
         dtype=getattr(torch, dtype),
         device_map={"": device},
         **({} if quantization is None else {"quantization_config": quantization}),
@@ -114,12 +114,14 @@ def _dtype(device: str) -> str:
 def _run_quantization(source: ModelSource, dtype: str) -> Any | None:
     """The 4-bit settings that the run of a local adapter folder trained with; None where it says nothing of them."""
     settings = read_run_settings(source.adapter) if source.adapter else {}
-    if settings.get("train_mode") != "qlora" or read_source_config(source).get("quantization_config"):
+    config = read_source_config(source)
+    if settings.get("train_mode") != "qlora" or config.get("quantization_config"):
         return None
     return build_4bit_config(
         quant_type=settings.get("bnb_4bit_quant_type", "nf4"),
         use_double_quant=settings.get("bnb_4bit_use_double_quant", True),
         compute_dtype=dtype,
+        unquantized=unquantized_parts(config),
     )
 
 

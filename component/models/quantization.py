@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from component.config.errors import MachineError, UserError
 from component.config.schema import ModelSection
+from component.models.language_model import TOWER_WORDS
 from component.models.precision import Precision
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 #: Patterns of what stays in 16 bit in multimodal and mixture-of-experts models: towers, projectors and routers.
 UNQUANTIZED_PARTS = (
     r"lm_head",
-    r".*(vision|visual|audio|speech|multi_modal|mm_proj)",
+    rf".*({'|'.join(TOWER_WORDS)})",
     r".*(mlp|block_sparse_moe|moe)\.gate$",
     r".*router",
 )
@@ -76,9 +77,14 @@ def build_quantization_config(
         quant_type=model.bnb_4bit_quant_type,
         use_double_quant=model.bnb_4bit_use_double_quant,
         compute_dtype=precision.compute_dtype,
-        # transformers keeps the output head by itself, whatever its name, as long as nothing else is named.
-        unquantized=UNQUANTIZED_PARTS if any(config.get(part) for part in MULTIMODAL_OR_EXPERTS) else (),
+        unquantized=unquantized_parts(config),
     )
+
+
+def unquantized_parts(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Patterns of the modules that stay in 16 bit, from a model's config.json; see `build_4bit_config`."""
+    # transformers keeps the output head by itself, whatever its name, as long as nothing else is named.
+    return UNQUANTIZED_PARTS if any(config.get(part) for part in MULTIMODAL_OR_EXPERTS) else ()
 
 
 def build_4bit_config(

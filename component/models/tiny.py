@@ -1,29 +1,22 @@
-"""Small models made from nothing: a byte-level BPE tokenizer trained on given texts, and random weights."""
+"""Small models made from nothing: random weights, with a tokenizer of their own or a given one."""
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from component.config.errors import DataError, DeviceMemoryError, UserError
+from component.config.errors import DeviceMemoryError, UserError
 from component.models.failures import first_line
+from component.models.tiny_families import TINY_FAMILIES, build_family_config, build_family_model
+from component.models.tiny_tokenizer import build_tokenizer, read_texts
 from component.models.tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaForCausalLM
 
-BOS, EOS, PAD = "<|begin|>", "<|end|>", "<|pad|>"
-ROLE_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
-# Every turn ends in the token that also ends a text, so generation stops where a turn does.
-CHAT_TEMPLATE = (
-    "{{ bos_token }}"
-    "{% for message in messages %}{{ '<|' + message.role + '|>' + message.content + eos_token }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -72,6 +65,9 @@ SHAPES = {
     ),
 }
 
+#: What can be made; a Llama of any shape, the others in one size each.
+ARCHITECTURES = tuple(TINY_FAMILIES)
+
 
 def check_shape(shape: Shape) -> None:
     """Refuse sizes that do not make a model.
@@ -90,79 +86,15 @@ def check_shape(shape: Shape) -> None:
         raise UserError(f"num_key_value_heads: got {key_value_heads}; use a divisor of num_attention_heads, {heads}")
 
 
-def read_texts(files: Sequence[Path]) -> Iterator[str]:
-    """Yield the texts of files: every string value of .json and .jsonl files, the lines of any other.
+def check_family(model_type: str, shape: Shape) -> None:
+    """Refuse sizes for a family that is made in one size.
 
     Raises:
-        DataError: a file is missing or is not valid JSON.
+        UserError: naming the first of them.
     """
-    for file in files:
-        try:
-            content = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{file.absolute()}: cannot be read: {error}; name a UTF-8 text file") from error
-        if file.suffix not in (".json", ".jsonl"):
-            yield from content.splitlines()
-            continue
-        records = content.splitlines() if file.suffix == ".jsonl" else [content]
-        for line, record in enumerate(records, start=1):
-            if not record.strip():
-                continue
-            try:
-                yield from _strings(json.loads(record))
-            except json.JSONDecodeError as error:
-                raise DataError(f"{file}:{line}: not valid JSON: {error.msg}; mend or remove the line") from error
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (dict, list)):
-        for child in value.values() if isinstance(value, dict) else value:
-            yield from _strings(child)
-
-
-def build_tokenizer(
-    texts: Iterator[str], *, vocab_size: int, model_max_length: int, pad_is_eos: bool = False
-) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer with control tokens and a chat template.
-
-    Args:
-        texts: what to learn merges from; few texts give fewer tokens than vocab_size.
-        vocab_size: the most tokens, control tokens and the 256 bytes included.
-        model_max_length: number of tokens that the model can take.
-        pad_is_eos: use the end token for padding too, as many published tokenizers do.
-
-    Raises:
-        UserError: vocab_size has no room for the bytes and the control tokens.
-    """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    control_tokens = [BOS, EOS, *ROLE_TOKENS] + ([] if pad_is_eos else [PAD])
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    if vocab_size < len(alphabet) + len(control_tokens):
-        raise UserError(f"vocab_size: got {vocab_size}; use {len(alphabet) + len(control_tokens)} or more")
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=control_tokens, initial_alphabet=alphabet, show_progress=False
-    )
-    backend.train_from_iterator(texts, trainer)
-    bos_id = backend.token_to_id(BOS)
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A {BOS}:1 $B:1", special_tokens=[(BOS, bos_id)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        bos_token=BOS,
-        eos_token=EOS,
-        pad_token=EOS if pad_is_eos else PAD,
-        chat_template=CHAT_TEMPLATE,
-        model_max_length=model_max_length,
-        clean_up_tokenization_spaces=False,
-    )
+    changed = [name for name, value in vars(Shape()).items() if getattr(shape, name) != value and name != "vocab_size"]
+    if model_type != "llama" and changed:
+        raise UserError(f"{changed[0]}: {model_type} is made in one tiny size; leave it out, or make a llama")
 
 
 def build_model(shape: Shape, *, seed: int, token_ids: dict[str, int | None]) -> LlamaForCausalLM:
@@ -207,29 +139,32 @@ def build_model(shape: Shape, *, seed: int, token_ids: dict[str, int | None]) ->
 
 def make_tiny_model(
     output: Path, *, shape: Shape, seed: int, texts: Sequence[Path] = (), tokenizer: Path | None = None,
-    pad_is_eos: bool = False,
+    pad_is_eos: bool = False, model_type: str = "llama",
 ) -> dict[str, int]:  # fmt: skip
     """Write a model folder: tokenizer, config and random weights.
 
     Args:
         output: the folder to write, new or empty.
-        shape: sizes of the model; with `texts`, its vocab_size shrinks to the tokens that they give.
+        shape: sizes of a Llama, of another family the vocabulary alone; with `texts`, its vocab_size shrinks to the
+            tokens that they give.
         seed: seed of the weights.
         texts: files to train a tokenizer on; needed when `tokenizer` is None.
         tokenizer: a folder whose tokenizer files are copied as they are.
         pad_is_eos: see `build_tokenizer`.
+        model_type: the family, one of ARCHITECTURES.
 
     Returns:
         `num_parameters` and `vocab_size`.
 
     Raises:
-        UserError: impossible sizes, neither or both of texts and tokenizer, a tokenizer larger than the vocabulary, or
-            an output that is a file or a folder with content.
+        UserError: impossible sizes, sizes for another family than Llama, neither or both of texts and tokenizer, a
+            tokenizer larger than the vocabulary, or an output that is a file or a folder with content.
         DeviceMemoryError: no memory for so large a model.
     """
     from transformers import GenerationConfig
 
     check_shape(shape)
+    check_family(model_type, shape)
     if bool(texts) == (tokenizer is not None):
         raise UserError("name either texts to train a tokenizer on or a tokenizer folder to copy, and not both")
     check_output(output)
@@ -246,7 +181,11 @@ def make_tiny_model(
         if len(built) > shape.vocab_size:
             raise UserError(f"vocab_size: got {shape.vocab_size}; the tokenizer at {tokenizer} has {len(built)} tokens")
     token_ids = {f"{name}_token_id": getattr(built, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    model = build_model(shape, seed=seed, token_ids=token_ids)
+    if model_type == "llama":
+        model = build_model(shape, seed=seed, token_ids=token_ids)
+    else:
+        config = build_family_config(model_type, vocab_size=shape.vocab_size, token_ids=token_ids)
+        model = build_family_model(config, seed=seed)
     model.generation_config = GenerationConfig(**token_ids)
     output.mkdir(parents=True, exist_ok=True)
     if tokenizer is None:

@@ -9,6 +9,7 @@ from component.config.schema import AdapterSection, ModelSection
 from component.models.adapters import attach_adapter, build_lora_config, continue_adapter, explain_unadapted_experts
 from component.models.attention import AttentionChoice, choose_attention
 from component.models.checkpoint import load_config, load_weights
+from component.models.language_model import freeze_towers
 from component.models.loaded import LoadedModel
 from component.models.model_files import ModelSource, find_model, read_source_config
 from component.models.precision import Precision
@@ -97,6 +98,8 @@ def _prepare(
             base = continue_adapter(base, source.adapter, revision=source.adapter_revision).merge_and_unload()
             notices.append(f"the adapter {source.adapter} was merged into its base, and all of it is trained")
         base.requires_grad_(True)
+        resting = freeze_towers(base)
+        notices += [resting] if resting else []
         return base, None
     experts = explain_unadapted_experts(base)
     if experts is not None:
@@ -128,7 +131,7 @@ def _read_weights(
     extra = {} if quantization is None else {"quantization_config": quantization}
     return load_weights(
         source,
-        config=config,
+        config,
         trust_remote_code=model.trust_remote_code,
         dtype=getattr(torch, precision.load_dtype),
         attn_implementation=attention.got,

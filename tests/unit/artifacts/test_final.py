@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from component.artifacts.final import remove_pickles, save_final_model
-from component.models.tiny import BOS, EOS, PAD, Shape, build_model, build_tokenizer
+from component.models.tiny import Shape, build_model
+from component.models.tiny_tokenizer import BOS, EOS, PAD, build_tokenizer
 
 SHAPE = Shape(vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=2)
 

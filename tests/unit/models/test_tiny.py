@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from component.config.errors import DataError, DeviceMemoryError, UserError
-from component.models.tiny import SHAPES, Shape, check_shape, make_tiny_model, read_texts
+from component.models.tiny import SHAPES, Shape, check_shape, make_tiny_model
+from component.models.tiny_tokenizer import read_texts
 
 SHAPE = Shape(vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=1)
 
@@ -88,6 +89,16 @@ def test_impossible_sizes(change: dict[str, int], message: str) -> None:
     with pytest.raises(UserError) as caught:
         check_shape(replace(SHAPE, **change))
     assert caught.value.messages == (message,)
+
+
+def test_a_family_in_its_one_size(tmp_path: Path, texts: Path) -> None:
+    make_tiny_model(tmp_path / "moe", shape=Shape(vocab_size=300), seed=0, texts=[texts], model_type="mixtral")
+    config = json.loads((tmp_path / "moe/config.json").read_text(encoding="utf-8"))
+    assert (config["model_type"], config["num_local_experts"]) == ("mixtral", 4)
+    assert config["eos_token_id"] is not None
+    with pytest.raises(UserError) as caught:
+        make_tiny_model(tmp_path / "other", shape=SHAPE, seed=0, texts=[texts], model_type="mixtral")
+    assert caught.value.messages == ("hidden_size: mixtral is made in one tiny size; leave it out, or make a llama",)
 
 
 def test_a_model_that_is_beyond_memory_leaves_nothing_behind(tmp_path: Path, texts: Path) -> None:
