@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tokenizers import AddedToken, Tokenizer
 
-from component.data.traced_text import GENERATED, TEMPLATE, TracedText
+from component.data.traced_text import GENERATED, TEMPLATE, TracedText, message_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,13 +38,13 @@ class ControlTokens:
             text: chr(_FIRST_ALIAS + number) + _FILLER * (len(text) - 1) for number, text in enumerate(self._tokens)
         }
 
-    def find_in_content(self, text: TracedText) -> list[tuple[int, str]]:
-        """(message index, control token) for each place of `text` where a message spells one out."""
+    def find_in_content(self, text: TracedText) -> list[tuple[int | None, str]]:
+        """(message index, control token) for each place of `text` where the row spells one out; no index: in tools."""
         found = []
         for match in self._pattern.finditer(text.plain()):
             own = text.origin[match.start() : match.end()].strip(_OF_TEMPLATE)
             if own:
-                found.append((ord(own[0]) % GENERATED - 1, match.group()))
+                found.append((message_of(own[0]), match.group()))
         return found
 
     def with_aliases(self, text: TracedText) -> str:

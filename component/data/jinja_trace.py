@@ -6,7 +6,6 @@ The dialect is that of `transformers.utils.chat_template_utils`: a sandbox with 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
@@ -18,7 +17,8 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from component.data.traced_text import TracedText, join_traced, mark_generated, origins_within
+from component.data.traced_text import TracedText, join_traced, mark_generated
+from component.data.traced_values import write_json, write_text
 
 
 def compile_template(source: str, *, now: datetime) -> Template:
@@ -32,7 +32,8 @@ def compile_template(source: str, *, now: datetime) -> Template:
         jinja2.TemplateSyntaxError: the source is no Jinja template.
     """
     environment = TracingEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlocks, loopcontrols])
-    environment.filters["tojson"] = _to_json
+    environment.filters["tojson"] = write_json
+    environment.filters["string"] = write_text
     environment.filters["join"] = _join_filter(environment)
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = now.strftime
@@ -94,18 +95,6 @@ class GenerationBlocks(Extension):
     @pass_eval_context
     def _mark(self, context: nodes.EvalContext, caller: Callable[[], str]) -> TracedText:
         return mark_generated(caller())
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-    origins = origins_within(value)
-    return TracedText(text, origins.pop() * len(text)) if len(origins) == 1 else text
 
 
 def _join_filter(environment: TracingEnvironment) -> Callable[..., str]:

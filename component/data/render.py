@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,16 @@ import jinja2
 from component.config.errors import UserError
 from component.data.control_tokens import ControlTokens
 from component.data.jinja_trace import compile_template
+from component.data.message_style import MessageStyle, find_style, trace_message
+from component.data.probes import CALLING, Tools
 from component.data.rendered import Encoded, Rendered, RenderOptions, to_tokens
 from component.data.rows import Message, RowError
-from component.data.spans import Answer, Span, SpanProver, Tools
+from component.data.spans import Answer, SpanProver
 from component.data.supervision import learned_answers, split_turns, supervised_spans
 from component.data.templates import ChatTemplate, is_control_token
-from component.data.traced_text import TracedText, join_traced, message_origin, trace
+from component.data.traced_text import ROW, TracedText, join_traced
+from component.data.traced_values import trace
+from component.data.turns import Span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,8 +32,6 @@ if TYPE_CHECKING:
 # What a template may make of a row that it was not written for. Jinja runs the template as Python code, so its slips
 # arrive as Python's own exceptions.
 _TEMPLATE_FAILURES = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
-# These fields name things in headers; they are not text that anybody writes.
-_UNTRACED_FIELDS = frozenset({"role", "name", "tool_call_id"})
 
 CONTROL_TOKENS_AS_TEXT = "a message spells out a control token; content_control_tokens: text encodes it as plain text"
 CONTROL_TOKENS_AS_CONTROLS = "a message spells out a control token; content_control_tokens: control encodes it as such"
@@ -82,6 +84,7 @@ class Renderer:
                 f"template_name: {template.origin}, line {error.lineno}: {error.message}; correct the template"
             ) from None
         self._controls = ControlTokens(tokenizer)
+        self.style = find_style(template.source, self._render_calling)
         self._prover = SpanProver(
             self._render,
             source=template.source,
@@ -138,9 +141,7 @@ class Renderer:
         Returns:
             For each conversation, in order, its ids and spans, or the error that says why it cannot be used.
         """
-        rendered = [self._render_or_error(messages, tools) for messages, tools in conversations]
-        encoded = iter(self._encode_rendered([item for item in rendered if isinstance(item, Rendered)]))
-        return [item if isinstance(item, RowError) else next(encoded) for item in rendered]
+        return self._encode_each(self.render, conversations)
 
     def encode_split(self, messages: Sequence[Message], tools: Tools, max_length: int) -> tuple[list[Encoded], int]:
         """Make several conversations of one that is too long, each of as many whole turns as fit.
@@ -180,13 +181,14 @@ class Renderer:
         Raises:
             RowError: the template refuses the conversation.
         """
-        messages = self.complete(messages)
-        text = self._render(messages, tools, True)
-        if self.options.append_stop_token:  # earlier answers end as they do in training
-            text, _ = self._with_stop_tokens(text, self._prover.answers(text, messages, tools))
-        (encoded,) = self._encode_rendered([self._with_content_controls(text, ())])
-        assert isinstance(encoded, Encoded)  # without spans, none can be empty
+        (encoded,) = self.encode_prompts([(messages, tools)])
+        if isinstance(encoded, RowError):
+            raise encoded
         return list(encoded.input_ids)
+
+    def encode_prompts(self, conversations: Sequence[Conversation]) -> list[Encoded | RowError]:
+        """Encode many conversations up to where the model begins to write its answer; see `encode_batch`."""
+        return self._encode_each(self._render_prompt, conversations)
 
     @property
     def appends_stop_token(self) -> bool:
@@ -216,7 +218,7 @@ class Renderer:
         Raises:
             RowError: the template writes no terminator.
         """
-        stops = {*self.terminators, *self.template.stop_tokens}
+        stops = {*self.terminators, *self._prover.call_terminators, *self.template.stop_tokens}
         ids = {self.tokenizer.convert_tokens_to_ids(stop) for stop in stops if is_control_token(stop, self.tokenizer)}
         if self.tokenizer.eos_token_id is not None:
             ids.add(self.tokenizer.eos_token_id)
@@ -234,10 +236,16 @@ class Renderer:
             facts["date"] = self._now.date().isoformat()
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
-    def _render(self, messages: Sequence[Message], tools: Tools, add_generation_prompt: bool) -> TracedText:
+    def _render_calling(self, style: MessageStyle, tools: Tools) -> TracedText:
+        return self._render(CALLING, tools, False, style)
+
+    def _render(
+        self, messages: Sequence[Message], tools: Tools, add_generation_prompt: bool, style: MessageStyle | None = None
+    ) -> TracedText:
+        style = style or self.style
         variables = dict(
-            messages=[_traced_message(message, index) for index, message in enumerate(messages)],
-            tools=[dict(tool) for tool in tools] or None,
+            messages=[trace_message(message, index, style) for index, message in enumerate(messages)],
+            tools=trace(tools, ROW) or None,
             documents=None,
             add_generation_prompt=add_generation_prompt,
         )
@@ -246,11 +254,21 @@ class Renderer:
         except _TEMPLATE_FAILURES as error:
             raise RowError(f"refused by the chat template: {error}") from None
 
-    def _render_or_error(self, messages: Sequence[Message], tools: Tools) -> Rendered | RowError:
-        try:
-            return self.render(messages, tools)
-        except RowError as error:
-            return error
+    def _render_prompt(self, messages: Sequence[Message], tools: Tools) -> Rendered:
+        messages = self.complete(messages)
+        self._check_place(messages, tools)
+        text = self._render(messages, tools, True)
+        if self.options.append_stop_token:  # earlier answers end as they do in training
+            text, _ = self._with_stop_tokens(text, self._prover.answers(text, messages, tools))
+        return self._with_content_controls(text, ())
+
+    def _encode_each(
+        self, render: Callable[[Sequence[Message], Tools], Rendered], conversations: Sequence[Conversation]
+    ) -> list[Encoded | RowError]:
+        """Render conversations, and encode those together that could be rendered."""
+        rendered = [_or_error(render, messages, tools) for messages, tools in conversations]
+        encoded = iter(self._encode_rendered([item for item in rendered if isinstance(item, Rendered)]))
+        return [item if isinstance(item, RowError) else next(encoded) for item in rendered]
 
     def _check_place(self, messages: Sequence[Message], tools: Tools) -> None:
         """Refuse what the template would leave out without a word."""
@@ -266,7 +284,8 @@ class Renderer:
             return Rendered(text.plain(), spans)
         message, control = found[0]
         if self.options.content_control_tokens == "reject":
-            raise RowError(f"control token in content: message {message + 1} spells out {control!r}")
+            place = "a tool or a name spells" if message is None else f"message {message + 1} spells"
+            raise RowError(f"control token in content: {place} out {control!r}")
         if self.options.content_control_tokens == "control":
             return Rendered(text.plain(), spans, notices=(CONTROL_TOKENS_AS_CONTROLS,))
         return Rendered(text.plain(), spans, self._controls.with_aliases(text), (CONTROL_TOKENS_AS_TEXT,))
@@ -303,9 +322,10 @@ class Renderer:
         return join_traced("", (*pieces, text[position:])), moved
 
 
-def _traced_message(message: Message, index: int) -> dict[str, Any]:
-    origin = message_origin(index)
-    return {
-        key: value if key in _UNTRACED_FIELDS else trace(value, origin)
-        for key, value in message.as_template_message().items()
-    }
+def _or_error(
+    render: Callable[[Sequence[Message], Tools], Rendered], messages: Sequence[Message], tools: Tools
+) -> Rendered | RowError:
+    try:
+        return render(messages, tools)
+    except RowError as error:
+        return error

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from component.data.rows import RowError
-from component.data.spans import Span
+from component.data.turns import Span
 
 
 @dataclass(frozen=True)

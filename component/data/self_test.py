@@ -95,7 +95,7 @@ def _accepted(renderer: Renderer, dialogue: Sequence[Message]) -> tuple[Sequence
 
 def _check_equals_apply_chat_template(renderer: Renderer, messages: Sequence[Message], ids: Sequence[int]) -> None:
     expected = renderer.tokenizer.apply_chat_template(
-        [message.as_template_message() for message in renderer.complete(messages)],
+        [renderer.style.write(message) for message in renderer.complete(messages)],
         chat_template=renderer.template.source,
         return_dict=False,
         **renderer.template_kwargs,

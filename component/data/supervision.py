@@ -6,7 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from component.data.rows import Message, RowError
-from component.data.spans import Answer, Span
+from component.data.spans import Answer
+from component.data.turns import Span
 
 
 def learned_answers(messages: Sequence[Message], train_on: str) -> frozenset[int]:

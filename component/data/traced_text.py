@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, SupportsIndex
 
 TEMPLATE = "\0"
+ROW = "\1"
+UNOWNED = TEMPLATE + ROW
 GENERATED = 0x80000  # added to an origin's code point inside a `{% generation %}` block
 
 
@@ -13,9 +15,9 @@ class TracedText(str):
     """A `str` with an origin per character that survives what chat templates do to text.
 
     `origin` is a string as long as the text: `TEMPLATE` for a character that the template wrote, `message_origin(i)`
-    for one that came from message i. Slicing, concatenation, stripping, splitting, joining, replacing and changing
-    case keep it; any other operation returns a plain `str`, which counts as the template's own text. Losing an origin
-    so can make a span unprovable, never wrong.
+    for one that came from message i, `ROW` for one of the row that is no message's own: tools, names. Slicing,
+    concatenation, stripping, splitting, joining, replacing and changing case keep it; any other operation returns a
+    plain `str`, which counts as the template's own text. Losing an origin so can make a span unprovable, never wrong.
     """
 
     __slots__ = ("origin",)
@@ -136,7 +138,13 @@ class TracedText(str):
 
 def message_origin(index: int) -> str:
     """The origin character of message `index`, counted from 0."""
-    return chr(index + 1)
+    return chr(index + len(UNOWNED))
+
+
+def message_of(origin: str) -> int | None:
+    """The index of the message that an origin character stands for; None for what is no message's."""
+    index = ord(origin) % GENERATED - len(UNOWNED)
+    return index if index >= 0 else None
 
 
 def origin_of(text: str) -> str:
@@ -155,23 +163,6 @@ def mark_generated(text: str) -> TracedText:
     return TracedText(text, "".join(chr(ord(origin) % GENERATED + GENERATED) for origin in origin_of(text)))
 
 
-def trace(value: Any, origin: str) -> Any:
-    """A copy of a JSON-like value in which every text, except mapping keys, carries `origin`."""
-    if isinstance(value, str):
-        return TracedText(value, origin * len(value))
-    if isinstance(value, Mapping):
-        return {key: trace(item, origin) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [trace(item, origin) for item in value]
-    return value
-
-
-def origins_within(value: Any) -> set[str]:
-    """The origins of all texts in a JSON-like value, `TEMPLATE` left out."""
-    if isinstance(value, str):
-        return set(origin_of(value)) - {TEMPLATE}
-    if isinstance(value, Mapping):
-        return set().union(*(origins_within(item) for item in value.values()))
-    if isinstance(value, list | tuple):
-        return set().union(*(origins_within(item) for item in value))
-    return set()
+def unmark_generated(text: TracedText) -> TracedText:
+    """`text` with every origin as it is outside of `{% generation %}` blocks."""
+    return TracedText(text, "".join(chr(ord(origin) % GENERATED) for origin in text.origin))

@@ -85,7 +85,7 @@ def _try(renderer: Renderer, messages: Sequence[Message], tools: Sequence[Mappin
     except RowError as error:
         return str(error)
     expected = renderer.tokenizer.apply_chat_template(
-        [message.as_template_message() for message in messages],
+        [renderer.style.write(message) for message in messages],
         tools=[dict(tool) for tool in tools] or None,
         chat_template=renderer.template.source,
         return_dict=False,

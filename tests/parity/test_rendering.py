@@ -79,15 +79,15 @@ def template_files(test_assets: Path) -> list[Path]:
     return files
 
 
-def as_dicts(messages: tuple[Message, ...]) -> list[dict]:
-    return [message.as_template_message() for message in messages]
+def as_dicts(renderer: Renderer, messages: tuple[Message, ...]) -> list[dict]:
+    return [renderer.style.write(message) for message in messages]
 
 
 def check_dialogue(renderer: Renderer, messages: tuple[Message, ...]) -> bool:
     """Compare one dialogue; False where the template refuses it, to transformers too."""
     tokenizer, source = renderer.tokenizer, renderer.template.source
     try:
-        reference = tokenizer.apply_chat_template(as_dicts(messages), chat_template=source, return_dict=False)
+        reference = tokenizer.apply_chat_template(as_dicts(renderer, messages), chat_template=source, return_dict=False)
     except (jinja2.TemplateError, TypeError):
         with pytest.raises(RowError, match="^refused by the chat template"):
             renderer.render(messages)
@@ -115,7 +115,10 @@ def check_dialogue(renderer: Renderer, messages: tuple[Message, ...]) -> bool:
 def prompt_before(renderer: Renderer, prefix: tuple[Message, ...]) -> str | None:
     try:
         return renderer.tokenizer.apply_chat_template(
-            as_dicts(prefix), chat_template=renderer.template.source, add_generation_prompt=True, tokenize=False
+            as_dicts(renderer, prefix),
+            chat_template=renderer.template.source,
+            add_generation_prompt=True,
+            tokenize=False,
         )
     except (jinja2.TemplateError, TypeError):
         return None
@@ -168,7 +171,7 @@ def test_an_appended_stop_token_serves_where_the_template_writes_none(
             ids, spans = renderer.encode(messages)
             assert all(ids[end - 1] == eos_id for _, end in spans)
             reference = shared_tokenizer.apply_chat_template(
-                as_dicts(messages), chat_template=renderer.template.source, tokenize=False
+                as_dicts(renderer, messages), chat_template=renderer.template.source, tokenize=False
             )
             assert renderer.render(messages).text.replace(eos, "") == reference.replace(eos, "")
 
@@ -180,7 +183,7 @@ def test_generation_blocks_give_transformers_mask(test_assets: Path, shared_toke
         renderer = Renderer(shared_tokenizer, load_chat_template(str(file), shared_tokenizer))
         for messages in DIALOGUES.values():
             reference = shared_tokenizer.apply_chat_template(
-                as_dicts(messages),
+                as_dicts(renderer, messages),
                 chat_template=renderer.template.source,
                 return_dict=True,
                 return_assistant_tokens_mask=True,
@@ -220,7 +223,11 @@ def test_named_templates_are_the_official_ones(
         for shown, prompt in ((messages, False), (messages[:-1], True)):
             ours_text, official_text = (
                 shared_tokenizer.apply_chat_template(
-                    as_dicts(shown), chat_template=source, tokenize=False, add_generation_prompt=prompt, bos_token="<s>"
+                    [message.as_template_message() for message in shown],
+                    chat_template=source,
+                    tokenize=False,
+                    add_generation_prompt=prompt,
+                    bos_token="<s>",
                 )
                 for source in (ours, official)
             )
@@ -239,7 +246,7 @@ def test_own_template(dialogue: str, shared_tokenizer: PreTrainedTokenizerBase) 
     messages = DIALOGUES[dialogue]
     assert check_dialogue(renderer, messages)
     expected = shared_tokenizer.apply_chat_template(
-        as_dicts(messages[:-1]), add_generation_prompt=True, return_dict=False
+        as_dicts(renderer, messages[:-1]), add_generation_prompt=True, return_dict=False
     )
     assert renderer.encode_prompt(messages[:-1]) == expected
 

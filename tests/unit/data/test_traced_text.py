@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 
 import pytest
 
 from component.data.jinja_trace import compile_template, find_tested_literals
-from component.data.traced_text import TEMPLATE, TracedText, join_traced, message_origin, origins_within, trace
+from component.data.traced_text import TEMPLATE, TracedText, join_traced, message_origin
+from component.data.traced_values import origins_within, trace
 
 TEXT = "  ab c\td\n\nef gh  "
 NOW = datetime(2024, 7, 26)
@@ -113,8 +115,22 @@ def test_templates_keep_origins(source: str, expected: str) -> None:
 def test_json_of_one_message_is_that_messages() -> None:
     text = rendered("{{ x | tojson }}", x=trace({"a": "é<"}, "\1"))
     assert (str(text), text.origin) == ('{"a": "é<"}', "\1" * 11)
-    mixed = rendered("{{ [x, y] | tojson }}", x=trace("a", "\1"), y=trace("b", "\2"))
-    assert set(mixed.origin) == {TEMPLATE}
+
+
+def test_json_of_several_origins_keeps_each() -> None:
+    variables = {"x": trace({"k": 'é"', "n": 1}, "\1"), "y": trace(["b"], "\2")}
+    for source, expected in {
+        "{{ [x, y] | tojson }}": '[{"k": "é\\"", "n": 1}, ["b"]]',
+        "{{ [x, y] | tojson(ensure_ascii=true) }}": '[{"k": "\\u00e9\\"", "n": 1}, ["b"]]',
+        "{{ [x, y] | tojson(indent=1) }}": json.dumps([variables["x"], variables["y"]], ensure_ascii=False, indent=1),
+        "{{ [x, y] | string }}": "[{'k': 'é\"', 'n': 1}, ['b']]",
+    }.items():
+        text = rendered(source, **variables)
+        assert str(text) == expected
+        of_x = "".join(character for character, origin in zip(text.plain(), text.origin, strict=True) if origin == "\1")
+        assert of_x in ('"é\\""', '"\\u00e9\\""', "'é\"'")
+        assert [c for c, origin in zip(text.plain(), text.origin, strict=True) if origin == "\2"][1] == "b"
+    assert rendered("{{ x | string }}", x=trace({"k": "v"}, "\1")).origin == "\1" * 10
 
 
 def test_strftime_now_shows_the_given_moment() -> None:
