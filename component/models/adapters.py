@@ -51,23 +51,48 @@ def find_targets(model: PreTrainedModel, names: Sequence[str]) -> list[str]:
         names.
 
     Raises:
-        UserError: a name matches no linear layer.
+        UserError: a name matches no linear layer, or PEFT would take it for something else.
     """
     linear = linear_layers(model)
     head = model.get_output_embeddings()
+    reserved = names_of_experts(model)
     wanted: set[str] = set()
     for name in names:
         if name == ALL_LINEAR:
             found = {path for path, layer in linear.items() if layer is not head and not is_tower(path)}
+            found = {path for path in found if _last_part(path) not in reserved}
+        elif _last_part(name) in reserved:
+            raise UserError(
+                f"lora_target_modules: {name!r} cannot be a target in this model: PEFT takes it for its experts; "
+                "leave it out"
+            )
         else:
             found = {path for path in linear if path == name or path.endswith(f".{name}")}
         if not found:
-            available = ", ".join(sorted({path.rsplit(".", 1)[-1] for path in linear}))
+            available = ", ".join(sorted({_last_part(path) for path in linear}))
             raise UserError(f"lora_target_modules: no linear layer is called {name!r}; there are {available}")
         wanted |= found
-    ends = {path.rsplit(".", 1)[-1] for path in wanted}
-    reached = {path for path, _ in model.named_modules() if path.rsplit(".", 1)[-1] in ends}
+    ends = {_last_part(path) for path in wanted}
+    reached = {path for path, _ in model.named_modules() if _last_part(path) in ends}
     return sorted(ends) if reached == wanted else sorted(wanted)
+
+
+def _last_part(path: str) -> str:
+    return path.rsplit(".", 1)[-1]
+
+
+def names_of_experts(model: nn.Module) -> frozenset[str]:
+    """Last parts of names that PEFT takes for projections of fused experts, wherever in the model they stand.
+
+    So it keeps adapters from before transformers 5 loadable: it moves such a target from the dense layers and shared
+    experts that bear the name to the fused experts, when an adapter is made and when it is loaded.
+    """
+    # peft 0.21 has this table and no way around it; delete when it moves the names of experts alone.
+    from peft.utils import transformers_weight_conversion as conversion
+
+    family = getattr(getattr(model, "config", None), "model_type", None)
+    pattern = conversion._MODEL_TO_CONVERSION_PATTERN.get(family)
+    return frozenset(conversion._MOE_TARGET_MODULE_MAPPING.get(pattern, {}))
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -135,4 +160,9 @@ def explain_unadapted_experts(model: nn.Module) -> str | None:
     if not fused:
         return None
     kept = "and are not quantized" if four_bit_layers(model) else "and stay frozen"
-    return f"{fused:,} parameters of fused experts are no linear layers: they get no adapter {kept}"
+    notice = f"{fused:,} parameters of fused experts are no linear layers: they get no adapter {kept}"
+    reserved = names_of_experts(model)
+    passed_over = sum(_last_part(path) in reserved for path in linear_layers(model))
+    if not passed_over:
+        return notice
+    return f"{notice}; nor do {passed_over} linear layers beside them, whose names PEFT takes for the experts'"
