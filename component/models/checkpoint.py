@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from component.config.errors import UserError
 from component.models.failures import told_as_user_error
-from component.models.language_model import auto_class
+from component.models.language_model import auto_class, explain_left_out
 from component.models.model_files import ModelSource, read_source_config
 from component.runtime.logging import demote_to_debug
 
@@ -57,7 +57,7 @@ def load_weights(
         arguments: of from_pretrained, revision and config aside.
 
     Returns:
-        The model, and a notice where the files hold weights that it has no place for.
+        The model, and notices: of weights in the files that it has no place for, of parts that it is loaded without.
 
     Raises:
         UserError: damaged files, weights that are missing (tied ones are not), or of other shapes than config.json has.
@@ -84,7 +84,9 @@ def load_weights(
             f"{subject} has weights of other shapes than its config.json asks for ({len(mismatched)}): "
             f"{name} is {list(stored)} and not {list(expected)}; {_FIX}"
         )
-    return model, _check_names(source, missing=report["missing_keys"], unexpected=report["unexpected_keys"])
+    notices = _check_names(source, missing=report["missing_keys"], unexpected=report["unexpected_keys"])
+    left_out = explain_left_out(config)
+    return model, (*notices, left_out) if left_out else notices
 
 
 def check_stored_names(source: ModelSource, model: nn.Module) -> tuple[str, ...]:

@@ -37,6 +37,17 @@ def loaded_class(config: PreTrainedConfig) -> Any | None:
     return auto_class(config)._model_mapping.get(type(config), None)
 
 
+def explain_left_out(config: PreTrainedConfig) -> str | None:
+    """Say so where a checkpoint's language model is loaded without the rest of it."""
+    loaded_as = loaded_class(config)
+    if loaded_as is None or loaded_as.config_class is type(config):
+        return None
+    return (
+        f"of this {config.model_type} checkpoint the language model alone is loaded ({loaded_as.__name__}): "
+        "what is trained in full, or merged, is saved without the parts that see"
+    )
+
+
 def is_tower(path: str) -> bool:
     """Whether a module or parameter of this name lies outside the language model."""
     return _TOWER.search(path) is not None

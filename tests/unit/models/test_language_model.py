@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from component.models.language_model import freeze_towers, is_tower, loaded_class
+from component.models.language_model import explain_left_out, freeze_towers, is_tower, loaded_class
 from component.models.tiny_families import TINY_FAMILIES, build_family_config, build_family_model
 
 TOKENS = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
@@ -25,6 +25,13 @@ VISION_LANGUAGE = [name for name, sizes in TINY_FAMILIES.items() if "vision_conf
 def test_class_for_text(model_type: str, expected: str) -> None:
     config = build_family_config(model_type, vocab_size=300, token_ids=TOKENS)
     assert loaded_class(config).__name__ == expected
+    is_part = model_type == "qwen3_5"
+    assert (explain_left_out(config) is not None) is is_part
+    if is_part:
+        assert explain_left_out(config) == (
+            "of this qwen3_5 checkpoint the language model alone is loaded (Qwen3_5ForCausalLM): what is trained in "
+            "full, or merged, is saved without the parts that see"
+        )
 
 
 def test_there_are_vision_language_families() -> None:
