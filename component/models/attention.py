@@ -2,57 +2,131 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from component.config.errors import UserError
 from component.models.language_model import loaded_class
+from component.models.packed_attention import PACKED_ROWS, PackedAttention
+from component.models.varlen_attention import register_varlen
+from component.models.varlen_kernel import HeadShape, check_kernel
+from component.runtime.distributed import local_rank
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from component.runtime.hardware import Hardware
 
+#: In the order that `auto` takes them in, for unpacked and for packed rows; flex_attention is compiled first, which
+#: only packed rows are known to repay.
+PREFERRED = ("flash_attention_2", "sdpa", "flex_attention", "eager")
+PREFERRED_PACKED = ("flash_attention_2", "varlen", "flex_attention", "sdpa", "eager")
+#: What `varlen` needs of a model's class: attention behind transformers' interface, without what SDPA cannot do, such
+#: as sinks, and masks that need not be tensors.
+VARLEN_FLAGS = ("_supports_attention_backend", "_supports_sdpa", "_supports_flash_attn", "_supports_flex_attn")
+
 
 @dataclass(frozen=True)
 class AttentionChoice:
-    """An attention implementation, by transformers' names, with the reason for it."""
+    """An attention implementation, by transformers' names and our `varlen`, with the reason for it."""
 
     asked: str
     got: str
     reason: str
 
+    def describe(self) -> dict[str, str]:
+        """Its part of the `got` of a LoadedModel."""
+        return {"attn_implementation": self.got, "attn_implementation_reason": self.reason}
+
+    def packed(self) -> PackedAttention:
+        """What packed rows run on."""
+        return PackedAttention(PACKED_ROWS[self.got], self.reason)
+
 
 def choose_attention(
-    asked: str, model_config: PretrainedConfig, hardware: Hardware, *, compute_dtype: str
+    asked: str,
+    model_config: PretrainedConfig,
+    hardware: Hardware,
+    *,
+    compute_dtype: str,
+    packing: bool,
+    obstacles: Mapping[str, str] | None = None,
 ) -> AttentionChoice:
-    """Choose the attention implementation; `auto` takes FlashAttention 2 where it works, then SDPA, then eager.
+    """Choose the attention implementation; `auto` takes the first of `PREFERRED` or `PREFERRED_PACKED` that works.
 
     Args:
         asked: the value of `attn_implementation`.
         compute_dtype: number format of the computation, by torch's name.
+        packing: whether rows may be packed.
+        obstacles: implementations that turned out not to work, with the reason.
 
     Raises:
         UserError: an explicit choice that cannot work, with what would.
     """
-    model_class = loaded_class(model_config)
-    obstacles = {
-        "flash_attention_2": _flash_obstacle(model_class, hardware, compute_dtype),
-        "sdpa": _class_obstacle(model_class, "_supports_sdpa"),
-        "flex_attention": _flex_obstacle(model_class, hardware),
-        "eager": None,
-    }
+    found = {**_obstacles(model_config, hardware, compute_dtype), **(obstacles or {})}
     if asked != "auto":
-        obstacle = obstacles[asked]
+        obstacle = found[asked]
         if obstacle is not None:
             raise UserError(f"attn_implementation: {asked} cannot be used: {obstacle}; use attn_implementation: auto")
         return AttentionChoice(asked, asked, "as asked")
-    if obstacles["flash_attention_2"] is None:
-        return AttentionChoice(asked, "flash_attention_2", "flash-attn is installed and works here")
-    if obstacles["sdpa"] is None:
-        return AttentionChoice(asked, "sdpa", f"no FlashAttention 2: {obstacles['flash_attention_2']}")
-    return AttentionChoice(asked, "eager", f"no SDPA: {obstacles['sdpa']}")
+    order = PREFERRED_PACKED if packing else PREFERRED
+    got = next(name for name in order if found[name] is None)
+    groups = groupby(order[: order.index(got)], key=found.__getitem__)
+    reason = "; ".join(f"no {' or '.join(names)}: {obstacle}" for obstacle, names in groups)
+    return AttentionChoice(asked, got, reason or "it is installed and works here")
+
+
+def settle_attention(
+    choice: AttentionChoice,
+    model_config: PretrainedConfig,
+    hardware: Hardware,
+    *,
+    compute_dtype: str,
+    packing: bool,
+) -> AttentionChoice:
+    """Try a choice of `varlen` on this process's GPU and make it known to transformers, or choose without it.
+
+    Raises:
+        UserError: it was chosen explicitly and does not work.
+    """
+    if choice.got != "varlen":
+        return choice
+    checked = check_kernel(head_shape(model_config), dtype=compute_dtype, device=f"{hardware.kind}:{local_rank()}")
+    if isinstance(checked, str):
+        settings = {"compute_dtype": compute_dtype, "packing": packing, "obstacles": {"varlen": checked}}
+        return choose_attention(choice.asked, model_config, hardware, **settings)
+    kernel, error = checked
+    register_varlen(kernel)
+    heads = ", key/value heads repeated" if kernel.repeats_heads else ""
+    return replace(choice, reason=f"{choice.reason}; within {error:.1g} of float32 here{heads}")
+
+
+def head_shape(model_config: PretrainedConfig) -> HeadShape:
+    """The attention heads that a model's config.json tells of."""
+    config = model_config.get_text_config()
+    num_heads = config.num_attention_heads
+    return HeadShape(
+        num_heads=num_heads,
+        num_key_value_heads=getattr(config, "num_key_value_heads", None) or num_heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // num_heads,
+        window=getattr(config, "sliding_window", None),
+    )
+
+
+def _obstacles(model_config: PretrainedConfig, hardware: Hardware, compute_dtype: str) -> dict[str, str | None]:
+    """Why each implementation cannot be used, as far as is known without trying; None where nothing is in its way."""
+    model_class = loaded_class(model_config)
+    return {
+        "flash_attention_2": _flash_obstacle(model_class, hardware, compute_dtype),
+        "varlen": _varlen_obstacle(model_class, model_config, hardware, compute_dtype),
+        "sdpa": _class_obstacle(model_class, "_supports_sdpa") or _softcap_obstacle(model_config),
+        "flex_attention": _flex_obstacle(model_class, model_config, hardware),
+        "eager": None,
+    }
 
 
 def _class_obstacle(model_class: Any | None, flag: str) -> str | None:
@@ -62,14 +136,36 @@ def _class_obstacle(model_class: Any | None, flag: str) -> str | None:
     return f"{model_class.__name__} does not support it"
 
 
-def _flash_obstacle(model_class: Any | None, hardware: Hardware, compute_dtype: str) -> str | None:
+def _softcap_obstacle(model_config: PretrainedConfig) -> str | None:
+    cap = getattr(model_config.get_text_config(), "attn_logit_softcapping", None)
+    # transformers hands SDPA the cap and SDPA leaves it out: another function than the model was made with.
+    return f"the model caps its attention scores at {cap:g}, and it cannot" if cap else None
+
+
+def _dropout_obstacle(model_config: PretrainedConfig) -> str | None:
+    dropout = getattr(model_config.get_text_config(), "attention_dropout", None)
+    return f"the model has attention dropout ({dropout:g}), and it cannot" if dropout else None
+
+
+def _gpu_obstacle(hardware: Hardware) -> str | None:
     if hardware.kind != "cuda":
         return f"it needs a CUDA GPU, and this is {hardware.name}"
     if hardware.compute_capability is not None and hardware.compute_capability < (8, 0):
         major, minor = hardware.compute_capability
         return f"it needs compute capability 8.0, and {hardware.name} has {major}.{minor}"
-    if compute_dtype not in ("float16", "bfloat16"):
-        return f"it computes in 16 bit, and this run in {compute_dtype}"
+    return None
+
+
+def _dtype_obstacle(compute_dtype: str) -> str | None:
+    if compute_dtype in ("float16", "bfloat16"):
+        return None
+    return f"it computes in 16 bit, and this run in {compute_dtype}"
+
+
+def _flash_obstacle(model_class: Any | None, hardware: Hardware, compute_dtype: str) -> str | None:
+    obstacle = _gpu_obstacle(hardware) or _dtype_obstacle(compute_dtype)
+    if obstacle:
+        return obstacle
     if find_spec("flash_attn") is None:
         return "flash-attn is not installed"
     try:
@@ -79,7 +175,38 @@ def _flash_obstacle(model_class: Any | None, hardware: Hardware, compute_dtype: 
     return _class_obstacle(model_class, "_supports_flash_attn")
 
 
-def _flex_obstacle(model_class: Any | None, hardware: Hardware) -> str | None:
+def _varlen_obstacle(
+    model_class: Any | None, model_config: PretrainedConfig, hardware: Hardware, compute_dtype: str
+) -> str | None:
+    return (
+        _gpu_obstacle(hardware)
+        or _dtype_obstacle(compute_dtype)
+        or _softcap_obstacle(model_config)
+        or _dropout_obstacle(model_config)
+        or ("the model brings its own code, which is not known to take it" if model_class is None else None)
+        or next(filter(None, (_class_obstacle(model_class, flag) for flag in VARLEN_FLAGS)), None)
+        or _heads_obstacle(model_config)
+    )
+
+
+def _heads_obstacle(model_config: PretrainedConfig) -> str | None:
+    config = model_config.get_text_config()
+    if getattr(config, "kv_lora_rank", None):
+        return "the model's queries and values have heads of two sizes"
+    if not hasattr(config, "num_attention_heads") or not hasattr(config, "hidden_size"):
+        return "the size of the model's heads is not known"
+    size = head_shape(model_config).head_dim
+    return None if size % 8 == 0 and size <= 256 else f"it takes heads of a multiple of 8 up to 256, not of {size}"
+
+
+def _flex_obstacle(model_class: Any | None, model_config: PretrainedConfig, hardware: Hardware) -> str | None:
     if hardware.kind != "cuda":
         return f"it has no backward pass on {hardware.name}"
+    obstacle = _gpu_obstacle(hardware) or _dropout_obstacle(model_config)
+    if obstacle:
+        return obstacle
+    if find_spec("triton") is None:
+        return "it is compiled with triton, which is not installed"
+    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        return "it is compiled, and there is no C compiler"
     return _class_obstacle(model_class, "_supports_flex_attn")

@@ -1,4 +1,4 @@
-"""Whether a model keeps the samples of a packed row apart: known from its config, or shown by a probe."""
+"""Packed rows: what they run on, and whether a model keeps their samples apart, known from its config or probed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from component.runtime.hardware import Hardware
+
+#: What packed rows run on, by attention implementation. None of the slow ones is known to repay packing on a GPU.
+FLASH_ATTN = "flash-attn's variable-length kernel"
+VARLEN = "torch's variable-length kernel"
+XFORMERS = "xformers' block-diagonal kernel"
+FLEX = "flex_attention with a document mask"
+DENSE_SDPA = "SDPA with a dense mask"
+DENSE_EAGER = "eager attention with a dense mask"
+SAMPLE_SDPA = "SDPA, a call for each sample"
+SLOW = (DENSE_SDPA, DENSE_EAGER, SAMPLE_SDPA)
+PACKED_ROWS: Mapping[str, str] = {
+    "flash_attention_2": FLASH_ATTN,
+    "varlen": VARLEN,
+    "flex_attention": FLEX,
+    "sdpa": DENSE_SDPA,
+    "eager": DENSE_EAGER,
+}
 
 #: Families (`model_type` of config.json) that take no positions for each sample -> why.
 _ALIBI = "ALiBi takes positions from the row, not from the sample"
@@ -39,6 +58,24 @@ def why_not_packable(model_config: Mapping[str, Any]) -> str | None:
         return f"model family 'falcon' with alibi: {_ALIBI}"
     reason = UNPACKABLE_FAMILIES.get(str(family))
     return f"model family {family!r}: {reason}" if reason else None
+
+
+@dataclass(frozen=True)
+class PackedAttention:
+    """What packed rows run on, and why."""
+
+    got: str
+    reason: str
+
+    def describe(self) -> dict[str, str]:
+        """Its part of the `got` of a LoadedModel."""
+        return {"packed_attention": self.got, "packed_attention_reason": self.reason}
+
+    def notices(self, hardware: Hardware) -> list[str]:
+        """What the user is told: on a GPU there are faster ways than the slow ones."""
+        if hardware.kind != "cuda" or self.got not in SLOW:
+            return []
+        return [f"packing: packed rows run on {self.got}, slower than a variable-length kernel: {self.reason}"]
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from component.models.preparing import (
 )
 from component.models.quantization import check_quantization, prepare_four_bit_layers
 from component.models.support import is_fast_family
+from component.models.unsloth_attention import DISPATCH, prepare_packed_attention
 from component.runtime.logging import demote_to_debug
 
 if TYPE_CHECKING:
@@ -133,6 +134,17 @@ def load_unsloth(
     with _quietly():
         module.FastLanguageModel.for_training(prepared, use_gradient_checkpointing=checkpointing)
     set_training_flags(prepared)
+    packed = None
+    if model.packing:
+        packed = prepare_packed_attention(
+            sys.modules.get(DISPATCH),
+            base.config,
+            hardware,
+            unsloth_version=module.__version__,
+            compute_dtype=precision.compute_dtype,
+            device=base.device,
+        )
+        notices += packed.notices(hardware)
     return LoadedModel(
         model=prepared,
         tokenizer=tokenizer,
@@ -144,6 +156,7 @@ def load_unsloth(
             **describe_precision(precision),
             "attn_implementation": "unsloth" if hardware.kind == "cuda" else base.config._attn_implementation,
             "attn_implementation_reason": "Unsloth chooses it",
+            **(packed.describe() if packed else {}),
             "quantization": own_quantization or ("4-bit nf4, double quantization" if num_4bit else None),
             "gradient_checkpointing": checkpointing,
         },

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from component.config.schema import AdapterSection, ModelSection
 from component.models.adapters import attach_adapter, build_lora_config, continue_adapter, explain_unadapted_experts
-from component.models.attention import AttentionChoice, choose_attention
+from component.models.attention import AttentionChoice, choose_attention, settle_attention
 from component.models.checkpoint import load_config, load_weights
 from component.models.language_model import freeze_towers
 from component.models.loaded import LoadedModel
@@ -57,14 +57,16 @@ def load_vanilla(
     files_config = read_source_config(source)
     quantization = build_quantization_config(model, precision, files_config)
     config = load_config(source, trust_remote_code=model.trust_remote_code)
-    attention = choose_attention(model.attn_implementation, config, hardware, compute_dtype=precision.compute_dtype)
+    rows = {"compute_dtype": precision.compute_dtype, "packing": bool(model.packing)}
+    attention = choose_attention(model.attn_implementation, config, hardware, **rows)
+    attention = settle_attention(attention, config, hardware, **rows)
     base, unplaced = _read_weights(model, source, config, quantization, attention, precision, hardware)
     num_4bit = prepare_four_bit_layers(base, compute_dtype=precision.compute_dtype)
     check_vocabulary(base, tokenizer)
     set_training_flags(base)
     if model.gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(gradient_checkpointing_kwargs))
-    notices = [*precision.notices, *unplaced]
+    notices = [*precision.notices, *unplaced, *(attention.packed().notices(hardware) if model.packing else [])]
     limit = max_positions(files_config)
     if limit is not None and model.max_seq_length > limit:
         notices.append(
@@ -79,8 +81,8 @@ def load_vanilla(
         got={
             "loader": "vanilla",
             **describe_precision(precision),
-            "attn_implementation": attention.got,
-            "attn_implementation_reason": attention.reason,
+            **attention.describe(),
+            **(attention.packed().describe() if model.packing else {}),
             "quantization": _quantization_shown(model, files_config, num_4bit),
             "gradient_checkpointing": model.gradient_checkpointing,
         },

@@ -26,6 +26,7 @@ class PackingChoice:
         asked: the value of `packing`.
         num_packs: rows that the samples were packed into, None without packing.
         fill: share of the tokens of these rows that is real.
+        attention: what packed rows run on, and why that.
     """
 
     asked: bool | str
@@ -33,6 +34,8 @@ class PackingChoice:
     reason: str
     num_packs: int | None = None
     fill: float | None = None
+    attention: str | None = None
+    attention_reason: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready values."""
@@ -71,7 +74,11 @@ def choose_packing(
         return PackingChoice(asked, False, "not asked for")
     reason = _why_not(model.model, islice(samples, _NUM_PROBED), compute_dtype)
     if reason is None:
-        return PackingChoice(asked, True, "the probe shows that samples do not see each other")
+        kernel = {
+            "attention": model.got.get("packed_attention"),
+            "attention_reason": model.got.get("packed_attention_reason"),
+        }
+        return PackingChoice(asked, True, "the probe shows that samples do not see each other", **kernel)
     if asked is True:
         raise UserError(_refusal(reason))
     return PackingChoice(asked, False, reason)

@@ -18,6 +18,7 @@ from component.data.dataset import PackedDataset
 from component.data.packing import pack
 from component.data.rows import Prepared, Source
 from component.models.packed_attention import probe_leak, why_not_packable
+from component.models.varlen_attention import register_varlen
 from component.pipeline import run
 
 #: float32 sums in another order: nats, and gradients relative to the largest of their tensor.
@@ -36,9 +37,10 @@ MODELS = {
 LENGTHS = (17, 40, 3, 25, 64, 2, 31, 9)
 
 
-def make_model(family: str, sizes: dict[str, Any]) -> PreTrainedModel:
+def make_model(family: str, sizes: dict[str, Any], attention: str = "sdpa") -> PreTrainedModel:
+    register_varlen(None)  # float32 on a CPU has no kernel
     torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(**sizes)
+    config = getattr(transformers, f"{family}Config")(**sizes, attn_implementation=attention)
     return getattr(transformers, f"{family}ForCausalLM")(config).float().train()
 
 
@@ -60,10 +62,11 @@ def gradients(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("packs_per_row", [1, 2, 8])
+@pytest.mark.parametrize("attention", ["sdpa", "varlen"])
 @pytest.mark.parametrize("name", MODELS)
-def test_packed_equals_separate(name: str, packs_per_row: int) -> None:
+def test_packed_equals_separate(name: str, attention: str, packs_per_row: int) -> None:
     """Each sample alone, against micro-batches of one and more packs whose gradients add up."""
-    model, samples = make_model(*MODELS[name]), make_samples()
+    model, samples = make_model(*MODELS[name], attention), make_samples()
     num_items = sum(sample.num_supervised_tokens for sample in samples)
     expected = 0.0
     for sample in samples:
@@ -90,9 +93,10 @@ def test_packed_equals_separate(name: str, packs_per_row: int) -> None:
         assert (gradient - expected_gradients[key]).abs().max() <= 10 * TOLERANCE * scale + TOLERANCE, key
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "varlen"])
 @pytest.mark.parametrize("name", MODELS)
-def test_the_probe_passes_where_samples_stay_apart(name: str) -> None:
-    model = make_model(*MODELS[name])
+def test_the_probe_passes_where_samples_stay_apart(name: str, attention: str) -> None:
+    model = make_model(*MODELS[name], attention)
     state = torch.get_rng_state()
     probe = probe_leak(model, range(1, 200), compute_dtype="float32")
     assert torch.equal(torch.get_rng_state(), state)
@@ -147,6 +151,8 @@ def test_a_run_with_packing_equals_one_without(one_step, conversations, tmp_path
         assert result.global_step == 1
         packing = json.loads((folder / "run.json").read_text(encoding="utf-8"))["loader"]["details"]["packing"]
         assert (packing["asked"], packing["got"]) == ("auto", True)
+        assert packing["attention"] == "SDPA with a dense mask"
+        assert packing["attention_reason"].startswith("no flash_attention_2 or varlen: it needs a CUDA GPU")
         assert 1 < packing["num_packs"] < 22 and 0.5 < packing["fill"] <= 1
         for seen, wanted in zip(read_metrics(folder), expected, strict=True):
             assert seen.get("supervised_tokens") == wanted.get("supervised_tokens")

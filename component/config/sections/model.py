@@ -8,11 +8,11 @@ from typing import Literal
 from omegaconf import MISSING
 
 from component.config.keys import key
-from component.config.sections.shared import PrecisionKeys, SequenceKeys, TaskKeys
+from component.config.sections.shared import PackingKeys, PrecisionKeys, SequenceKeys, TaskKeys
 
 
 @dataclass(frozen=True)
-class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys):
+class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys):
     """Which model is loaded, by whom and in what form."""
 
     model_name_or_path: str = key(MISSING, "Hub id or local folder of the model; a run folder works too.")
@@ -30,8 +30,11 @@ class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys):
         "auto",
         "Number format of the loaded weights; auto follows fp16/bf16, and keeps float32 masters for full training.",
     )
-    attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2", "flex_attention"] = key(
-        "auto", "Attention implementation; auto probes what works here.", loaders=("vanilla",)
+    attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2", "flex_attention", "varlen"] = key(
+        "auto",
+        "Attention implementation; auto probes what works here. varlen: torch's variable-length kernel for packed "
+        "rows, sdpa for others.",
+        loaders=("vanilla",),
     )
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = key("nf4", "4-bit number format of the frozen base.", modes=("qlora",))
     bnb_4bit_use_double_quant: bool = key(True, "Quantize the quantization constants as well.", modes=("qlora",))

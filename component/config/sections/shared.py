@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from component.config.keys import MAX_SEED, key
+from component.config.keys import LANGUAGE_MODEL_TASKS, MAX_SEED, key
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,19 @@ class SequenceKeys:
     """The length limit, shared by data and model."""
 
     max_seq_length: int = key(2048, "Longest sample in tokens.", above=0)
+
+
+@dataclass(frozen=True)
+class PackingKeys:
+    """Whether rows hold several samples, shared by the model, whose attention must suit, and training."""
+
+    packing: bool | Literal["auto"] = key(
+        False,
+        "Fill rows of max_seq_length tokens with several samples that do not see each other; each row counts as one in "
+        "batch sizes, so a step learns from more samples. auto: where the model keeps them apart, true: or stop. "
+        "Evaluation is never packed.",
+        tasks=LANGUAGE_MODEL_TASKS,
+    )
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from component.config.keys import LANGUAGE_MODEL_TASKS, MAX_SEED, key
-from component.config.sections.shared import PrecisionKeys, SequenceKeys, TaskKeys
+from component.config.sections.shared import PackingKeys, PrecisionKeys, SequenceKeys, TaskKeys
 
 
 @dataclass(frozen=True)
-class TrainingSection(TaskKeys, SequenceKeys, PrecisionKeys):
+class TrainingSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys):
     """Which rows make a batch, and arguments of transformers' Trainer and its early stopping, under their own names."""
 
-    packing: bool | Literal["auto"] = key(
-        False,
-        "Fill rows of max_seq_length tokens with several samples that do not see each other; each row counts as one in "
-        "batch sizes, so a step learns from more samples. auto: where the model keeps them apart, true: or stop. "
-        "Evaluation is never packed.",
-        tasks=LANGUAGE_MODEL_TASKS,
-    )
     group_by_length: bool = key(
         True,
         "Without packing, train on samples of similar length together, which cuts padding.",
