@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from component.config.errors import UserError
 from component.runtime.command import non_empty, positive_int, run_command
+from component.runtime.output_file import check_output_file
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -31,29 +31,11 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check_can_be_written(path: Path) -> None:
-    """Find before the answers what would keep them from being written.
-
-    Raises:
-        UserError: the folder does not exist or cannot be written, or the path is a folder itself.
-    """
-    try:
-        is_folder, has_parent = path.is_dir(), path.parent.is_dir()
-    except OSError as error:
-        raise UserError(f"--json: not a path ({error.strerror}); name a file") from None
-    if is_folder:
-        raise UserError(f"--json {path}: a folder; name a file in it")
-    if not has_parent:
-        raise UserError(f"--json {path}: {path.parent.resolve()} does not exist; make that folder or name another")
-    if not os.access(path.parent, os.W_OK):
-        raise UserError(f"--json {path}: {path.parent.resolve()} cannot be written; name another folder")
-
-
 def main() -> int:
     """Print how many answers are right, and the first that are wrong."""
     options = parse_arguments()
     if options.json:
-        check_can_be_written(Path(options.json))
+        check_output_file("--json", Path(options.json))
     from component.pipeline.answer import load_answerer, score_exact_match
 
     answerer = load_answerer(options.model, template_name=options.template_name, use_cpu=options.use_cpu)

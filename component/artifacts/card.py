@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
+from component.artifacts.terminal import legend, mark_supervised, name_value_table, render_blocks
 from component.runtime.hardware import Hardware
 
-if TYPE_CHECKING:
-    from rich.text import Text
-
-# Without colours, supervised text of the sample stands between these.
-SUPERVISED_OPEN, SUPERVISED_CLOSE = "[[", "]]"
 MAX_PIECE_LENGTH = 400
 
 
@@ -27,7 +20,7 @@ class StartFacts:
         data: lines of the data report.
         num_steps: optimizer steps in all; first_step is where a resumed run goes on.
         global_batch_size: rows in an optimizer step.
-        sample: one rendered row as pieces of text, each supervised or not.
+        sample: the first sample as pieces of text, each supervised or not; sample_source is its file:line.
         notices: what was changed or ignored.
     """
 
@@ -47,6 +40,7 @@ class StartFacts:
     first_step: int
     global_batch_size: int
     sample: tuple[tuple[str, bool], ...] = ()
+    sample_source: str = ""
     notices: tuple[str, ...] = ()
 
 
@@ -105,20 +99,11 @@ def start_card(facts: StartFacts, *, color: bool, width: int = 100) -> str:
     ]
     if facts.notices:
         rows.append(("notices", "\n".join(facts.notices)))
-    card = _render([_table(rows)], color=color, width=width)
-    return card + ("\n" + sample_card(facts.sample, color=color, width=width) if facts.sample else "")
-
-
-def sample_card(sample: Sequence[tuple[str, bool]], *, color: bool, width: int = 100) -> str:
-    """Text that shows one rendered row with its supervised parts marked.
-
-    Args:
-        sample: pieces of text, each supervised or not.
-        color: the text goes to a terminal; else brackets mark what is supervised.
-        width: of the terminal in characters.
-    """
-    legend = "green is supervised" if color else f"{SUPERVISED_OPEN}supervised{SUPERVISED_CLOSE}"
-    return _render([f"one sample ({legend}):", render_sample(sample, color=color)], color=color, width=width)
+    blocks = [name_value_table(rows)]
+    if facts.sample:
+        title = f"\nfirst sample, {facts.sample_source} ({legend(color=color)}):"
+        blocks += [title, mark_supervised(facts.sample, color=color, max_piece_length=MAX_PIECE_LENGTH)]
+    return render_blocks(blocks, color=color, width=width)
 
 
 def end_card(facts: EndFacts, *, color: bool, width: int = 100) -> str:
@@ -140,24 +125,10 @@ def end_card(facts: EndFacts, *, color: bool, width: int = 100) -> str:
         reserved = f", {gibibytes(facts.peak_reserved_bytes)} reserved" if facts.peak_reserved_bytes is not None else ""
         rows.append(("peak memory", f"{gibibytes(facts.peak_allocated_bytes)} allocated{reserved}"))
     rows.append(("wall time", duration(facts.wall_seconds)))
-    card = _render([_table(rows)], color=color, width=width)
+    card = render_blocks([name_value_table(rows)], color=color, width=width)
     if not facts.next_commands:
         return card
     return card + "\nnext:\n" + "".join(f"  {command}\n" for command in facts.next_commands)
-
-
-def render_sample(pieces: Sequence[tuple[str, bool]], *, color: bool) -> Text:
-    """A rendered row, supervised text in green, or in brackets without colours; long pieces lose their middle."""
-    from rich.text import Text
-
-    text = Text()
-    for piece, supervised in pieces:
-        shown = _printable(_shorten(piece))
-        if color:
-            text.append(shown, style="green" if supervised else "dim")
-        else:
-            text.append(f"{SUPERVISED_OPEN}{shown}{SUPERVISED_CLOSE}" if supervised else shown)
-    return text
 
 
 def gibibytes(size: int) -> str:
@@ -193,46 +164,3 @@ def _mfu(facts: EndFacts) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "unknown" if value is None else format(value, form)
-
-
-def _shorten(piece: str) -> str:
-    if len(piece) <= MAX_PIECE_LENGTH:
-        return piece
-    half = MAX_PIECE_LENGTH // 2
-    return f"{piece[:half]} ... {len(piece) - 2 * half:,} more characters ... {piece[-half:]}"
-
-
-def _printable(text: str) -> str:
-    # Data must not move the cursor or recolour the terminal.
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1] for letter in text)
-
-
-def _table(rows: Sequence[tuple[str, str]]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, Text(_printable(value)))
-    return table
-
-
-def _render(blocks: Sequence[Any], *, color: bool, width: int) -> str:
-    from rich.console import Console
-
-    file = io.StringIO()
-    console = Console(
-        file=file,
-        width=width,
-        force_terminal=color,
-        color_system="standard" if color else None,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-    )
-    for block in blocks:
-        console.print(block)
-    return "\n".join(line.rstrip() for line in file.getvalue().split("\n"))

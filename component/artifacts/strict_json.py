@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from component.config.errors import MachineError
 
@@ -64,13 +64,22 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     Raises:
         MachineError: the disk is full, or the place cannot be written.
     """
-    # A lone surrogate has no UTF-8 form; backslashreplace makes it the JSON escape \udXXX.
-    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+    with replacing(path) as file:
+        file.write(to_bytes(content) if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write into, which takes the place of `path` when the block ends, and goes if it is left early.
+
+    Raises:
+        MachineError: the disk is full, or the place cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with naming_disk_errors(path):
         try:
             with open(temporary, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -82,6 +91,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+
+
+def to_bytes(text: str) -> bytes:
+    """UTF-8. A lone surrogate has no such form; it becomes the JSON escape \\udXXX."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ from component.config.errors import UserError
 from component.config.schema import ModelSection
 from component.models.checkpoint import load_config
 from component.models.failures import first_line
-from component.models.model_files import find_model, has_file
+from component.models.model_files import ADAPTER_FILE, CONFIG_FILE, find_model, has_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,23 +27,20 @@ class LoadedTokenizer:
     notices: tuple[str, ...] = ()
 
 
-def load_tokenizer(model: ModelSection) -> LoadedTokenizer:
+def load_tokenizer(model: ModelSection, *, needs_model: bool = True) -> LoadedTokenizer:
     """Load the tokenizer of a model. Imports transformers: where Unsloth was chosen, it must be imported before.
 
     An adapter folder that has a tokenizer of its own (a run folder does) is preferred to its base.
 
+    Args:
+        needs_model: false takes a tokenizer that is named, or a folder of tokenizer files, without a model.
+
     Raises:
         UserError: there is no fast tokenizer, it has no EOS token, or transformers cannot read the model's config.json.
     """
-    source = find_model(model)
-    # transformers reads it for the tokenizer too, and would blame the tokenizer.
-    load_config(source, trust_remote_code=model.trust_remote_code)
-    if model.tokenizer_name_or_path is not None:
-        name, revision = model.tokenizer_name_or_path, None
-    else:
-        name, revision = source.base, source.base_revision
-        if source.adapter and has_file(source.adapter, "tokenizer_config.json", revision=source.adapter_revision):
-            name, revision = source.adapter, source.adapter_revision
+    name, revision = (None if needs_model else _lone_tokenizer(model)), None
+    if name is None:
+        name, revision = _tokenizer_of_model(model)
     tokenizer = read_tokenizer(name, revision=revision, trust_remote_code=model.trust_remote_code)
     if tokenizer.eos_token_id is None:
         raise UserError(
@@ -52,6 +49,27 @@ def load_tokenizer(model: ModelSection) -> LoadedTokenizer:
         )
     notices = [set_pad_token(tokenizer), _ignored_revision(model)]
     return LoadedTokenizer(tokenizer, tuple(notice for notice in notices if notice))
+
+
+def _lone_tokenizer(model: ModelSection) -> str | None:
+    """A tokenizer that can be loaded without looking at a model; None where the model says which."""
+    if model.tokenizer_name_or_path is not None:
+        return model.tokenizer_name_or_path
+    folder = Path(model.model_name_or_path).expanduser()
+    has_model = any((folder / name).is_file() for name in (CONFIG_FILE, ADAPTER_FILE))
+    return str(folder) if (folder / "tokenizer.json").is_file() and not has_model else None
+
+
+def _tokenizer_of_model(model: ModelSection) -> tuple[str, str | None]:
+    """Name and revision of the tokenizer that goes with a model."""
+    source = find_model(model)
+    # transformers reads it for the tokenizer too, and would blame the tokenizer.
+    load_config(source, trust_remote_code=model.trust_remote_code)
+    if model.tokenizer_name_or_path is not None:
+        return model.tokenizer_name_or_path, None
+    if source.adapter and has_file(source.adapter, "tokenizer_config.json", revision=source.adapter_revision):
+        return source.adapter, source.adapter_revision
+    return source.base, source.base_revision
 
 
 def read_tokenizer(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from loguru import logger
 
 from component.artifacts.card import EndFacts, StartFacts, end_card, start_card
+from component.artifacts.data_facts import shorten_pieces
+from component.artifacts.terminal import uses_color
 from component.models.loaded import LoadedModel
-from component.pipeline.describe import sample_pieces
 from component.pipeline.prepare import PreparedRun
+from component.pipeline.sample_text import decode_pieces
 from component.pipeline.steps import num_optimizer_steps, num_rows_per_step
 from component.runtime.distributed import is_main_process
 from component.runtime.hardware import model_flops_utilization, peak_bf16_flops
@@ -41,7 +42,8 @@ def show_start_card(prepared: PreparedRun, model: LoadedModel, *, num_rows: int,
         num_steps=num_optimizer_steps(config.training, num_rows),
         first_step=start_step,
         global_batch_size=num_rows_per_step(config.training),
-        sample=sample_pieces(prepared),
+        sample=shorten_pieces(decode_pieces(prepared.data.train[0], prepared.tokenizer)),
+        sample_source=str(prepared.data.train[0].source),
         notices=(*prepared.notices, *model.notices),
     )
     _show(start_card, facts)
@@ -95,5 +97,5 @@ def count_parameters(model: Any) -> tuple[int, int]:
 
 def _show(card: Any, facts: StartFacts | EndFacts) -> None:
     """Print a card to the terminal, and without colours to the log file alone."""
-    print(redact(card(facts, color=sys.stdout.isatty())), flush=True)
+    print(redact(card(facts, color=uses_color())), flush=True)
     logger.bind(file_only=True).info("\n{}", card(facts, color=False))

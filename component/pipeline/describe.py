@@ -1,31 +1,19 @@
-"""What a prepared run will do, as text: the report of `--dry_run`, and parts of the start card."""
+"""What a prepared run will do, as text: the report of `--dry_run`; its part on the data is inspect_data.py's too."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
+from itertools import islice
 
-from component.artifacts.card import sample_card
+from component.artifacts.data_card import data_card
+from component.artifacts.data_facts import DataFacts
+from component.artifacts.terminal import terminal_width, uses_color
 from component.config.load import Config
 from component.config.schema import schema_fields
-from component.data.rows import Prepared
 from component.pipeline.prepare import PreparedRun
 from component.pipeline.steps import num_optimizer_steps, num_rows_per_step
 
-MAX_SHOWN_TOKENS = 400
-
-
-def sample_pieces(prepared: PreparedRun) -> tuple[tuple[str, bool], ...]:
-    """The first training sample as decoded pieces, each supervised or not."""
-    sample: Prepared = prepared.data.train[0]
-    pieces, position = [], 0
-    for start, end in (*sample.spans, (sample.length, sample.length)):
-        for stop, is_supervised in ((start, False), (end, True)):
-            stop = min(stop, MAX_SHOWN_TOKENS)
-            if stop > position:
-                pieces.append((prepared.tokenizer.decode(sample.input_ids[position:stop]), is_supervised))
-                position = stop
-    return tuple(pieces)
+NUM_SAMPLES = 3
 
 
 def describe_check(config: Config) -> Iterator[str]:
@@ -37,12 +25,13 @@ def describe_check(config: Config) -> Iterator[str]:
 
 
 def describe_run(prepared: PreparedRun) -> Iterator[str]:
-    """Lines of `--dry_run`: a sample with its supervised text marked, the data, resolved defaults, what will run."""
+    """Lines of `--dry_run`: samples with their supervised text marked, the data, resolved defaults, what will run."""
+    # This imports torch, which must come after Unsloth: `prepare` has seen to that.
+    from component.pipeline.data_facts import data_facts
+
     config, data = prepared.config, prepared.data
-    yield sample_card(sample_pieces(prepared), color=sys.stdout.isatty())
-    for report in (data.report, data.eval_report):
-        yield from report.lines() if report else ()
-    yield from (f"template: {fact}" for fact in prepared.rendering.proven)
+    yield data_text(data_facts(prepared, config.training, samples=islice(data.train, NUM_SAMPLES)))
+    yield ""
     hardware = prepared.hardware
     yield f"device: {hardware.name}, {hardware.free_memory_bytes / 2**30:.1f} GiB free"
     yield f"loader: {prepared.loader.got} ({prepared.loader.reason})"
@@ -53,6 +42,15 @@ def describe_run(prepared: PreparedRun) -> Iterator[str]:
     yield f"steps: {steps:,} optimizer steps of {rows:,} rows each"
     yield f"output: {config.run.output_dir}"
     yield from (f"notice: {notice}" for notice in (*prepared.notices, *precision.notices))
+
+
+def data_text(facts: DataFacts, *, whole_samples: bool = False) -> str:
+    """What is known of a run's data, for the terminal.
+
+    Args:
+        whole_samples: leave nothing out of the samples, however long they are.
+    """
+    return data_card(facts, color=uses_color(), width=terminal_width(), whole_samples=whole_samples)
 
 
 def resolved_defaults(config: Config) -> dict[str, object]:

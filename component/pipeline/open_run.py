@@ -17,6 +17,8 @@ from component.artifacts.checkpoints import (
     list_checkpoints,
     newest_good_checkpoint,
 )
+from component.artifacts.data_page import FILE_NAME as REPORT_FILE
+from component.artifacts.histogram import FILE_NAME as LENGTHS_FILE
 from component.artifacts.lock import FILE_NAME as LOCK_FILE
 from component.artifacts.lock import FolderLock, lock_folder
 from component.artifacts.manifest import FILE_NAME as MANIFEST_FILE
@@ -30,7 +32,10 @@ from component.pipeline.prepare import PreparedRun
 from component.runtime.distributed import is_main_process
 
 #: Written at the top of a run folder.
-OWN_FILES = (MANIFEST_FILE, METRICS_FILE, PLOT_FILE, "train.log", "train_args.yaml", "generations.jsonl")
+OWN_FILES = (
+    MANIFEST_FILE, METRICS_FILE, PLOT_FILE, REPORT_FILE, LENGTHS_FILE, "train.log", "train_args.yaml",
+    "generations.jsonl",
+)  # fmt: skip
 WEIGHTS = ("adapter_model*", "model*.safetensors*", "pytorch_model*")
 MAX_SHOWN_PATH = 200
 

@@ -12,12 +12,13 @@ from loguru import logger
 from component.config.choices import REPORTERS
 from component.config.errors import MachineError, UserError
 from component.config.load import Config
-from component.config.schema import schema_fields
+from component.config.schema import TrainingSection, schema_fields
 from component.models.model_files import configure_hub, read_model_config
 from component.models.precision import Precision, resolve_precision
 from component.models.quantization import check_quantization
 from component.pipeline.choose_loader import LoaderChoice, choose_loader
 from component.pipeline.output_folder import check_output_dir
+from component.pipeline.steps import num_optimizer_steps
 from component.pipeline.template_date import fix_template_date
 from component.registry import TASKS
 from component.runtime.distributed import rank, use_one_gpu, world_size
@@ -87,28 +88,24 @@ def prepare(config: Config) -> PreparedRun:
 def _prepare_data(
     config: Config, hardware: Hardware, loader: LoaderChoice, precision: Precision, notices: list[str]
 ) -> PreparedRun:
-    # These import transformers, which must come after Unsloth.
-    from component.data.prepare import prepare_data
-    from component.models.tokenizer import load_tokenizer
-    from component.pipeline.rendering import build_rendering
+    # This imports transformers, which must come after Unsloth.
+    from component.pipeline.run_data import prepare_run_data
 
     configure_logging(None, rank())  # once more: the libraries install handlers of their own when imported
     seed_everything(config.model.seed)
-    loaded = load_tokenizer(config.model)
     task: Task = TASKS.get(config.model.task_type)
-    rendering = build_rendering(config.data, loaded.tokenizer, task.row_kind)
-    data = prepare_data(config.data, rendering.encoder)
-    check_steps(config, len(data.train))
+    prepared = prepare_run_data(config, task.row_kind)
+    check_steps(config, len(prepared.data.train))
     return PreparedRun(
         config=config,
         task=task,
         hardware=hardware,
         precision=precision,
         loader=loader,
-        tokenizer=loaded.tokenizer,
-        rendering=rendering,
-        data=data,
-        notices=(*notices, *loaded.notices, *rendering.notices),
+        tokenizer=prepared.tokenizer,
+        rendering=prepared.rendering,
+        data=prepared.data,
+        notices=(*notices, *prepared.notices, *schedule_notices(config.training, len(prepared.data.train))),
     )
 
 
@@ -135,6 +132,16 @@ def check_steps(config: Config, num_samples: int) -> None:
         raise UserError(
             f"dataloader_drop_last: true leaves no batch of {num_samples} samples with per_device_train_batch_size "
             f"{training.per_device_train_batch_size}; lower it, or set dataloader_drop_last: false"
+        )
+
+
+def schedule_notices(training: TrainingSection, num_samples: int) -> Iterator[str]:
+    """A warm-up that the run is too short for."""
+    steps = num_optimizer_steps(training, num_samples)
+    if training.warmup_steps >= max(1, steps) and training.lr_scheduler_type != "constant":
+        yield (
+            f"warmup_steps: the run of {steps:,} steps ends within its warm-up of {training.warmup_steps:,g}, below "
+            "its learning rate; use a share such as 0.03"
         )
 
 

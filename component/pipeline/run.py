@@ -59,6 +59,7 @@ def run_config(config: Config, *, resume: str = "auto", may_restart: bool = Fals
 def _run(config: Config, resume: str, began: float) -> RunResult:
     prepared = prepare(config)
     # These import transformers, which must come after Unsloth: `prepare` has seen to that.
+    from component.pipeline.data_report import write_data_report
     from component.pipeline.manifest_content import manifest_content
     from component.pipeline.open_run import open_run
     from component.pipeline.train import train
@@ -73,6 +74,7 @@ def _run(config: Config, resume: str, began: float) -> RunResult:
     configure_logging(folder / "train.log", rank())
     if is_main_process():
         write_train_args(prepared.config, folder)
+        write_data_report(prepared, folder)
     return train(prepared, opened, began=began)
 
 

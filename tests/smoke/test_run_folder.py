@@ -20,6 +20,8 @@ FILES = {
     "metrics.jsonl",
     "train.log",
     "loss.png",
+    "report.html",
+    "data_lengths.png",
     "generations.jsonl",
     "adapter_config.json",
     "adapter_model.safetensors",

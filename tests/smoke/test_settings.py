@@ -99,8 +99,8 @@ def test_dry_run_needs_no_weights(tiny_model, tiny_settings, tmp_path, run_train
     finished = run_train(settings, tmp_path, "--dry_run")
     assert finished.returncode == 0, finished.stderr
     out = finished.stdout
-    assert "<|assistant|>[[" in out and "<|end|>]]" in out
-    assert "train: kept 18  truncated 0  dropped 0  held out 4" in out
+    assert "<|assistant|>⟦" in out and "<|end|>⟧" in out
+    assert "\nrows       22 read, 22 used, 0 dropped, 4 held out for evaluation\n" in out
     assert "loader: vanilla (use_unsloth: false)" in out
     assert "precision: weights float32, computation float32" in out
     assert out.count("notice: fp16: true becomes float32 on a CPU\n") == 1

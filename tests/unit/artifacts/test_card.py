@@ -28,6 +28,7 @@ START = StartFacts(
     first_step=0,
     global_batch_size=16,
     sample=(("<|user|>[b]2+2?[/b]\n<|assistant|>", False), ("4<|end|>", True)),
+    sample_source="train.jsonl:1",
 )
 END = EndFacts(
     hardware=GPU,
@@ -56,9 +57,9 @@ def test_the_start_card_in_plain_text() -> None:
         "            dropped 48 (31 empty answer, 17 bad JSON)",
         "steps       1,200, each of 16 rows",
         "",
-        "one sample ([[supervised]]):",
+        "first sample, train.jsonl:1 (⟦supervised⟧):",
         "<|user|>[b]2+2?[/b]",
-        "<|assistant|>[[4<|end|>]]",
+        "<|assistant|>⟦4<|end|>⟧",
     ]
 
 
@@ -78,18 +79,18 @@ def test_a_resumed_run_on_the_loader_that_was_asked_for() -> None:
 def test_colours_mark_what_is_supervised_on_a_terminal() -> None:
     text = start_card(START, color=True)
     assert "\x1b[32m4<|end|>\x1b[0m" in text
-    assert "[[" not in text
+    assert "⟦" not in text
 
 
 def test_data_cannot_steer_the_terminal() -> None:
     text = start_card(replace(START, sample=(("a\x1b[2Jb\x07", True),)), color=False)
     assert "\x1b" not in text and "\x07" not in text
-    assert "[[a\\x1b[2Jb\\x07]]" in text
+    assert "⟦a\\x1b[2Jb\\x07⟧" in text
 
 
 def test_a_long_piece_loses_its_middle() -> None:
     text = start_card(replace(START, sample=(("a" * 300 + "b" * 300, False), ("end", True))), color=False, width=1000)
-    assert text.splitlines()[-1] == "a" * 200 + " ... 200 more characters ... " + "b" * 200 + "[[end]]"
+    assert text.splitlines()[-1] == "a" * 200 + " ... 200 more characters ... " + "b" * 200 + "⟦end⟧"
 
 
 def test_the_end_card_in_plain_text() -> None:
