@@ -114,7 +114,6 @@ FOREIGN: Mapping[str, str] = {
 
 #: Keys of Lampyris's design whose part is not built yet -> what it will belong to. Refused by name.
 PLANNED: Mapping[str, str] = {
-    "cache_dir": "the token cache",
     "global_batch_size": "automatic batch settings",
     "loraplus_lr_ratio": "further adapter recipes",
     "loss_type": "preference tasks",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch.utils.data import Dataset
 
-from component.data.rows import Prepared
+from component.data.samples import Samples
 
 
 class PreparedDataset(Dataset[dict[str, list[int]]]):
@@ -19,9 +19,9 @@ class PreparedDataset(Dataset[dict[str, list[int]]]):
         num_supervised_tokens: over all samples, as the loss counts them.
     """
 
-    def __init__(self, samples: Sequence[Prepared]) -> None:
+    def __init__(self, samples: Samples) -> None:
         self.samples = samples
-        self.num_supervised_tokens = sum(sample.num_supervised_tokens for sample in samples)
+        self.num_supervised_tokens = int(samples.num_supervised_tokens.sum())
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -39,7 +39,7 @@ class PackedDataset(Dataset[dict[str, list[list[int]]]]):
         packs: indices into them, from `pack`; the sampler decides the order of training.
     """
 
-    def __init__(self, samples: Sequence[Prepared], packs: Sequence[Sequence[int]]) -> None:
+    def __init__(self, samples: Samples, packs: Sequence[Sequence[int]]) -> None:
         self.samples = samples
         self.packs = packs
 

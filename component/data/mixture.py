@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 
-def mix_rows(sizes: Sequence[int], weights: Sequence[float], seed: int) -> list[tuple[int, int]]:
+from component.data.split import rank_rows
+
+
+def mix_rows(sizes: Sequence[int], weights: Sequence[float], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Choose rows in proportion to weights and interleave the sources: a pure function of the arguments.
 
     No row is taken twice, so that the source that is smallest for its weight is taken whole and decides how many rows
@@ -19,7 +23,7 @@ def mix_rows(sizes: Sequence[int], weights: Sequence[float], seed: int) -> list[
         seed: decides which rows of a source that is not taken whole.
 
     Returns:
-        (source, row) of each row; the rows of one source ascend.
+        The source of each row, and its number in that source; the numbers of one source ascend.
     """
     total = math.fsum(weights)
     shares = [weight / total for weight in weights]
@@ -27,20 +31,10 @@ def mix_rows(sizes: Sequence[int], weights: Sequence[float], seed: int) -> list[
     length = min(size / share for size, share in zip(sizes, shares, strict=True)) + 1e-9
     wanted = [min(size, max(1, math.floor(length * share + 1e-9))) for size, share in zip(sizes, shares, strict=True)]
     chosen = [
-        _choose(size, count, f"mixture:{seed}:{source}")
+        np.arange(size) if count == size else np.sort(rank_rows(size, f"mixture:{seed}:{source}")[:count])
         for source, (size, count) in enumerate(zip(sizes, wanted, strict=True))
     ]
-    places = [
-        ((position + 0.5) / count, source, row)
-        for source, (rows, count) in enumerate(zip(chosen, wanted, strict=True))
-        for position, row in enumerate(rows)
-    ]
-    return [(source, row) for _, source, row in sorted(places)]
-
-
-def _choose(size: int, count: int, salt: str) -> list[int]:
-    """`count` of `size` rows, ascending."""
-    if count == size:
-        return list(range(size))
-    ranked = sorted(range(size), key=lambda row: hashlib.sha256(f"{salt}:{row}".encode()).digest())
-    return sorted(ranked[:count])
+    places = np.concatenate([(np.arange(count) + 0.5) / count for count in wanted])
+    sources = np.repeat(np.arange(len(wanted)), wanted)
+    order = np.lexsort((sources, places))
+    return sources[order], np.concatenate(chosen)[order]

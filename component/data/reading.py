@@ -1,4 +1,4 @@
-"""From files to rows: detect the format, rename columns, parse; what cannot be used is counted and named."""
+"""From files to rows: detect the format, rename columns, parse; what cannot be used comes as a failure."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from component.data.formats.interface import keys_of, load_format
 from component.data.records import Record
 from component.data.rows import Failure, Row, RowError
 from component.data.sources import DataFile, read_records
-from component.data.tally import Tally
 
 _Item = Record | Failure
 
 
 @dataclass(frozen=True)
 class FileRows:
-    """The rows of a file, and the format they have; None if no row can be read."""
+    """The rows of a file, or why a record is none, and the format they have; None if no row can be read."""
 
     data_format: str | None
-    rows: Iterator[Row]
+    rows: Iterator[Row | Failure]
 
 
-def read_rows(file: DataFile, data: DataSection, row_kind: str, tally: Tally) -> FileRows:
-    """Read the rows of a file; bad ones are counted by `tally` and left out.
+def read_rows(file: DataFile, data: DataSection, row_kind: str, *, skip: int = 0) -> FileRows:
+    """Read the rows of a file.
+
+    Args:
+        skip: number of records at the beginning that are left out.
 
     Raises:
         DataError: the rows are not of the format that the config names or of none that the task can use, or
@@ -54,17 +56,16 @@ def read_rows(file: DataFile, data: DataSection, row_kind: str, tally: Tally) ->
         name = detect_format(values, row_kind, file.name) if values else None
     if name is not None:
         _check_columns_are_keys(data.columns, name)
-    return FileRows(name, _parse(itertools.chain(first, records), name, data.columns, tally))
+    return FileRows(name, _parse(itertools.islice(itertools.chain(first, records), skip, None), name, data.columns))
 
 
-def _parse(records: Iterable[_Item], name: str | None, columns: Mapping[str, str], tally: Tally) -> Iterator[Row]:
-    """Make rows of records; what cannot be used is counted and left out."""
+def _parse(records: Iterable[_Item], name: str | None, columns: Mapping[str, str]) -> Iterator[Row | Failure]:
+    """Make rows of records."""
     row_format = None if name is None else load_format(name)
     rename = _renamer(columns)
     for record in records:
-        tally.rows_read += 1
         if isinstance(record, Failure):
-            tally.drop(record)
+            yield record
             continue
         value = rename(record.value)
         try:
@@ -73,11 +74,10 @@ def _parse(records: Iterable[_Item], name: str | None, columns: Mapping[str, str
             assert row_format is not None
             row = row_format.parse(value, record.source)
         except RowError as error:
-            tally.drop(Failure(record.source, str(error)))
+            yield Failure(record.source, str(error))
             continue
         if record.notices:
             row = replace(row, notices=(*record.notices, *row.notices))
-        tally.note_row(row)
         yield row
 
 

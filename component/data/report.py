@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from component.data.rows import Failure
 
 #: How many dropped rows a report names one by one; all are counted.
@@ -50,11 +53,11 @@ class Lengths:
     maximum: int
 
     @classmethod
-    def of(cls, lengths: Sequence[int]) -> Lengths:
+    def of(cls, lengths: Sequence[int] | NDArray[np.int64]) -> Lengths:
         """Summarise lengths; all are 0 when there are none."""
-        ranked = sorted(lengths) or [0]
-        p50, p90, p99 = (ranked[math.ceil(share * len(ranked)) - 1] for share in (0.5, 0.9, 0.99))
-        return cls(ranked[0], p50, p90, p99, ranked[-1])
+        ranked = np.sort(np.asarray(lengths, dtype=np.int64)) if len(lengths) else np.zeros(1, np.int64)
+        ranks = [0, *(math.ceil(share * len(ranked)) - 1 for share in (0.5, 0.9, 0.99)), -1]
+        return cls(*(int(length) for length in ranked[ranks]))
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class DataReport:
         rows_dropped: rows that cannot be used.
         rows_truncated: used rows that were cut to the length limit.
         rows_without_stop: truncated rows whose last answer lost its stop token.
+        rows_repeated: rows that equal an earlier one of the split, token for token.
         rows_also_in_train: evaluation rows that equal a training row, token for token.
         dropped_by_reason: how many rows each kind of reason dropped, most first.
         failures: the first dropped rows, at most `MAX_LISTED_FAILURES`.
@@ -93,6 +97,7 @@ class DataReport:
     rows_left_out: int
     rows_truncated: int
     rows_without_stop: int
+    rows_repeated: int
     rows_also_in_train: int
     dropped_by_reason: Mapping[str, int]
     failures: tuple[Failure, ...]
@@ -134,6 +139,8 @@ class DataReport:
             lines += [f"{self.split}: {describe_source(source)}" for source in self.sources]
         if self.rows_without_stop:
             lines.append(f"{self.split}: {say_rows(self.rows_without_stop)} cut before the stop token of an answer")
+        if self.rows_repeated:
+            lines.append(f"{self.split}: {say_rows(self.rows_repeated)} equal to an earlier one, token for token")
         if self.rows_also_in_train:
             lines.append(f"{self.split}: {say_rows(self.rows_also_in_train)} also in the training data")
         if self.unread_columns:

@@ -1,130 +1,124 @@
-"""Counts what happens to the rows of one split while they are read, and makes its report."""
+"""Counts what happens to rows while they are read and encoded; counts of one stretch after the other add up."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from component.data.report import (
-    MAX_LISTED_FAILURES,
-    DataReport,
-    FileReport,
-    Lengths,
-    SourceReport,
-    reason_category,
-    say_rows,
-)
-from component.data.rows import EncodedRow, Failure, Prepared, Row, Source
+from component.data.report import MAX_LISTED_FAILURES, reason_category
+from component.data.rows import EncodedRow, Row
+
+
+@dataclass
+class FileCount:
+    """Rows of one file: read, and used; and the format that they have, None if none of them can be read."""
+
+    rows_read: int = 0
+    rows_used: int = 0
+    data_format: str | None = None
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A row that cannot be used: the index of its file, its line, and the reason."""
+
+    file: int
+    line: int
+    reason: str
 
 
 class Tally:
-    """Running counts of one split.
+    """Running counts of the rows of some files, in the order in which they are read.
 
-    Args:
-        split: "train" or "evaluation".
+    Attributes:
+        files: counts by the index of the file; a file without rows is absent.
+        dropped: rows that cannot be used.
+        reasons: how many rows each kind of reason dropped.
+        unread_columns: how many rows have each of the columns that the format does not read.
+        notices: how many rows each notice is about.
+        num_samples, num_tokens: made of the rows that are used.
     """
 
-    def __init__(self, split: str) -> None:
-        self.split = split
-        self.files: list[FileReport] = []
-        self.sources: list[SourceReport] = []
-        self.failures: list[Failure] = []
-        self.rows_read = 0
-        self.rows_used = 0
+    def __init__(self) -> None:
+        self.files: dict[int, FileCount] = {}
+        self.dropped: list[Dropped] = []
         self.reasons: Counter[str] = Counter()
-        self.cut_tokens: dict[object, int] = {}
-        self.without_stop: set[object] = set()
-        self._columns: Counter[str] = Counter()
-        self._row_notices: Counter[str] = Counter()
-        self._notices: list[str] = []
+        self.unread_columns: Counter[str] = Counter()
+        self.notices: Counter[str] = Counter()
+        self.num_samples = self.num_tokens = 0
+
+    @property
+    def rows_read(self) -> int:
+        """Records found, broken ones included."""
+        return sum(file.rows_read for file in self.files.values())
+
+    @property
+    def rows_used(self) -> int:
+        """Rows that are trained or evaluated on."""
+        return sum(file.rows_used for file in self.files.values())
 
     @property
     def rows_dropped(self) -> int:
         """Rows that cannot be used."""
         return sum(self.reasons.values())
 
-    def drop(self, failure: Failure) -> None:
+    def read(self, file: int, data_format: str | None) -> None:
+        """Count a record that was found."""
+        count = self.files.setdefault(file, FileCount())
+        count.rows_read += 1
+        count.data_format = data_format
+
+    def drop(self, dropped: Dropped) -> None:
         """Count a row that cannot be used."""
-        self.reasons[reason_category(failure.reason)] += 1
-        if len(self.failures) < MAX_LISTED_FAILURES:
-            self.failures.append(failure)
+        self.reasons[reason_category(dropped.reason)] += 1
+        self.dropped.append(dropped)
 
-    def count_entry(self, entry: str, before: tuple[int, int], rows_used: int) -> None:
-        """Count the rows of one entry of the config.
-
-        Args:
-            entry: as the config writes it.
-            before: rows read and dropped before it.
-            rows_used: usable rows in it.
-        """
-        rows_read, rows_dropped = self.rows_read - before[0], self.rows_dropped - before[1]
-        self.sources.append(SourceReport(entry, rows_read, rows_used, rows_dropped, rows_used))
-
-    def count_mixture(self, weights: Sequence[float], sources: Sequence[int]) -> None:
-        """Count which entry the rows come from that a mixture takes.
-
-        Args:
-            weights: of each entry.
-            sources: the index of the entry of each row.
-        """
-        taken = Counter(sources)
-        self.sources = [
-            replace(source, weight=weight, rows_taken=taken[index])
-            for index, (source, weight) in enumerate(zip(self.sources, weights, strict=True))
-        ]
-
-    def note_row(self, row: Row) -> None:
+    def parsed(self, row: Row) -> None:
         """Count what a row holds that is not read, and what is odd in it."""
-        self._columns.update(row.columns.keys())
-        self._row_notices.update(set(row.notices))
+        self.unread_columns.update(row.columns.keys())
+        self.notices.update(dict.fromkeys(row.notices, 1))
 
-    def note_encoded(self, source: Source, encoded: EncodedRow) -> None:
-        """Count what was cut and what was odd when a row that is used was encoded."""
-        self._row_notices.update(set(encoded.notices))
-        if encoded.num_tokens_cut:
-            self.cut_tokens[source] = encoded.num_tokens_cut
-        if encoded.is_without_stop:
-            self.without_stop.add(source)
+    def use(self, file: int, encoded: EncodedRow) -> None:
+        """Count a row that is used."""
+        self.files[file].rows_used += 1
+        self.notices.update(dict.fromkeys(encoded.notices, 1))
 
-    def note(self, *notices: str) -> None:
-        """Add notices about the split as a whole."""
-        self._notices.extend(notices)
+    def add(self, other: Tally) -> None:
+        """Add the counts of the stretch that follows; of all dropped rows, the first are kept one by one."""
+        for index, count in other.files.items():
+            mine = self.files.setdefault(index, FileCount())
+            mine.rows_read += count.rows_read
+            mine.rows_used += count.rows_used
+            mine.data_format = count.data_format
+        self.dropped += other.dropped[: max(0, MAX_LISTED_FAILURES - len(self.dropped))]
+        for name in ("reasons", "unread_columns", "notices"):
+            getattr(self, name).update(getattr(other, name))
+        self.num_samples += other.num_samples
+        self.num_tokens += other.num_tokens
 
-    def report(self, samples: Sequence[Prepared], *, rows_held_out: int = 0, rows_also_in_train: int = 0) -> DataReport:
-        """The report on these samples of the split."""
-        assert self.rows_read == self.rows_used + self.rows_dropped, "a row was neither used nor dropped"
-        sources = {sample.source for sample in samples}
-        cut = {source: count for source, count in self.cut_tokens.items() if source in sources}
-        counted = tuple(f"{notice} ({say_rows(count)})" for notice, count in self._row_notices.most_common())
-        return DataReport(
-            split=self.split,
-            files=tuple(self.files),
-            sources=tuple(self.sources),
-            rows_read=self.rows_read,
-            rows_used=self.rows_used,
-            rows_dropped=self.rows_dropped,
-            rows_held_out=rows_held_out,
-            rows_left_out=sum(source.rows_used - source.rows_taken for source in self.sources),
-            rows_truncated=len(cut),
-            rows_without_stop=len(self.without_stop & sources),
-            rows_also_in_train=rows_also_in_train,
-            dropped_by_reason=dict(self.reasons.most_common()),
-            failures=tuple(self.failures),
-            num_samples=len(samples),
-            num_tokens=sum(sample.length for sample in samples),
-            num_supervised_tokens=sum(sample.num_supervised_tokens for sample in samples),
-            num_truncated_tokens=sum(cut.values()),
-            lengths=Lengths.of([sample.length for sample in samples]),
-            unread_columns=dict(self._columns.most_common()),
-            notices=(*self._notices, *counted),
-        )
+    def to_dict(self) -> dict[str, Any]:
+        """The counts as JSON-ready values."""
+        return {
+            "files": {
+                str(index): [count.rows_read, count.rows_used, count.data_format] for index, count in self.files.items()
+            },
+            "dropped": [[row.file, row.line, row.reason] for row in self.dropped],
+            "unread_columns": dict(self.unread_columns),
+            "notices": dict(self.notices),
+            "num_samples": self.num_samples,
+            "num_tokens": self.num_tokens,
+        }
 
-    def held_out(self, rows: int) -> Tally:
-        """The tally of the rows that evaluation takes from this split: all of them read and used."""
-        part = Tally("evaluation")
-        part.files = self.files
-        part.rows_read = part.rows_used = rows
-        part.cut_tokens = self.cut_tokens
-        part.without_stop = self.without_stop
-        return part
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Tally:
+        """Counts as `to_dict` gives them."""
+        tally = cls()
+        tally.files = {int(index): FileCount(*counts) for index, counts in values["files"].items()}
+        for dropped in values["dropped"]:
+            tally.drop(Dropped(*dropped))
+        tally.unread_columns = Counter(values["unread_columns"])
+        tally.notices = Counter(values["notices"])
+        tally.num_samples, tally.num_tokens = values["num_samples"], values["num_tokens"]
+        return tally

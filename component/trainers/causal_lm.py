@@ -73,7 +73,7 @@ def build_causal_lm_trainer(
         data_collator=_Collator(model.tokenizer.pad_token_id),
         processing_class=model.tokenizer,
         tokens=context.tokens,
-        lengths=[sample.length for sample in data.train] if training.group_by_length and not packing.got else None,
+        lengths=data.train.lengths.tolist() if training.group_by_length and not packing.got else None,
         callbacks=run_callbacks(training, context, callbacks),
     )
     remove_foreign_callbacks(trainer)
@@ -103,7 +103,7 @@ def _build_rows(
     choice = choose_packing(training.packing, model, data.train, compute_dtype=context.precision.compute_dtype)
     if not choice.got:
         return choice, PreparedDataset(data.train)
-    lengths = [sample.length for sample in data.train]
+    lengths = data.train.lengths
     packs = pack(lengths, capacity=training.max_seq_length)
     fill = round(packing_fill(lengths, packs, capacity=training.max_seq_length), 6)
     return replace(choice, num_packs=len(packs), fill=fill), PackedDataset(data.train, packs)

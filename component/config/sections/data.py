@@ -89,3 +89,16 @@ class DataSection(TaskKeys, SequenceKeys):
     tokenize_num_workers: int | None = key(
         None, "Threads of the tokenizer.", above=0, cosmetic=True, default_note="all cores"
     )
+    cache_dir: str | None = key(
+        None,
+        "Folder in which prepared rows are kept, so that they are made once.",
+        path=True,
+        cosmetic=True,
+        default_note="lampyris in the user's cache folder",
+    )
+    cache_max_gib: float = key(
+        50.0,
+        "Size at which the prepared rows that were not used for longest are removed, in GiB; those in use stay.",
+        minimum=0,
+        cosmetic=True,
+    )

@@ -6,6 +6,7 @@ task that is refused by name instead.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -26,6 +27,7 @@ from component.config.load import Config, load_config
 from component.config.reference import reference_page
 from component.config.schema import schema_fields
 from component.config.training_arguments_source import installed_training_arguments
+from component.data.cache import Cache
 from component.models.precision import resolve_precision
 from component.models.tiny import Shape, make_tiny_model
 from component.pipeline import prepare as prepare_module
@@ -281,6 +283,17 @@ def first_order(lab: Lab, config: Config) -> list[int]:
     return list(trainer._get_train_sampler())
 
 
+def cached_files(lab: Lab, config: Config) -> list[tuple[str, ...]]:
+    """What the cache of a config holds once other rows were prepared with it too."""
+    values = {key: config.values[key] for key in config.places}
+    values["cache_dir"] = str(lab.folder / f"cache of {config.data.cache_max_gib} GiB")
+    prepare(lab.config(**values))
+    gc.collect()
+    prepare(lab.config(**{**values, "train_file": lab.write_rows("more.jsonl", 3, extra=" more")}))
+    items = Cache(values["cache_dir"]).items()
+    return sorted(item.summary.files for item in items if item.summary is not None)
+
+
 def weights(lab: Lab, config: Config) -> Any:
     model = load_model(prepare(config)).model
     return [float(value.sum()) for name, value in model.named_parameters() if "lora_A" in name]
@@ -408,6 +421,10 @@ PROBES: dict[str, Probe] = {
     "truncation": probe("drop", "error", data, max_seq_length=8),
     "max_bad_rows": probe(0, 1, data, train_file=["{rows}", "{long_rows}"], max_seq_length=64),
     "tokenize_num_workers": probe(None, 1, threads),
+    "cache_dir": probe(
+        None, "{folder}/cache one", lambda lab, config: (prepare(config), (lab.folder / "cache one").exists())[1]
+    ),
+    "cache_max_gib": probe(50, 0, cached_files),
     "num_eval_generations": probe(0, 1, callback("Generation"), **with_evaluation()),
     "generation_max_new_tokens": probe(1, 24, answers, **with_evaluation(num_eval_generations=2)),
     "output_dir": probe("{folder}/one", "{folder}/two", lambda lab, config: lab.context(config).output_dir),

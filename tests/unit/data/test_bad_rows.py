@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from component.config.errors import DataError
 from component.config.schema import DataSection
 from component.data.formats.interface import load_format
 from component.data.reading import read_rows
-from component.data.rows import Row
+from component.data.rows import Failure, Row
 from component.data.sources import DataFile
 from component.data.tally import Tally
 from component.registry import FORMATS
@@ -307,14 +308,16 @@ RECORDS: dict[str, dict[str, tuple[Record, str | None]]] = {
 }  # fmt: skip
 
 
-def read_file(path: Path, name: str) -> tuple[list[Row], Tally]:
-    """Read a file that is of a format."""
-    tally = Tally("train")
+def read_file(path: Path, name: str) -> tuple[list[Row], list[str]]:
+    """Read a file that is of a format: its rows, and why other records are none."""
     section = DataSection(train_file=[str(path)], data_format=name)
-    read = read_rows(DataFile(path, path.name), section, load_format(name).row_kind, tally)
-    rows = list(read.rows)
-    assert tally.rows_read == len(rows) + tally.rows_dropped
-    return rows, tally
+    read = read_rows(DataFile(path, path.name), section, load_format(name).row_kind)
+    return divide(read.rows)
+
+
+def divide(items: Iterable[Row | Failure]) -> tuple[list[Row], list[str]]:
+    items = list(items)
+    return [item for item in items if isinstance(item, Row)], [str(item) for item in items if isinstance(item, Failure)]
 
 
 def check_second_line(path: Path, name: str, line: str | bytes, reason: str | None, start: bytes = b"") -> None:
@@ -322,8 +325,8 @@ def check_second_line(path: Path, name: str, line: str | bytes, reason: str | No
     good = json.dumps(GOOD[name])
     content = line if isinstance(line, bytes) else line.encode()
     path.write_bytes(start + good.encode() + b"\n" + content + b"\n" + good.encode() + b"\n")
-    rows, tally = read_file(path, name)
-    assert [str(failure) for failure in tally.failures] == ([] if reason is None else [f"train.jsonl:2: {reason}"])
+    rows, failures = read_file(path, name)
+    assert failures == ([] if reason is None else [f"train.jsonl:2: {reason}"])
     lines = [row.source.line for row in rows]
     assert lines == [1, 3] if reason is not None or not content.strip() else lines == [1, 2, 3]
 
@@ -353,43 +356,42 @@ def test_a_bad_record_of_an_array_is_named_by_its_first_line(case: str, name: st
     record, reason = RECORDS[case][name]
     path = tmp_path / "train.json"
     path.write_text(json.dumps([GOOD[name], record, GOOD[name]], indent=1))
-    _, tally = read_file(path, name)
+    _, failures = read_file(path, name)
     line = 2 + len(json.dumps(GOOD[name], indent=1).splitlines())
-    assert [str(failure) for failure in tally.failures] == ([] if reason is None else [f"train.json:{line}: {reason}"])
+    assert failures == ([] if reason is None else [f"train.json:{line}: {reason}"])
 
 
 @pytest.mark.parametrize("name", GOOD)
 def test_a_misspelt_optional_key_is_one_notice(name: str, tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text((json.dumps({**GOOD[name], "systm": "s", "toolss": []}) + "\n") * 3)
-    rows, tally = read_file(path, name)
-    tally.rows_used = len(rows)
-    notices = tally.report([]).notices
-    assert len(rows) == 3 and len(set(notices)) == len(notices) <= 2
-    assert all(notice.endswith("(3 rows)") for notice in notices)
+    rows, failures = read_file(path, name)
+    tally = Tally()
+    for row in rows:
+        tally.parsed(row)
+    assert len(rows) == 3 and not failures
+    assert set(tally.notices.values()) <= {3} and len(tally.notices) <= 2
 
 
 @pytest.mark.parametrize("name", GOOD)
 def test_detection_finds_the_format_between_bad_rows(name: str, tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text("{\n[]\n" + json.dumps(GOOD[name]) + "\n")
-    tally = Tally("train")
-    read = read_rows(DataFile(path, "f"), DataSection(train_file=["f"]), load_format(name).row_kind, tally)
-    assert (read.data_format, len(list(read.rows)), tally.rows_dropped) == (name, 1, 2)
+    read = read_rows(DataFile(path, "f"), DataSection(train_file=["f"]), load_format(name).row_kind)
+    assert (read.data_format, [len(items) for items in divide(read.rows)]) == (name, [1, 2])
 
 
 def test_columns_with_other_names(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text('{"query": "a", "reply": "b"}\n{"query": "a", "reply": " "}\n{"query": "a", "question": "c"}\n')
 
-    def read(columns: dict[str, str], name: str = "auto") -> tuple[list[Row], Tally]:
-        tally = Tally("train")
+    def read(columns: dict[str, str], name: str = "auto") -> tuple[list[Row], list[str]]:
         section = DataSection(train_file=["f"], data_format=name, columns=columns)
-        return list(read_rows(DataFile(path, "f"), section, "messages", tally).rows), tally
+        return divide(read_rows(DataFile(path, "f"), section, "messages").rows)
 
-    rows, tally = read({"query": "question", "reply": "answer"})
+    rows, failures = read({"query": "question", "reply": "answer"})
     assert [message.content for message in rows[0].messages] == ["a", "b"]
-    assert [str(failure) for failure in tally.failures] == [
+    assert failures == [
         "f:2: empty answer: answer",
         "f:3: two columns are question: columns maps another one to it",
     ]

@@ -10,13 +10,15 @@ from component.data.collators import PackingCollator, PaddingCollator
 from component.data.dataset import PackedDataset, PreparedDataset
 from component.data.order import STEPS_PER_GROUP, EpochOrderSampler, epoch_order, grouped_order
 from component.data.rows import Prepared, Source
+from component.data.samples import Samples
 
 SOURCE = Source("f", 1)
 EOS = 2
 
 
 def test_dataset() -> None:
-    dataset = PreparedDataset([Prepared((5, 6, 7, EOS), ((2, 4),), SOURCE), Prepared((5, 6), ((0, 2),), SOURCE)])
+    samples = [Prepared((5, 6, 7, EOS), ((2, 4),), SOURCE), Prepared((5, 6), ((0, 2),), SOURCE)]
+    dataset = PreparedDataset(Samples.of(samples))
     assert len(dataset) == 2
     assert dataset[0] == {"input_ids": [5, 6, 7, EOS], "labels": [-100, -100, 7, EOS]}
     assert dataset[1] == {"input_ids": [5, 6], "labels": [-100, 6]}
@@ -46,7 +48,7 @@ def test_packs_are_one_row_with_positions_that_begin_again() -> None:
         Prepared((8, 9), ((0, 2),), SOURCE),
         Prepared((3, 4, EOS), ((0, 3),), SOURCE),
     ]
-    dataset = PackedDataset(samples, [[0, 1], [2]])
+    dataset = PackedDataset(Samples.of(samples), [[0, 1], [2]])
     assert len(dataset) == 2
     assert dataset[0] == {"input_ids": [[5, 6, 7, EOS], [8, 9]], "labels": [[-100, -100, 7, EOS], [-100, 9]]}
     batch = PackingCollator()([dataset[0], dataset[1]])

@@ -22,6 +22,11 @@ from component.data.prepare import PreparedData, prepare_data
 from component.data.report import SourceReport
 
 
+def mix(sizes: list[int], weights: list[float], seed: int) -> list[tuple[int, int]]:
+    sources, rows = mix_rows(sizes, weights, seed)
+    return list(zip(sources.tolist(), rows.tolist(), strict=True))
+
+
 @given(
     sizes=st.lists(st.integers(1, 40), min_size=1, max_size=4),
     weights=st.lists(st.sampled_from([0.1, 0.25, 0.5, 1, 3, 70]), min_size=4, max_size=4),
@@ -29,8 +34,8 @@ from component.data.report import SourceReport
 )
 def test_shares_and_order(sizes: list[int], weights: list[float], seed: int) -> None:
     weights = weights[: len(sizes)]
-    order = mix_rows(sizes, weights, seed)
-    assert order == mix_rows(sizes, weights, seed)
+    order = mix(sizes, weights, seed)
+    assert order == mix(sizes, weights, seed)
     assert len(set(order)) == len(order)
     counts = Counter(source for source, _ in order)
     shares = [weight / sum(weights) for weight in weights]
@@ -49,9 +54,9 @@ def test_shares_and_order(sizes: list[int], weights: list[float], seed: int) -> 
 
 
 def test_the_seed_chooses_the_rows() -> None:
-    assert mix_rows([2, 6], [0.5, 0.5], 1) != mix_rows([2, 6], [0.5, 0.5], 2)
-    assert [source for source, _ in mix_rows([70, 30], [0.7, 0.3], 0)].count(0) == 70
-    assert [source for source, _ in mix_rows([4, 4], [1, 1], 0)] == [0, 1] * 4
+    assert mix([2, 6], [0.5, 0.5], 1) != mix([2, 6], [0.5, 0.5], 2)
+    assert [source for source, _ in mix([70, 30], [0.7, 0.3], 0)].count(0) == 70
+    assert [source for source, _ in mix([4, 4], [1, 1], 0)] == [0, 1] * 4
 
 
 @pytest.fixture()

@@ -101,7 +101,7 @@ def test_samples(prepare: Callable[..., PreparedData], tokenizer: PreTrainedToke
     assert (report.rows_read, report.rows_used, report.rows_dropped) == (2, 2, 0)
     assert (report.num_samples, report.num_tokens, report.num_supervised_tokens) == (2, 17, 6)
     assert report.lengths == Lengths(7, 7, 10, 10, 10)
-    assert (data.evaluation, data.eval_report) == ((), None)
+    assert (list(data.evaluation), data.eval_report) == ([], None)
     check_identity(data)
 
 
@@ -240,7 +240,7 @@ def test_over_long_rows_are_errors(prepare: Callable[..., PreparedData]) -> None
 def test_eval_split(prepare: Callable[..., PreparedData]) -> None:
     data = prepare([*rows(9), row("q1", "answer 1")], eval_split=0.3)
     assert (len(data.train), len(data.evaluation)) == (7, 3)
-    assert {sample.source.line for sample in data.train + data.evaluation} == set(range(1, 11))
+    assert {sample.source.line for sample in (*data.train, *data.evaluation)} == set(range(1, 11))
     assert (data.report.rows_used, data.report.rows_held_out, data.report.num_samples) == (10, 3, 7)
     assert data.report.lines()[0] == "train: kept 7  truncated 0  dropped 0  held out 3"
     assert data.eval_report is not None
