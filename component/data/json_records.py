@@ -87,7 +87,8 @@ def read_json_line(text: str, decoder: RecordDecoder) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         if text.strip() == "[":
             raise RowError("bad JSON: a line with [ alone; name the file .json if it is an array") from None
-        raise RowError(f"bad JSON: {describe_json_error(error)}, column {error.colno}") from None
+        hint = "; lines must end with \\n, not with \\r alone" if "}\r{" in text else ""
+        raise RowError(f"bad JSON: {describe_json_error(error)}, column {error.colno}{hint}") from None
     if isinstance(value, RowError):
         raise value
     return value

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import stat
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from component.config.errors import DataError, UserError
-from component.data.documents import read_document
-from component.data.json_files import read_json, read_json_lines
+from component.data.contents import check_contents
+from component.data.file_kinds import FILE_KINDS, check_kind, describe_kinds, is_readable_kind
 from component.data.records import Record, data_suffix, decompression_errors
 from component.data.remote import download, fetch_hub_dataset, file_name_of, is_hub_dataset, is_url
 from component.data.rows import Failure
-from component.data.tables import read_arrow, read_csv, read_parquet, read_tsv
 
 _GLOB_CHARACTERS = frozenset("*?[")
 #: What the datasets library writes beside its arrow files: facts about them, no rows.
 _ARROW_COMPANIONS = ("dataset_info.json", "state.json")
-
-
-@dataclass(frozen=True)
-class FileKind:
-    """How files with a certain suffix are read: many records of any kind, or one document of plain text."""
-
-    read: Callable[[Path, str], Iterator[Record | Failure]]
-    is_document: bool = False
-
+#: Categories of characters that no name shows: controls, halves of pairs (bytes that are not UTF-8), line ends.
+_ESCAPED = ("Cc", "Cs", "Zl", "Zp")
+_ODD_FILES = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    0: "a link to nothing",
+}
 
 FileState = tuple[int, int, int]
 """What changes with the content of a file: its inode, size and time of modification."""
@@ -64,6 +66,25 @@ class DataFiles:
     notices: tuple[str, ...]
 
 
+@dataclass
+class _LeftOut:
+    """Files of folders and globs that are not read, for the notices."""
+
+    of_other_kinds: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
+    odd: dict[str, list[str]] = field(default_factory=dict)
+
+    def notices(self, key: str, row_kind: str) -> Iterator[str]:
+        """One notice a reason."""
+        if self.of_other_kinds:
+            kinds = describe_kinds(row_kind)
+            yield f"{key}: left out {_few(self.of_other_kinds)}: only {kinds} are read for this task"
+        for what, names in self.odd.items():
+            yield f"{key}: left out {_few(names)}: {what}"
+        if self.repeated:
+            yield f"{key}: {_few(self.repeated)} named more than once; read once"
+
+
 def find_files(entries: Sequence[str], *, key: str, row_kind: str) -> DataFiles:
     """Expand files, folders (recursively), globs, web addresses and datasets of the hub to files.
 
@@ -76,20 +97,15 @@ def find_files(entries: Sequence[str], *, key: str, row_kind: str) -> DataFiles:
         UserError: an entry does not exist, matches nothing, is of a kind that cannot be read or cannot be fetched.
     """
     files: dict[str, DataFile] = {}
-    skipped: list[Path] = []
-    repeated: list[Path] = []
+    left_out = _LeftOut()
     notices: list[str] = []
     for number, entry in enumerate(entries):
-        for path, name in _resolve(entry, key, row_kind, skipped, notices):
+        for path, name in _resolve(entry, key, row_kind, left_out, notices):
             file = DataFile(path, name, number, _state(path))
             kept = files.setdefault(os.path.realpath(path), file)
             if kept is not file:
-                repeated.append(path)
-    if skipped:
-        notices.append(f"{key}: left out {_few(skipped)}: only {_suffixes(row_kind)} are read for this task")
-    if repeated:
-        notices.append(f"{key}: {_few(repeated)} named more than once; read once")
-    return DataFiles(tuple(files.values()), tuple(notices))
+                left_out.repeated.append(name)
+    return DataFiles(tuple(files.values()), (*notices, *left_out.notices(key, row_kind)))
 
 
 def read_records(file: DataFile) -> Iterator[Record | Failure]:
@@ -105,6 +121,7 @@ def read_records(file: DataFile) -> Iterator[Record | Failure]:
     path, name = file.path, file.name
     before = file.state or _state(path)
     try:
+        check_contents(path, name)
         yield from FILE_KINDS[data_suffix(path)].read(path, name)
     except decompression_errors() as error:
         what = " ".join(str(error).split())
@@ -136,16 +153,14 @@ def hash_files(paths: Sequence[Path], *, key: str) -> dict[str, str]:
             with open(path, "rb") as file:
                 hashes[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise UserError(f"{key}: {path} cannot be read ({error.strerror}); check its permissions") from None
+            raise _unreadable(path, error, key) from None
     return hashes
 
 
-def _resolve(
-    entry: str, key: str, row_kind: str, skipped: list[Path], notices: list[str]
-) -> Iterator[tuple[Path, str]]:
+def _resolve(entry: str, key: str, row_kind: str, left_out: _LeftOut, notices: list[str]) -> Iterator[tuple[Path, str]]:
     """Files of one entry with their names."""
     if is_url(entry):
-        _check_suffix(Path(file_name_of(entry)), key, row_kind)
+        check_kind(Path(file_name_of(entry)), file_name_of(entry), key=key, row_kind=row_kind)
         path, about = download(entry, key=key)
         notices.extend(about)
         yield path, entry
@@ -154,42 +169,75 @@ def _resolve(
         for number, path in enumerate(paths, start=1):
             yield path, entry if len(paths) == 1 else f"{entry}#{number}"
     else:
-        for path in _expand(entry, key, row_kind, skipped):
-            yield path, str(path)
+        for path in _expand(entry, key, row_kind, left_out):
+            yield path, _name(path)
 
 
-def _expand(entry: str, key: str, row_kind: str, skipped: list[Path]) -> list[Path]:
-    """Files of one entry; those of a folder or glob that cannot be read for this task go to `skipped`."""
-    path = Path(entry).expanduser()
-    if path.is_file():
-        _check_suffix(path, key, row_kind)
+def _expand(entry: str, key: str, row_kind: str, left_out: _LeftOut) -> list[Path]:
+    """Files of one entry; those of a folder or glob that cannot be read for this task go to `left_out`."""
+    path, name = Path(entry).expanduser(), _name(entry)
+    mode = _mode(path, key)
+    if mode and not stat.S_ISDIR(mode):
+        if not stat.S_ISREG(mode):
+            what = _ODD_FILES.get(stat.S_IFMT(mode), "no file")
+            raise UserError(f"{key}: {name} is {what}, which cannot be read twice; write its content to a file")
+        check_kind(path, name, key=key, row_kind=row_kind)
         return [path]
-    if path.is_dir():
-        found = list(_walk(path, key))
+    if mode:
+        found: Iterable[Path] = _walk(path, key)
     elif _GLOB_CHARACTERS & set(entry):
         matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
         if not matches:
-            raise UserError(f"{key}: {entry} matches no file (looked for {path.absolute()}); correct the pattern")
-        found = [path for match in matches for path in (_walk(match, key) if match.is_dir() else (match,))]
+            raise UserError(f"{key}: {name} matches no file (looked for {_name(path.absolute())}); correct the pattern")
+        found = (path for match in matches for path in (_walk(match, key) if match.is_dir() else (match,)))
     else:
         raise UserError(
-            f"{key}: {entry} does not exist (looked for {path.absolute()}); "
+            f"{key}: {name} does not exist (looked for {_name(path.absolute())}); "
             "correct the path, which is relative to the working directory"
         )
-    usable = [path for path in found if _is_readable_kind(path, row_kind)]
-    skipped.extend(path for path in found if not _is_readable_kind(path, row_kind))
+    usable = [path for path in found if _is_usable(path, key, row_kind, left_out)]
     if not usable:
         raise UserError(
-            f"{key}: {entry} holds no data file for this task (looked in {path.absolute()}); "
-            f"put {_suffixes(row_kind)} files there or name another place"
+            f"{key}: {name} holds no data file for this task (looked in {_name(path.absolute())}); "
+            f"put {describe_kinds(row_kind)} files there or name another place"
         )
     return usable
 
 
+def _is_usable(path: Path, key: str, row_kind: str, left_out: _LeftOut) -> bool:
+    """Whether a file of a folder or glob can be read for this task; if not, it is noted."""
+    if not is_readable_kind(path, row_kind):
+        left_out.of_other_kinds.append(_name(path))
+        return False
+    mode = stat.S_IFMT(_mode(path, key) or 0)
+    if mode != stat.S_IFREG:
+        left_out.odd.setdefault(_ODD_FILES.get(mode, "no file"), []).append(_name(path))
+    return mode == stat.S_IFREG
+
+
+def _mode(path: Path, key: str) -> int | None:
+    """What kind of file a path is, after links; None if there is none.
+
+    Raises:
+        UserError: it cannot be seen.
+    """
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
+        raise _unreadable(path, error, key) from None
+
+
 def _walk(folder: Path, key: str) -> Iterator[Path]:
-    """Files below a folder, sorted, without hidden ones; links are followed, but no folder is entered twice."""
+    """What lies below a folder, sorted, without hidden files; links are followed, but no folder is entered twice."""
     entered: set[str] = set()
-    stop = _stop_unreadable(key)
+
+    def stop(error: OSError) -> None:
+        raise _unreadable(error.filename, error, key)
+
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=stop):
         place = os.path.realpath(parent)
         if place in entered:
@@ -199,60 +247,22 @@ def _walk(folder: Path, key: str) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         is_dataset = any(name.endswith(".arrow") for name in names)
         left_out = _ARROW_COMPANIONS if is_dataset else ()
-        paths = (Path(parent, name) for name in sorted(names) if not name.startswith(".") and name not in left_out)
-        yield from (path for path in paths if path.is_file())
+        yield from (Path(parent, name) for name in sorted(names) if not name.startswith(".") and name not in left_out)
 
 
-def _stop_unreadable(key: str) -> Callable[[OSError], None]:
-    def stop(error: OSError) -> None:
-        raise UserError(f"{key}: {error.filename} cannot be read ({error.strerror}); check its permissions")
-
-    return stop
+def _unreadable(path: Path | str, error: OSError, key: str) -> UserError:
+    return UserError(f"{key}: {_name(path)} cannot be read ({error.strerror}); check its permissions")
 
 
-def _is_readable_kind(path: Path, row_kind: str) -> bool:
-    kind = FILE_KINDS.get(data_suffix(path))
-    return kind is not None and (row_kind == "text" or not kind.is_document)
+def _name(path: Path | str) -> str:
+    """A path as one line of text: what cannot be printed, such as a line end, is written as its escape."""
+    return "".join(
+        character.encode("unicode_escape").decode("ascii") if unicodedata.category(character) in _ESCAPED else character
+        for character in str(path)
+    )
 
 
-def _check_suffix(path: Path, key: str, row_kind: str) -> None:
-    """Refuse a file that is named in the config and cannot be read for this task."""
-    if _is_readable_kind(path, row_kind):
-        return
-    if data_suffix(path) in FILE_KINDS:
-        raise UserError(
-            f"{key}: {path} is plain text, which has no conversations; "
-            f"give {_suffixes(row_kind)} files, or set task_type: pretrain"
-        )
-    raise UserError(f"{key}: {path} is of a kind that is not read; supported are {_suffixes(row_kind)}")
-
-
-def _suffixes(row_kind: str) -> str:
-    """The kinds of file that are read for a kind of row, in words."""
-    of_records = ", ".join(suffix for suffix, kind in FILE_KINDS.items() if not kind.is_document)
-    return f"{of_records}, .txt, .md and source code" if row_kind == "text" else of_records
-
-
-def _few(paths: Sequence[Path]) -> str:
-    """The first paths of a list, and how many there are more."""
-    more = f" and {len(paths) - 3:,} more" if len(paths) > 3 else ""
-    return ", ".join(str(path) for path in paths[:3]) + more
-
-
-_DOCUMENT_SUFFIXES = (
-    ".txt", ".md", ".rst", ".tex", ".html", ".css",
-    ".bash", ".c", ".cc", ".cpp", ".cs", ".cu", ".dart", ".ex", ".f90", ".go", ".h", ".hpp", ".hs", ".java", ".jl",
-    ".js", ".jsx", ".kt", ".lua", ".m", ".ml", ".php", ".pl", ".proto", ".ps1", ".py", ".r", ".rb", ".rs", ".scala",
-    ".sh", ".sql", ".swift", ".ts", ".tsx", ".vue", ".zig",
-)  # fmt: skip
-
-#: Suffix -> reader; another kind of file is one more line here. Each may be compressed (.gz, .zst).
-FILE_KINDS: dict[str, FileKind] = {
-    ".jsonl": FileKind(read_json_lines),
-    ".json": FileKind(read_json),
-    ".csv": FileKind(read_csv),
-    ".tsv": FileKind(read_tsv),
-    ".parquet": FileKind(read_parquet),
-    ".arrow": FileKind(read_arrow),
-    **dict.fromkeys(_DOCUMENT_SUFFIXES, FileKind(read_document, is_document=True)),
-}
+def _few(names: Sequence[str]) -> str:
+    """The first names of a list, and how many there are more."""
+    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

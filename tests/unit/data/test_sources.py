@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,8 @@ import pyarrow.parquet
 import pytest
 
 from component.config.errors import DataError, MachineError, UserError
-from component.data.records import MAX_RECORD_BYTES
+from component.data.documents import PART_BYTES
+from component.data.records import MAX_RECORD_BYTES, Record
 from component.data.rows import Failure
 from component.data.sources import DataFile, find_files, hash_files, read_records
 
@@ -73,6 +75,80 @@ def test_links_are_followed_and_loops_end(folder: Path) -> None:
     assert found(["data"])[0] == ["data/a.json", "data/b.jsonl", "data/deep/c.jsonl", "data/link/d.jsonl"]
 
 
+@pytest.mark.parametrize("entry", ["data", "data/*"])
+def test_what_is_no_file_is_left_out_with_a_notice(folder: Path, entry: str) -> None:
+    os.mkfifo(folder / "data" / "pipe.jsonl")
+    (folder / "data" / "broken.jsonl").symlink_to(folder / "nowhere")
+    (folder / "data" / "itself.jsonl").symlink_to(folder / "data" / "itself.jsonl")
+    (folder / "data" / "null.json").symlink_to("/dev/null")
+    paths, notices = found([entry])
+    assert paths == ["data/a.json", "data/b.jsonl", "data/deep/c.jsonl"]
+    assert notices[1:] == (
+        "train_file: left out data/broken.jsonl, data/itself.jsonl: a link to nothing",
+        "train_file: left out data/null.json: a device",
+        "train_file: left out data/pipe.jsonl: a named pipe",
+    )
+
+
+def test_what_is_no_file_is_refused(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.jsonl")
+    (folder / "itself.jsonl").symlink_to(folder / "itself.jsonl")
+    once = "which cannot be read twice; write its content to a file"
+    cases = {
+        "pipe.jsonl": f"pipe.jsonl is a named pipe, {once}",
+        "/dev/null": f"/dev/null is a device, {once}",
+        "itself.jsonl": f"itself.jsonl does not exist (looked for {folder}/itself.jsonl); "
+        "correct the path, which is relative to the working directory",
+    }
+    for entry, message in cases.items():
+        with pytest.raises(UserError) as caught:
+            found([entry])
+        assert str(caught.value) == f"train_file: {message}"
+
+
+@pytest.fixture()
+def without_rights() -> Iterator[Path]:
+    """A folder of somebody who is not root, whom nothing would stop."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    with tempfile.TemporaryDirectory() as name:
+        write(Path(name, "data", "x.jsonl"))
+        write(Path(name, "data", "locked", "y.jsonl"))
+        yield Path(name)
+        for path in Path(name).rglob("*"):
+            path.chmod(0o755)
+    if is_root:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize(("mode", "entry"), [(0, ""), (0o444, ""), (0, "locked/y.jsonl"), (0, "locked/*.jsonl")])
+def test_a_folder_that_may_not_be_read(without_rights: Path, mode: int, entry: str) -> None:
+    data = without_rights / "data"
+    (data / "locked").chmod(mode)
+    with pytest.raises(UserError) as caught:
+        found([str(data / entry)])
+    place = data / entry if entry else data / "locked" / ("y.jsonl" if mode else "")
+    assert str(caught.value) == f"train_file: {place} cannot be read (Permission denied); check its permissions"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a\nb.jsonl", "a\\nb.jsonl"),
+        ("a:1: b.jsonl", "a:1: b.jsonl"),
+        ("\udcff é\u3000.jsonl", "\\udcff é\u3000.jsonl"),
+    ],
+)
+def test_names_are_one_line_of_text(folder: Path, name: str, shown: str) -> None:
+    write(folder / "odd" / name, "5\n")
+    (file,) = find_files(["odd"], key="train_file", row_kind="messages").files
+    assert [str(record) for record in read_records(file)] == [f"odd/{shown}:1: not an object: a number"]
+    with pytest.raises(UserError) as caught:
+        found([f"{name}x"])
+    assert str(caught.value).startswith(f"train_file: {shown}x does not exist (looked for {folder}/{shown}x); ")
+
+
 def test_globs(folder: Path) -> None:
     assert found(["data/*.json*"])[0] == ["data/a.json", "data/b.jsonl"]
     assert found(["data/**/*.jsonl"])[0] == ["data/b.jsonl", "data/deep/c.jsonl"]
@@ -89,7 +165,9 @@ def test_a_file_named_twice_is_read_once(folder: Path) -> None:
 
 def test_what_cannot_be_found(folder: Path) -> None:
     (folder / "empty").mkdir()
-    write(folder / "table.xls")
+    for name in ("table.doc", "a.tar.gz", "a.ZIP", "a.jsonl.bz2", "a.json.xz", "a.xlsx"):
+        write(folder / name)
+    not_read = "is compressed in a way that is not read (.gz and .zst are); decompress it"
     kinds = ".jsonl, .json, .csv, .tsv, .parquet, .arrow"
     cases = {
         "nowhere.jsonl": f"nowhere.jsonl does not exist (looked for {folder}/nowhere.jsonl); "
@@ -97,7 +175,12 @@ def test_what_cannot_be_found(folder: Path) -> None:
         "no*.jsonl": f"no*.jsonl matches no file (looked for {folder}/no*.jsonl); correct the pattern",
         "empty": f"empty holds no data file for this task (looked in {folder}/empty); "
         f"put {kinds} files there or name another place",
-        "table.xls": f"table.xls is of a kind that is not read; supported are {kinds}",
+        "table.doc": f"table.doc is of a kind that is not read; supported are {kinds}",
+        "a.tar.gz": "a.tar.gz is an archive; unpack it and name its folder",
+        "a.ZIP": "a.ZIP is an archive; unpack it and name its folder",
+        "a.jsonl.bz2": f"a.jsonl.bz2 {not_read}",
+        "a.json.xz": f"a.json.xz {not_read}",
+        "a.xlsx": "a.xlsx is a spreadsheet; save it as .csv",
         "data/deep/README.md": "data/deep/README.md is plain text, which has no conversations; "
         f"give {kinds} files, or set task_type: pretrain",
     }
@@ -159,6 +242,42 @@ def test_documents(tmp_path: Path) -> None:
     assert read(write(tmp_path / "y.py", "def f(): ...")) == [(1, {"text": "def f(): ..."})]
 
 
+def test_a_long_text_is_read_in_parts(tmp_path: Path) -> None:
+    line = "0123456789" * 10 + "\n"
+    paragraph = line * 100 + "\r\n"
+    content = "\ufeff" + paragraph * 1700 + "x" * 3 * 10**6 + "\nend\n" + line * 20_000 + "\nlast"
+    path = write(tmp_path / "x.txt", content)
+    assert path.stat().st_size > MAX_RECORD_BYTES
+    records = list(read_records(DataFile(path, "x")))
+    texts = [record.value["text"] for record in records if isinstance(record, Record)]
+    assert "".join(texts) == content.removeprefix("\ufeff")
+    lines = [record.source.line for record in records]
+    assert lines == [1 + content.count("\n", 0, len("".join(texts[:index])) + 1) for index in range(len(texts))]
+    assert all(len(text) <= PART_BYTES or text.count("\n") == 1 for text in texts)
+    assert sum(len(text) > PART_BYTES for text in texts) == 1
+    assert all(text.endswith("\n\r\n") for text in texts[:16])
+    assert min(map(len, texts[:-1])) > 400_000
+    write(tmp_path / "y.txt.gz", gzip.compress(content.encode(), 1))
+    assert [record.value["text"] for record in read_records(DataFile(tmp_path / "y.txt.gz", "x"))] == texts
+
+
+def test_a_text_of_the_longest_size_is_one_document(tmp_path: Path) -> None:
+    content = "a\n" * (MAX_RECORD_BYTES // 2)
+    assert read(write(tmp_path / "x.txt", content)) == [(1, {"text": content})]
+    assert len(read(write(tmp_path / "x.txt", content + "a"))) == 17
+
+
+def test_bad_text_spoils_one_part(tmp_path: Path) -> None:
+    line = b"x" * 1023 + b"\n"
+    content = line * 1500 + b"a\xff\n" + line * 16_000 + b"y" * (MAX_RECORD_BYTES + 1) + b"\n" + line * 3
+    records = read(write(tmp_path / "x.txt", content))
+    assert [record for record in records if isinstance(record[1], str)] == [
+        (1501, "invalid UTF-8: byte 1,536,002 of the file"),
+        (17_502, "over-long record: 16,777,218 bytes, at most 16,777,216 are read"),
+    ]
+    assert records[-1] == (17_503, {"text": (line * 3).decode()})
+
+
 def test_an_over_long_line_is_one_bad_row(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     with path.open("wb") as file:
@@ -172,6 +291,116 @@ def test_an_over_long_line_is_one_bad_row(tmp_path: Path) -> None:
     assert read(write(tmp_path / "x.json", f'[{{"a": 1}},\n{{"a": "{text}"}}]')) == [
         (1, {"a": 1}),
         (2, "over-long record: 16,777,225 characters, at most 16,777,216 are read"),
+    ]
+
+
+READING = """
+import resource, sys
+from pathlib import Path
+from component.config.errors import DataError
+from component.data.rows import Failure
+from component.data.sources import DataFile, read_records
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+path = Path(sys.argv[1])
+if path.suffix in (".arrow", ".parquet"):
+    next(read_records(DataFile(path, "x")))  # what the libraries take themselves
+before, num_records = peak(), 0
+try:
+    for record in read_records(DataFile(path, "x")):
+        num_records += 1
+        if isinstance(record, Failure):
+            print(record)
+except DataError as error:
+    print(error)
+print(num_records)
+print(peak() - before)
+"""
+
+
+def read_measured(path: Path, repository: Path) -> tuple[list[str], int, int]:
+    """Failures, number of records, and by how many MiB the memory of a process grows that reads a file."""
+    command = [sys.executable, "-c", READING, str(path)]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True)
+    *failures, num_records, growth = done.stdout.splitlines()
+    return failures, int(num_records), int(growth)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("x.jsonl", "1: over-long record: 268,435,456 bytes, at most 16,777,216 are read"),
+        ("x.txt", "1: over-long record: 268,435,456 bytes, at most 16,777,216 are read"),
+        ("x.csv", "1: over-long record: 268,435,456 characters, at most 16,777,216 are read; "
+         "correct the line that names the columns"),
+        ("x.json", "1: bad JSON: invalid control character, column 8; "
+         "no row after it can be read: correct it, or use .jsonl, one object a line"),
+    ],
+)  # fmt: skip
+def test_a_line_that_is_longer_than_the_memory(tmp_path: Path, repository: Path, name: str, reason: str) -> None:
+    write(tmp_path / name, '{"a": "')
+    os.truncate(tmp_path / name, 2**28)
+    failures, _, growth = read_measured(tmp_path / name, repository)
+    assert failures == [f"x:{reason}"]
+    assert growth < 100
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.jsonl", "\ufeff{}".encode("utf-16-le"), "is text in UTF-16; convert it to UTF-8, "
+         "for example with iconv -f UTF-16 -t UTF-8"),
+        ("x.csv", "\ufeffa\n1".encode("utf-16-be"), "is text in UTF-16; convert it to UTF-8, "
+         "for example with iconv -f UTF-16 -t UTF-8"),
+        ("x.txt.gz", gzip.compress("\ufeffa".encode("utf-16-le")), "is text in UTF-16; convert it to UTF-8, "
+         "for example with iconv -f UTF-16 -t UTF-8"),
+        ("x.jsonl", gzip.compress(b"{}"), "is compressed with gzip; add .gz to its name"),
+        ("x.jsonl.gz", gzip.compress(gzip.compress(b"{}")), "is compressed with gzip; add .gz to its name"),
+        ("x.json", b"PK\x03\x04...", "is a zip archive or a spreadsheet; unpack it, or save the sheet as .csv"),
+        ("x.csv", b"PAR1\x15\x04", "is a parquet file; give it the suffix .parquet"),
+        ("x.json", b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a pointer of Git LFS that stands "
+         "for the data; run git lfs pull"),
+        ("x.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a pointer of Git LFS that "
+         "stands for the data; run git lfs pull"),
+        ("x.jsonl", b"\n<!DOCTYPE html><html>", "is a web page; download the file itself, not the page about it"),
+    ],
+)  # fmt: skip
+def test_files_under_a_wrong_name(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    path = write(tmp_path / name, content)
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert str(caught.value) == f"{path}: {message}"
+
+
+def test_a_page_is_a_document(tmp_path: Path) -> None:
+    assert read(write(tmp_path / "x.html", "<!DOCTYPE html>")) == [(1, {"text": "<!DOCTYPE html>"})]
+
+
+def test_files_that_hold_nothing(tmp_path: Path) -> None:
+    for name, content in {
+        "a.jsonl": b"", "a.jsonl.gz": b"", "b.jsonl.gz": gzip.compress(b""), "a.json": b"\n", "a.csv": b"a,b\n",
+        "b.csv": b"\xef\xbb\xbf", "c.jsonl": b"\n \r\n",
+    }.items():  # fmt: skip
+        assert read(write(tmp_path / name, content)) == []
+    pyarrow.parquet.write_table(pyarrow.table({"a": []}), tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet") == []
+
+
+def test_line_ends(tmp_path: Path) -> None:
+    assert read(write(tmp_path / "x.jsonl", '{"a": 1}\r\n{"a": 2}\n\r\n{"a": 4}')) == [
+        (1, {"a": 1}),
+        (2, {"a": 2}),
+        (4, {"a": 4}),
+    ]
+    assert read(write(tmp_path / "x.csv", "a,b\r1,2\r\n3,4\n5,6")) == [
+        (2, {"a": "1", "b": "2"}),
+        (3, {"a": "3", "b": "4"}),
+        (4, {"a": "5", "b": "6"}),
+    ]
+    assert read(write(tmp_path / "y.jsonl", '{"a": 1}\r{"a": 2}\r')) == [
+        (1, "bad JSON: more text after the object, column 10; lines must end with \\n, not with \\r alone")
     ]
 
 
@@ -214,6 +443,28 @@ def test_broken_tables_of_text(tmp_path: Path) -> None:
         assert str(caught.value).startswith(f"{path}:{message}")
 
 
+def test_tables_with_zero_bytes_and_over_long_lines(tmp_path: Path) -> None:
+    assert read(write(tmp_path / "a.csv", "a,b\n1\0,2\n")) == [(2, {"a": "1\0", "b": "2"})]
+    long = "x" * (MAX_RECORD_BYTES + 5)
+    assert read(write(tmp_path / "b.csv", f"a,b\n1,{long}\n3,4\n")) == [
+        (2, "over-long record: 16,777,224 characters, at most 16,777,216 are read"),
+        (3, {"a": "3", "b": "4"}),
+    ]
+    lines = "x,y\n" * (MAX_RECORD_BYTES // 4)
+    read_back = read(write(tmp_path / "c.csv", f'a,b\n1,"\n{lines}z,z\n'))
+    assert read_back[0] == (2, "bad table: a cell of over 16,777,216 characters, or a quote that is never closed")
+    assert read_back[-1] == (MAX_RECORD_BYTES // 4 + 3, {"a": "z", "b": "z"})
+
+
+def test_two_tables_are_read_at_the_same_time(tmp_path: Path) -> None:
+    cell = "x" * 200_000
+    paths = [write(tmp_path / name, f"a\n{cell}\n{cell}\n") for name in ("a.csv", "b.csv")]
+    first, second = (read_records(DataFile(path, "f")) for path in paths)
+    next(first), next(second)
+    assert len(list(first)) == 1
+    assert [record.value for record in second] == [{"a": cell}]
+
+
 ROWS = [{"a": "x", "b": [{"c": 1}]}, {"a": None, "b": [{"d": "y"}]}]
 READ = [(1, {"a": "x", "b": [{"c": 1}]}), (2, {"a": None, "b": [{"d": "y"}]})]
 
@@ -246,6 +497,45 @@ def test_text_that_is_no_utf8_spoils_one_row_of_a_table(tmp_path: Path) -> None:
     text = pyarrow.array([b"a", b"\xff", b"b"]).view(pyarrow.string())
     pyarrow.parquet.write_table(pyarrow.table({"a": text}), tmp_path / "x.parquet")
     assert read(tmp_path / "x.parquet") == [(1, {"a": "a"}), (2, "invalid UTF-8"), (3, {"a": "b"})]
+
+
+def test_long_rows_of_a_table(tmp_path: Path) -> None:
+    texts = ["a", "b" * (MAX_RECORD_BYTES + 1), "c" * 10**6, "d"]
+    table = pyarrow.table({"a": texts})
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
+    with pyarrow.ipc.new_stream(str(tmp_path / "x.arrow"), table.schema) as to:
+        to.write_table(table)
+    for name in ("x.parquet", "x.arrow"):
+        records = read(tmp_path / name)
+        number, reason = records.pop(1)
+        assert number == 2 and reason.startswith("over-long record: 16,777,2")
+        assert records == [(1, {"a": "a"}), (3, {"a": texts[2]}), (4, {"a": "d"})]
+
+
+def test_two_columns_of_one_name(tmp_path: Path) -> None:
+    table = pyarrow.table([pyarrow.array([1]), pyarrow.array([2])], names=["a", "a"])
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / "x.parquet")
+    assert str(caught.value) == (
+        f"{tmp_path}/x.parquet: bad table: two columns are named 'a'; give each column a name of its own"
+    )
+
+
+def test_an_arrow_file_is_not_held_in_memory(tmp_path: Path, repository: Path) -> None:
+    """120 MB of rows, in batches as the datasets library writes them and as one row group."""
+    batch = pyarrow.table({"a": ["x" * 1000] * 1000})
+    with pyarrow.ipc.new_stream(str(tmp_path / "x.arrow"), batch.schema) as to:
+        for _ in range(120):
+            to.write_table(batch)
+    numbers = pyarrow.array([f"{number:01000}" for number in range(120_000)])
+    pyarrow.parquet.write_table(
+        pyarrow.table({"a": numbers}), tmp_path / "x.parquet", row_group_size=10**6, compression="none"
+    )
+    for name in ("x.arrow", "x.parquet"):
+        failures, num_records, growth = read_measured(tmp_path / name, repository)
+        assert (failures, num_records) == ([], 120_000)
+        assert growth < 60, name
 
 
 def test_a_saved_dataset_is_its_arrow_files(folder: Path) -> None:
@@ -295,9 +585,20 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
         assert str(caught.value) == f"{path}: changed while it was read; start again when nothing writes to it"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_an_unreadable_file(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.jsonl")
+def test_a_file_that_is_replaced_while_it_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", '{"a": 1}\n{"a": 2}\n')
+    (file,) = find_files([str(path)], key="train_file", row_kind="messages").files
+    other = write(tmp_path / "other.jsonl", '{"a": 1}\n{"a": 3}\n')
+    os.utime(other, ns=(0, file.state[2] if file.state else 0))
+    records = read_records(file)
+    next(records)
+    other.rename(path)
+    with pytest.raises(DataError, match="changed while it was read"):
+        list(records)
+
+
+def test_an_unreadable_file(without_rights: Path) -> None:
+    path = without_rights / "data" / "x.jsonl"
     path.chmod(0)
     with pytest.raises(UserError, match="x.jsonl cannot be read"):
         hash_files([path], key="train_file")
@@ -369,7 +670,7 @@ def test_web_addresses_that_cannot_be_used(address: str) -> None:
         f"([Errno 111] Connection refused); {fix}",
         "https://me:secret@example.org/x.json": "a web address must not hold a user or password; "
         "download the file yourself",
-        "https://example.org/x.xls": "x.xls is of a kind that is not read; "
+        "https://example.org/x.doc": "x.doc is of a kind that is not read; "
         "supported are .jsonl, .json, .csv, .tsv, .parquet, .arrow",
     }
     for entry, message in cases.items():
