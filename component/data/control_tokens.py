@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import AddedToken, Tokenizer
 
+from component.data.rows import Message
 from component.data.traced_text import GENERATED, TEMPLATE, TracedText, message_of
 
 if TYPE_CHECKING:
@@ -46,6 +48,30 @@ class ControlTokens:
             if own:
                 found.append((message_of(own[0]), match.group()))
         return found
+
+    def of_template(self, text: TracedText) -> list[str]:
+        """The control tokens in `text` that the template wrote, in their order."""
+        matches = self._pattern.finditer(text.plain())
+        return [match.group() for match in matches if not text.origin[slice(*match.span())].strip(_OF_TEMPLATE)]
+
+    def are_in(self, value: Any) -> bool:
+        """Whether a text within a JSON-like value spells out a control token."""
+        return self.without(value) != value
+
+    def without(self, value: Any) -> Any:
+        """A copy of a JSON-like value, or of a message, in which each control token has another first character."""
+        if isinstance(value, str):
+            while self._pattern.search(value):
+                value = self._pattern.sub(lambda match: "z" + match.group()[1:], value)
+            return value
+        if isinstance(value, Mapping):
+            return {key: self.without(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(self.without(item) for item in value)
+        if isinstance(value, Message):
+            fields = ("content", "reasoning_content", "tool_calls", "tool_call_id", "name")
+            return replace(value, **{field: self.without(getattr(value, field)) for field in fields})
+        return value
 
     def with_aliases(self, text: TracedText) -> str:
         """`text`, as long as before, with an alias for each control token that the template wrote."""

@@ -6,35 +6,27 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-
 from component.config.errors import UserError
-from component.data.control_tokens import ControlTokens
-from component.data.jinja_trace import compile_template
-from component.data.message_style import MessageStyle, find_style, trace_message
-from component.data.probes import CALLING, Tools
+from component.data.content_controls import ContentControls, SpelledOut
+from component.data.left_out import find_left_out
+from component.data.probes import Tools
 from component.data.rendered import Encoded, Rendered, RenderOptions, to_tokens
 from component.data.rows import Message, RowError
-from component.data.spans import Answer, SpanProver
+from component.data.spans import SpanProver
+from component.data.stop_tokens import append_stop_tokens
 from component.data.supervision import learned_answers, split_turns, supervised_spans
+from component.data.template_runner import TemplateRunner
 from component.data.templates import ChatTemplate, is_control_token
-from component.data.traced_text import ROW, TracedText, join_traced
-from component.data.traced_values import trace
+from component.data.traced_text import TracedText
 from component.data.turns import Span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-# What a template may make of a row that it was not written for. Jinja runs the template as Python code, so its slips
-# arrive as Python's own exceptions.
-_TEMPLATE_FAILURES = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
-
-CONTROL_TOKENS_AS_TEXT = "a message spells out a control token; content_control_tokens: text encodes it as plain text"
-CONTROL_TOKENS_AS_CONTROLS = "a message spells out a control token; content_control_tokens: control encodes it as such"
 
 _DEFAULTS = RenderOptions()
 
@@ -77,16 +69,11 @@ class Renderer:
         self._now = now or datetime.now()
         self.template_kwargs = dict(template_kwargs or {})
         self._variables = {**tokenizer.special_tokens_map, **self.template_kwargs}
-        try:
-            self._compiled = compile_template(template.source, now=self._now)
-        except jinja2.TemplateSyntaxError as error:
-            raise UserError(
-                f"template_name: {template.origin}, line {error.lineno}: {error.message}; correct the template"
-            ) from None
-        self._controls = ControlTokens(tokenizer)
-        self.style = find_style(template.source, self._render_calling)
+        self._runner = TemplateRunner(template, variables=self._variables, now=self._now)
+        self.style = self._runner.style
+        self._controls = ContentControls(tokenizer, options.content_control_tokens)
         self._prover = SpanProver(
-            self._render,
+            self._runner.run,
             source=template.source,
             stop_texts={*template.stop_tokens, *([tokenizer.eos_token] if tokenizer.eos_token else [])},
             control_texts=[token.content for token in tokenizer.added_tokens_decoder.values() if token.special],
@@ -101,15 +88,16 @@ class Renderer:
         """
         messages = self.complete(messages)
         learned = learned_answers(messages, self.options.train_on)
-        self._check_place(messages, tools)
-        text = self._render(messages, tools, False)
+        text, spelled_out = self._run(messages, tools, add_generation_prompt=False)
         needs_all = self.options.append_stop_token or self.options.train_on_prompt
         answers = self._prover.answers(text, messages, tools, None if needs_all else learned)
         if not answers:
             raise RowError("no supervised text: the chat template marks none as generated")
-        text, answers = self._with_stop_tokens(text, answers)
+        left_out = find_left_out(text, messages)
+        if self.options.append_stop_token:
+            text, answers = append_stop_tokens(text, answers, self.tokenizer.eos_token)
         spans = supervised_spans(answers, learned, length=len(text), train_on_prompt=self.options.train_on_prompt)
-        return self._with_content_controls(text, spans)
+        return self._controls.treat(text, spans, spelled_out, left_out)
 
     def complete(self, messages: Sequence[Message]) -> Sequence[Message]:
         """The conversation with `default_system` before it where it has no system message."""
@@ -236,31 +224,13 @@ class Renderer:
             facts["date"] = self._now.date().isoformat()
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
-    def _render_calling(self, style: MessageStyle, tools: Tools) -> TracedText:
-        return self._render(CALLING, tools, False, style)
-
-    def _render(
-        self, messages: Sequence[Message], tools: Tools, add_generation_prompt: bool, style: MessageStyle | None = None
-    ) -> TracedText:
-        style = style or self.style
-        variables = dict(
-            messages=[trace_message(message, index, style) for index, message in enumerate(messages)],
-            tools=trace(tools, ROW) or None,
-            documents=None,
-            add_generation_prompt=add_generation_prompt,
-        )
-        try:
-            return self._compiled.render(**{**variables, **self._variables})  # type: ignore[return-value]
-        except _TEMPLATE_FAILURES as error:
-            raise RowError(f"refused by the chat template: {error}") from None
-
     def _render_prompt(self, messages: Sequence[Message], tools: Tools) -> Rendered:
         messages = self.complete(messages)
-        self._check_place(messages, tools)
-        text = self._render(messages, tools, True)
+        text, spelled_out = self._run(messages, tools, add_generation_prompt=True)
         if self.options.append_stop_token:  # earlier answers end as they do in training
-            text, _ = self._with_stop_tokens(text, self._prover.answers(text, messages, tools))
-        return self._with_content_controls(text, ())
+            answers = self._prover.answers(text, messages, tools)
+            text, _ = append_stop_tokens(text, answers, self.tokenizer.eos_token)
+        return self._controls.treat(text, (), spelled_out)
 
     def _encode_each(
         self, render: Callable[[Sequence[Message], Tools], Rendered], conversations: Sequence[Conversation]
@@ -270,31 +240,20 @@ class Renderer:
         encoded = iter(self._encode_rendered([item for item in rendered if isinstance(item, Rendered)]))
         return [item if isinstance(item, RowError) else next(encoded) for item in rendered]
 
-    def _check_place(self, messages: Sequence[Message], tools: Tools) -> None:
-        """Refuse what the template would leave out without a word."""
-        if tools and "tools" not in self.template.source:
-            raise RowError("the chat template has no place for tools")
-        if any(message.tool_calls for message in messages) and "tool_calls" not in self.template.source:
-            raise RowError("the chat template has no place for tool calls")
-
-    def _with_content_controls(self, text: TracedText, spans: tuple[Span, ...]) -> Rendered:
-        """Treat control tokens that messages spell out as the options say."""
-        found = self._controls.find_in_content(text)
-        if not found:
-            return Rendered(text.plain(), spans)
-        message, control = found[0]
-        if self.options.content_control_tokens == "reject":
-            place = "a tool or a name spells" if message is None else f"message {message + 1} spells"
-            raise RowError(f"control token in content: {place} out {control!r}")
-        if self.options.content_control_tokens == "control":
-            return Rendered(text.plain(), spans, notices=(CONTROL_TOKENS_AS_CONTROLS,))
-        return Rendered(text.plain(), spans, self._controls.with_aliases(text), (CONTROL_TOKENS_AS_TEXT,))
+    def _run(
+        self, messages: Sequence[Message], tools: Tools, *, add_generation_prompt: bool
+    ) -> tuple[TracedText, SpelledOut]:
+        """A rendered conversation, and the control tokens that it spells out itself."""
+        self._runner.check_place(messages, tools)
+        text = self._runner.run(messages, tools, add_generation_prompt)
+        again = partial(self._runner.run, add_generation_prompt=add_generation_prompt)
+        return text, self._controls.find(text, messages, tools, again)
 
     def _encode_rendered(self, items: Sequence[Rendered]) -> list[Encoded | RowError]:
         plain = [item.text for item in items if item.aliased is None]
         aliased = [item.aliased for item in items if item.aliased is not None]
         tokens_of_plain = iter(self._encode_plain(plain)) if plain else iter(())
-        tokens_of_aliased = iter(self._controls.encode_aliased(aliased)) if aliased else iter(())
+        tokens_of_aliased = iter(self._controls.tokens.encode_aliased(aliased)) if aliased else iter(())
         return [to_tokens(item, *next(tokens_of_aliased if item.aliased else tokens_of_plain)) for item in items]
 
     def _encode_plain(self, texts: list[str]) -> Iterator[tuple[Sequence[int], Sequence[Span]]]:
@@ -306,20 +265,6 @@ class Renderer:
             verbose=False,
         )
         return zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
-
-    def _with_stop_tokens(self, text: TracedText, answers: list[Answer]) -> tuple[TracedText, list[Answer]]:
-        """The text and its answers, with the EOS token after each answer that the template does not terminate."""
-        if not self.options.append_stop_token or all(answer.is_terminated for answer in answers):
-            return text, answers
-        pieces: list[str] = []
-        moved: list[Answer] = []
-        position = added = 0
-        for answer in answers:
-            stop = "" if answer.is_terminated else self.tokenizer.eos_token
-            pieces += (text[position : answer.end], stop)
-            moved.append(replace(answer, start=answer.start + added, end=answer.end + added + len(stop)))
-            position, added = answer.end, added + len(stop)
-        return join_traced("", (*pieces, text[position:])), moved
 
 
 def _or_error(

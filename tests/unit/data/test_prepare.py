@@ -16,10 +16,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from component.config.errors import DataError, UserError
 from component.config.schema import DataSection
+from component.data.content_controls import CONTROL_TOKENS_AS_TEXT
 from component.data.encoders.build import build_row_encoder
 from component.data.fingerprint import hash_tokenizer
 from component.data.prepare import PreparedData, prepare_data
-from component.data.render import CONTROL_TOKENS_AS_TEXT, Renderer
+from component.data.render import Renderer
 from component.data.report import Lengths, reason_category
 from component.data.templates import load_chat_template
 

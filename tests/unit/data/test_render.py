@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from component.config.errors import UserError
-from component.data.render import CONTROL_TOKENS_AS_CONTROLS, CONTROL_TOKENS_AS_TEXT, Renderer
+from component.data.content_controls import CONTROL_TOKENS_AS_CONTROLS, CONTROL_TOKENS_AS_TEXT
+from component.data.render import Renderer
 from component.data.rendered import RenderOptions
 from component.data.rows import Message, RowError
 from component.data.self_test import run_self_test
