@@ -75,6 +75,25 @@ TASKS = Registry(
     planned=("dpo", "orpo", "kto", "reward", "grpo"),
 )
 
+#: Training type -> the kind of rows that it reads, also for those still to come; a plugin's task says it itself.
+TASK_ROW_KINDS = {
+    "pretrain": "text",
+    "sft": "messages",
+    "dpo": "preference",
+    "orpo": "preference",
+    "kto": "labelled",
+    "reward": "preference",
+    "grpo": "prompt",
+}
+
+#: Kind of rows -> what `truncation` may be for rows that are too long; documents are always split.
+TRUNCATIONS = {
+    "messages": ("drop", "keep_start", "keep_end", "error", "split_turns"),
+    "preference": ("drop", "keep_start", "keep_end", "error"),
+    "labelled": ("drop", "keep_start", "keep_end", "error"),
+    "prompt": ("drop", "keep_end", "error"),
+}
+
 LOADERS = Registry(
     "loader",
     {"vanilla": "component.models.vanilla:load_vanilla", "unsloth": "component.models.unsloth:load_unsloth"},

@@ -11,6 +11,7 @@ from typing import Any
 
 from component.config.errors import Place, Problem
 from component.config.resolve import resolve_eval_strategy
+from component.registry import TASK_ROW_KINDS, TRUNCATIONS
 
 #: A reference to a variable, without a default that would be the secret itself.
 ENVIRONMENT_ONLY = re.compile(r"\$\{\s*oc\.env\s*:[^,${}]*(,\s*null\s*)?\}")
@@ -124,6 +125,15 @@ def check_supervision(merged: Merged) -> Iterator[Problem]:
         yield merged.clash("train_on_prompt", "train_on", what, "drop one of them")
 
 
+def check_truncation(merged: Merged) -> Iterator[Problem]:
+    """Rows of every kind can be cut, but not in every way."""
+    task, truncation = merged["task_type"], merged["truncation"]
+    choices = TRUNCATIONS.get(TASK_ROW_KINDS.get(task, ""))
+    if choices and truncation not in choices:
+        what = f"truncation {truncation} does not fit the rows of {task}"
+        yield merged.clash("truncation", "task_type", what, f"use {', '.join(choices[:-1])} or {choices[-1]}")
+
+
 def check_mixture(merged: Merged) -> Iterator[Problem]:
     """Weights and limits of entries are positive, one an entry."""
     entries = merged["train_file"]
@@ -200,6 +210,7 @@ RULES: tuple[Rule, ...] = (
     check_precision,
     check_evaluation,
     check_supervision,
+    check_truncation,
     check_mixture,
     check_steps,
     check_scale_out,

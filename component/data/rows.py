@@ -124,6 +124,11 @@ class Prepared:
         return len(self.input_ids)
 
     @property
+    def num_tokens(self) -> int:
+        """Number of tokens, as for a pair."""
+        return len(self.input_ids)
+
+    @property
     def num_supervised_tokens(self) -> int:
         """Number of tokens that the loss counts; nothing predicts the first one."""
         return sum(end - max(start, 1) for start, end in self.spans)
@@ -153,6 +158,16 @@ class PreparedPair:
     def length(self) -> int:
         """Number of tokens of the longer one."""
         return max(self.chosen.length, self.rejected.length)
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens of both."""
+        return self.chosen.length + self.rejected.length
+
+    @property
+    def num_supervised_tokens(self) -> int:
+        """Number of tokens of both answers that can be learned."""
+        return self.chosen.num_supervised_tokens + self.rejected.num_supervised_tokens
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,9 @@ def show_end_card(
         peak_allocated_bytes=metrics["peak_allocated_bytes"],
         peak_reserved_bytes=metrics["peak_reserved_bytes"],
         wall_seconds=timings["total_seconds"],
-        next_commands=(f"python script/chat.py --model {folder}",) if prepared.task.row_kind == "messages" else (),
+        next_commands=(f"python script/chat.py --model {folder}",)
+        if prepared.rendering.encoder.row_kind == "messages"
+        else (),
     )
     _show(end_card, facts)
 

@@ -20,7 +20,7 @@ from component.pipeline.choose_loader import LoaderChoice, choose_loader
 from component.pipeline.output_folder import check_output_dir
 from component.pipeline.steps import num_optimizer_steps
 from component.pipeline.template_date import fix_template_date
-from component.registry import TASKS
+from component.registry import TASK_ROW_KINDS, TASKS
 from component.runtime.distributed import rank, use_one_gpu, world_size
 from component.runtime.hardware import Hardware, detect_hardware
 from component.runtime.logging import configure_logging
@@ -46,7 +46,6 @@ class PreparedRun:
     """
 
     config: Config
-    task: Task
     hardware: Hardware
     precision: Precision
     loader: LoaderChoice
@@ -55,16 +54,25 @@ class PreparedRun:
     data: PreparedData
     notices: tuple[str, ...]
 
+    @property
+    def task(self) -> Task:
+        """The training type, where `check_task` lets it pass."""
+        return TASKS.get(self.config.model.task_type)
+
+
+def row_kind_of(task_type: str) -> str:
+    """The kind of rows that a training type reads, be it available or not."""
+    return TASKS.get(task_type).row_kind if TASKS.is_available(task_type) else TASK_ROW_KINDS[task_type]
+
 
 def prepare(config: Config) -> PreparedRun:
-    """Prepare a run up to its weights.
+    """Prepare a run up to its weights; also of a task that is still to come, whose data can be looked at.
 
     Raises:
-        UserError: the task is still to come, a package is missing, or model, tokenizer or data cannot be used.
+        UserError: a package is missing, or model, tokenizer or data cannot be used.
     """
     hide(config.from_environment)
     configure_logging(None, rank())
-    check_task(config)
     check_packages(config)
     check_output_dir(config)
     config = fix_template_date(config)
@@ -93,12 +101,10 @@ def _prepare_data(
 
     configure_logging(None, rank())  # once more: the libraries install handlers of their own when imported
     seed_everything(config.model.seed)
-    task: Task = TASKS.get(config.model.task_type)
-    prepared = prepare_run_data(config, task.row_kind)
+    prepared = prepare_run_data(config, row_kind_of(config.model.task_type))
     check_steps(config, len(prepared.data.train))
     return PreparedRun(
         config=config,
-        task=task,
         hardware=hardware,
         precision=precision,
         loader=loader,

@@ -70,8 +70,9 @@ def build_rendering(
         template_kwargs=data.chat_template_kwargs,
         options=RenderOptions(
             append_stop_token=data.append_stop_token,
-            train_on_prompt=data.train_on_prompt,
-            train_on=data.train_on,
+            # Preferences compare whole answers; prompts have none.
+            train_on_prompt=data.train_on_prompt and row_kind == "messages",
+            train_on=data.train_on if row_kind == "messages" else "all",
             default_system=data.default_system,
             content_control_tokens=data.content_control_tokens,
         ),

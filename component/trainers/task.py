@@ -50,12 +50,12 @@ class Task:
     """A training type: which rows it reads and how its trainer is built.
 
     Attributes:
-        row_kind: conversations or plain texts.
+        row_kind: the kind of rows that it reads, as formats name it.
         section: name of the config section that `build` gets as its first argument.
         build: (task section, training section, model, data, context) -> a transformers Trainer, ready to train.
     """
 
     name: str
-    row_kind: Literal["messages", "text"]
+    row_kind: Literal["messages", "text", "preference", "labelled", "prompt"]
     section: str
     build: Callable[[Any, TrainingSection, LoadedModel, PreparedData, RunContext], Trainer]

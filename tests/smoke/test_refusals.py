@@ -12,7 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from component.config.errors import GuardError, MachineError, UserError
+from component.config.load import load_config
+from component.data.rows import PreparedPair
 from component.pipeline import run
+from component.pipeline.prepare import prepare
 from component.runtime.hardware import detect_hardware
 
 
@@ -60,6 +63,23 @@ def test_task_that_is_still_to_come(tiny_settings, tmp_path) -> None:
     assert message_of(tiny_settings, tmp_path, task_type="dpo") == (
         "task_type: dpo is not available yet; this version trains pretrain, sft"
     )
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "num_rows"),
+    [("dpo", "preference", 4), ("orpo", "preference", 4), ("reward", "preference", 4), ("kto", "kto", 6)]
+    + [("grpo", "prompt_only", 5)],
+)
+def test_the_data_of_a_task_that_is_still_to_come_can_be_looked_at(
+    tiny_settings, tmp_path, repository, task: str, name: str, num_rows: int
+) -> None:
+    file = str(repository / "data" / "samples" / f"{name}.jsonl")
+    settings = {**tiny_settings, "train_file": file, "task_type": task, "output_dir": str(tmp_path / "run")}
+    data = prepare(load_config(settings, {})).data
+    assert (data.report.rows_read, data.report.rows_used, len(data.train)) == (num_rows, num_rows, num_rows)
+    assert data.report.files[0].data_format == name
+    assert isinstance(data.train[0], PreparedPair) == (name == "preference")
+    assert (data.train[0].num_supervised_tokens > 0) == (task != "grpo")
 
 
 def test_too_little_disk(tiny_settings, tmp_path) -> None:

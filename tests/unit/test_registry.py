@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from component.config.load import load_config
-from component.registry import FORMATS, LOADERS, TASKS, TEMPLATE_NAMES, Registry
+from component.data.formats.interface import KIND_TASKS
+from component.registry import FORMATS, LOADERS, TASK_ROW_KINDS, TASKS, TEMPLATE_NAMES, TRUNCATIONS, Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,6 +51,18 @@ def test_shipped_entries_exist() -> None:
                 assert registry.get(name) is not None
     assert [name for name in TASKS.names() if TASKS.is_available(name)] == ["pretrain", "sft"]
     assert [TASKS.get(name).name for name in ("pretrain", "sft")] == ["pretrain", "sft"]
+
+
+def test_every_task_has_its_kind_of_rows() -> None:
+    pytest.importorskip("transformers")
+    assert set(TASK_ROW_KINDS) == set(TASKS.names())
+    for name in filter(TASKS.is_available, TASKS.names()):
+        assert TASKS.get(name).row_kind == TASK_ROW_KINDS[name]
+    kinds = set(TASK_ROW_KINDS.values())
+    assert {FORMATS.get(name).row_kind for name in FORMATS.names()} == kinds == {"text", *TRUNCATIONS}
+    for kind, tasks in KIND_TASKS.items():
+        named = tasks.replace(" or ", ", ").split(", ")
+        assert named == [task for task, of_task in TASK_ROW_KINDS.items() if of_task == kind]
 
 
 def test_every_named_template_has_its_file_and_no_other_has() -> None:

@@ -60,7 +60,9 @@ class DataSection(TaskKeys, SequenceKeys):
         cosmetic=True,
     )
     append_stop_token: bool = key(
-        False, "Append the tokenizer's EOS to answers where the template emits no stop token.", tasks=("sft",)
+        False,
+        "Append the tokenizer's EOS to answers where the template emits no stop token.",
+        tasks=("sft", "dpo", "orpo", "kto", "reward", "grpo"),
     )
     train_on_prompt: bool = key(False, "Learn all tokens of a row, not its answers alone.", tasks=("sft",))
     train_on: Literal["all", "last"] = key(
@@ -80,8 +82,9 @@ class DataSection(TaskKeys, SequenceKeys):
     truncation: Literal["drop", "keep_start", "keep_end", "error", "split_turns"] = key(
         "drop",
         "What happens to a row longer than max_seq_length: dropped (and counted as a bad row), cut to its first or "
-        "last tokens, an error, or split between turns into several samples that each begin with the system message.",
-        tasks=("sft",),
+        "last tokens, an error, or split between turns into several samples that each begin with the system message "
+        "(sft alone). Of a preference keep_start cuts the answers, keep_end the prompt, alike for both.",
+        tasks=("sft", "dpo", "orpo", "kto", "reward", "grpo"),
     )
     max_bad_rows: float = key(
         0.01, "Share of rows that may be dropped before the run stops; 1.0 never stops.", minimum=0, maximum=1

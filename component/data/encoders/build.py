@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from component.config.errors import UserError
@@ -10,9 +11,12 @@ from component.config.schema import DataSection
 from component.data.encoders.conversations import ConversationEncoder
 from component.data.encoders.documents import DocumentEncoder
 from component.data.encoders.interface import RowEncoder
-from component.data.encoders.segments import SegmentEncoder
+from component.data.encoders.pairs import PairEncoder
+from component.data.encoders.prompts import PromptEncoder
+from component.data.encoders.whole_rows import WholeRowEncoder
 from component.data.render import Renderer
 from component.data.truncation import LengthLimit
+from component.registry import TRUNCATIONS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,22 +44,21 @@ def build_row_encoder(
     """
     if data.max_seq_length < 2:
         raise UserError("max_seq_length: got 1; use at least 2: a single token has nothing to predict")
-    return _BUILDERS[row_kind](data, tokenizer, renderer, keep_text)
+    if row_kind == "text":
+        return DocumentEncoder(tokenizer, data.max_seq_length, keep_text=keep_text)
+    encoder = WholeRowEncoder(
+        tokenizer,
+        renderer,
+        append_stop_token=data.append_stop_token,
+        train_on_prompt=data.train_on_prompt and row_kind == "messages",
+    )
+    limit = LengthLimit(data.max_seq_length, data.truncation, TRUNCATIONS[row_kind])
+    return _ENCODERS[row_kind](encoder, limit, keep_text=keep_text)
 
 
-def _build_documents(
-    data: DataSection, tokenizer: PreTrainedTokenizerBase, renderer: Renderer | None, keep_text: bool
-) -> RowEncoder:
-    return DocumentEncoder(tokenizer, data.max_seq_length, keep_text=keep_text)
-
-
-def _build_conversations(
-    data: DataSection, tokenizer: PreTrainedTokenizerBase, renderer: Renderer | None, keep_text: bool
-) -> RowEncoder:
-    segments = SegmentEncoder(tokenizer, append_stop_token=data.append_stop_token, train_on_prompt=data.train_on_prompt)
-    limit = LengthLimit(data.max_seq_length, data.truncation)
-    return ConversationEncoder(renderer, segments, limit, keep_text=keep_text)
-
-
-_Builder = Callable[[DataSection, "PreTrainedTokenizerBase", Renderer | None, bool], RowEncoder]
-_BUILDERS: dict[str, _Builder] = {"text": _build_documents, "messages": _build_conversations}
+_ENCODERS: dict[str, Callable[..., RowEncoder]] = {
+    "messages": ConversationEncoder,
+    "labelled": partial(ConversationEncoder, row_kind="labelled"),
+    "preference": PairEncoder,
+    "prompt": PromptEncoder,
+}

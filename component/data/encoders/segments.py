@@ -86,7 +86,7 @@ class SegmentEncoder:
             ids, spans = (*self._bos, *ids), tuple((start + 1, end + 1) for start, end in spans)
             text = self.tokenizer.bos_token + text
         eos = self.tokenizer.eos_token_id
-        is_supervised_to_the_end = spans[-1][1] == len(ids)
+        is_supervised_to_the_end = bool(spans) and spans[-1][1] == len(ids)
         if eos is not None and is_supervised_to_the_end and ids[-1] != eos:
             if row.ends_with_eos or self.append_stop_token:
                 ids, spans = (*ids, eos), (*spans[:-1], (spans[-1][0], len(ids) + 1))

@@ -16,11 +16,11 @@ _KIND_WORDS = {
     "messages": "conversations",
     "text": "plain text",
     "preference": "pairs of a chosen and a rejected answer",
-    "kto": "answers with a label",
+    "labelled": "answers with a label",
     "prompt": "prompts without answers",
 }
 #: Kinds whose files hold answers that are not to be learned from, whatever else their rows look like.
-_GUARDED_KINDS = ("preference", "kto")
+_GUARDED_KINDS = ("preference", "labelled")
 
 
 def detect_format(records: Sequence[Mapping[str, Any]], row_kind: str, file: str) -> str:

@@ -13,7 +13,7 @@ KIND_TASKS = {
     "messages": "sft",
     "text": "pretrain",
     "preference": "dpo, orpo or reward",
-    "kto": "kto",
+    "labelled": "kto",
     "prompt": "grpo",
 }
 
@@ -37,8 +37,8 @@ class Format(Protocol):
                 return Row(source, messages=(Message("user", question), Message("assistant", answer)))
 
     Attributes:
-        row_kind: "messages" for conversations and other rows of sft, "text" for plain text, "preference", "kto",
-            "prompt".
+        row_kind: "messages" for conversations and other rows of sft, "text" for plain text, "preference",
+            "labelled", "prompt".
         keys: the keys that it reads, for the check of a `columns` mapping; optional, and empty where any may be read.
     """
 

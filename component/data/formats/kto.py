@@ -19,7 +19,7 @@ _LABELS = {"true": True, "false": False}
 class KTO:
     """`{"prompt": "...", "completion": "...", "label": true}`, or `messages` whose last answer the label is about."""
 
-    row_kind = "kto"
+    row_kind = "labelled"
     keys = _KEYS
 
     @staticmethod

@@ -45,6 +45,14 @@ IMPOSSIBLE = [
         ["train_on_prompt=true", "train_on=last"],
         "train_on_prompt: train_on_prompt learns the whole row, train_on: last only its last answer; drop one of them",
     ),
+    (
+        ["task_type=dpo", "truncation=split_turns"],
+        "truncation: truncation split_turns does not fit the rows of dpo; use drop, keep_start, keep_end or error",
+    ),
+    (
+        ["task_type=grpo", "truncation=keep_start"],
+        "truncation: truncation keep_start does not fit the rows of grpo; use drop, keep_end or error",
+    ),
     (["eval_strategy=epoch"], f"eval_strategy: epoch without evaluation data; {NEEDS_DATA}"),
     (["load_best_model_at_end=true"], f"load_best_model_at_end: needs evaluation, and none will run; {NEEDS_DATA}"),
     (["early_stopping_patience=2"], f"early_stopping_patience: needs evaluation, and none will run; {NEEDS_DATA}"),
@@ -168,6 +176,8 @@ def test_a_rule_over_a_refused_value_has_nothing_to_add() -> None:
         ["dataloader_num_workers=1", "dataloader_prefetch_factor=2", "dataloader_persistent_workers=true"],
         ["fp16=true", "bf16=false"],
         ["template_date=2024-02-29"],
+        ["truncation=split_turns"],
+        ["task_type=reward", "truncation=keep_start"],
         ["max_steps=-1", "warmup_steps=0", "warmup_steps=0.5"],
     ],
 )
