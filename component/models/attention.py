@@ -195,8 +195,11 @@ def _heads_obstacle(model_config: PretrainedConfig) -> str | None:
         return "the model's queries and values have heads of two sizes"
     if not hasattr(config, "num_attention_heads") or not hasattr(config, "hidden_size"):
         return "the size of the model's heads is not known"
-    size = head_shape(model_config).head_dim
-    return None if size % 8 == 0 and size <= 256 else f"it takes heads of a multiple of 8 up to 256, not of {size}"
+    # Gemma 4 has larger heads in the layers that see all.
+    for size in (head_shape(model_config).head_dim, getattr(config, "global_head_dim", None)):
+        if size is not None and (size % 8 or size > 256):
+            return f"it takes heads of a multiple of 8 up to 256, not of {size}"
+    return None
 
 
 def _flex_obstacle(model_class: Any | None, model_config: PretrainedConfig, hardware: Hardware) -> str | None:
