@@ -10,6 +10,7 @@ import numpy as np
 
 from component.config.errors import DataError
 from component.config.schema import DataSection
+from component.data.bad_rows import check_enough
 from component.data.cache import Cache
 from component.data.counting import CountedEntry, report_held_out, report_split
 from component.data.encoders.interface import RowEncoder
@@ -17,14 +18,12 @@ from component.data.entries import prepare_entry
 from component.data.filling import EntryFiles
 from component.data.fingerprint import fingerprint
 from component.data.mixture import mix_rows
-from component.data.report import DataReport, describe_reasons
+from component.data.report import DataReport
 from component.data.rows import Failure
 from component.data.samples import Samples
 from component.data.sources import find_files, hash_files
 from component.data.split import split_rows
 from component.data.threads import set_tokenizer_threads
-
-_NUM_SHOWN_FAILURES = 5
 
 
 @dataclass(frozen=True)
@@ -53,26 +52,27 @@ class PreparedData:
             yield from entry.rows.failures()
 
 
-def prepare_data(data: DataSection, encoder: RowEncoder) -> PreparedData:
+def prepare_data(data: DataSection, encoder: RowEncoder, *, refuse_bad_rows: bool = True) -> PreparedData:
     """Prepare the training and evaluation data of a run.
 
     Args:
         data: the config's data section.
         encoder: of the kind of rows that the task trains on.
+        refuse_bad_rows: false leaves it to the caller to `check_enough`, and no row may be usable.
 
     Raises:
         UserError: a file is missing, unreadable or of an unknown kind, or the cache cannot be used.
         DataError: a row at fault with `truncation: error`, more rows dropped than `max_bad_rows` allows, no usable row.
     """
     notices = set_tokenizer_threads(data.tokenize_num_workers)
-    train_split = _prepare_split(data, "train_file", data.train_file, encoder)
+    train_split = _prepare_split(data, "train_file", data.train_file, encoder, refuse_bad_rows)
     train, evaluation, eval_entries, rows_held_out = train_split.samples, Samples(()), (), 0
     eval_report = None
     if data.eval_file is not None:
-        eval_split = _prepare_split(data, "eval_file", data.eval_file, encoder)
+        eval_split = _prepare_split(data, "eval_file", data.eval_file, encoder, refuse_bad_rows)
         evaluation, eval_entries = eval_split.samples, eval_split.entries
         eval_report = eval_split.report("evaluation", evaluation, data, train=train)
-    elif data.eval_split is not None:
+    elif data.eval_split is not None and train.num_rows:
         train_rows, eval_rows = split_rows(train.num_rows, data.eval_split, data.seed)
         evaluation, train = train.take_rows(eval_rows), train.take_rows(train_rows)
         rows_held_out = evaluation.num_rows
@@ -118,7 +118,9 @@ class _Split:
         return report_split(name, self.entries, samples, is_detected=is_detected, notices=self.notices, **counts)
 
 
-def _prepare_split(data: DataSection, key: str, names: Sequence[str], encoder: RowEncoder) -> _Split:
+def _prepare_split(
+    data: DataSection, key: str, names: Sequence[str], encoder: RowEncoder, refuse_bad_rows: bool
+) -> _Split:
     """Prepare the rows of all files of one key."""
     found = find_files(names, key=key, row_kind=encoder.row_kind)
     hash_of = hash_files([file.path for file in found.files], key=key)
@@ -129,9 +131,10 @@ def _prepare_split(data: DataSection, key: str, names: Sequence[str], encoder: R
         rows, about = prepare_entry(source, hashes, data, encoder, cache)
         entries.append(CountedEntry(source, hashes, rows, rows.tally.rows_used))
         notices += about
-    _check_enough(data, key, names, entries)
+    if refuse_bad_rows:
+        check_enough(data, key, report_split(key, entries, Samples(()), is_detected=False))
     samples = Samples.concatenate([entry.rows.samples for entry in entries])
-    if key == "train_file" and data.mixture_weights is not None:
+    if key == "train_file" and data.mixture_weights is not None and samples.num_rows:
         entries, samples = _mix(entries, samples, data.mixture_weights, data.seed)
     return _Split(tuple(entries), samples, tuple(notices))
 
@@ -165,27 +168,3 @@ def _mix(
     ]
     first_rows = np.cumsum([0, *sizes[:-1]])
     return counted, samples.take_rows(first_rows[sources] + rows)
-
-
-def _check_enough(data: DataSection, key: str, names: Sequence[str], entries: Sequence[CountedEntry]) -> None:
-    """Check that a split has usable rows and not too many bad ones.
-
-    Raises:
-        DataError: it has not; the first bad rows follow the summary, one line each.
-    """
-    counts = report_split(key, entries, Samples(()), is_detected=False)
-    if not counts.rows_read:
-        raise DataError(f"{key}: {', '.join(names)} holds no rows; put data there or name another file")
-    share = counts.rows_dropped / counts.rows_read
-    if counts.rows_used and share <= data.max_bad_rows:
-        return
-    reasons = describe_reasons(counts.dropped_by_reason)
-    summary = f"{counts.rows_dropped:,} of {counts.rows_read:,} rows cannot be used ({reasons})"
-    examples = [str(failure) for failure in counts.failures[:_NUM_SHOWN_FAILURES]]
-    if not counts.rows_used:
-        raise DataError(f"{key}: no usable row: {summary}; correct the data", *examples)
-    raise DataError(
-        f"{key}: {summary}, a share of {share:.4f}; max_bad_rows allows {data.max_bad_rows:g}: "
-        "correct the data, or raise max_bad_rows",
-        *examples,
-    )

@@ -1,0 +1,39 @@
+"""Whether a split has rows that can be used, and not too many that cannot."""
+
+from __future__ import annotations
+
+from component.config.errors import DataError
+from component.config.schema import DataSection
+from component.data.report import DataReport, describe_reasons
+
+NUM_SHOWN = 5
+
+
+def check_enough(data: DataSection, key: str, report: DataReport) -> None:
+    """Refuse a split without usable rows, or with more bad ones than `max_bad_rows` allows.
+
+    Args:
+        data: the config's data section.
+        key: that names the split's files.
+        report: on the split.
+
+    Raises:
+        DataError: the first bad rows follow the summary, one line each.
+    """
+    bad = report.rows_dropped
+    if not report.rows_read:
+        entries = ", ".join(source.entry for source in report.sources)
+        raise DataError(f"{key}: {entries} holds no rows; put data there or name another file")
+    share = bad / report.rows_read
+    if report.rows_used and share <= data.max_bad_rows:
+        return
+    reasons = describe_reasons(report.dropped_by_reason)
+    summary = f"{bad:,} of {report.rows_read:,} rows cannot be used ({reasons})"
+    examples = [str(failure) for failure in report.failures[:NUM_SHOWN]]
+    if not report.rows_used:
+        raise DataError(f"{key}: no usable row: {summary}; correct the data", *examples)
+    raise DataError(
+        f"{key}: {summary}, a share of {share:.4f}; max_bad_rows allows {data.max_bad_rows:g}: "
+        "correct the data, or raise max_bad_rows",
+        *examples,
+    )
