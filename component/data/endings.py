@@ -74,7 +74,7 @@ class Endings:
         Args:
             own: what follows the call where it is the conversation's last message.
             after: what follows it here; some templates write a call otherwise once there is a result.
-            turn: the answer.
+            turn: the answer, with the header before it.
         """
         known = self.stop_texts.union([] if isinstance(self.plain, RowError) else map(self.last_control, self.plain))
         shared = self.first(after[: shared_length(own, after, self.control)], known, turn)
@@ -87,7 +87,7 @@ class Endings:
         Args:
             after: text of the template behind an answer.
             known: stop texts beside those that are known for all answers.
-            turn: the answer; a tag that closes what was opened in it is no terminator.
+            turn: the answer, with the header before it; a tag that closes what was opened in it is no terminator.
 
         Raises:
             RowError: it could be any of several.

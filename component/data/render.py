@@ -184,6 +184,11 @@ class Renderer:
         return self.options.append_stop_token and not self._prover.terminates_answers
 
     @property
+    def probe_tools(self) -> Tools:
+        """The tools without which the template refuses a plain conversation; empty where it does not."""
+        return self._prover.probe_tools
+
+    @property
     def shows_today(self) -> bool:
         """Whether the template shows no date, or this day's."""
         return "strftime_now" not in self.template.source or self._now.date() == datetime.now().date()

@@ -149,13 +149,13 @@ class SpanProver:
         """
         own = locate_turn(as_last, index)
         last_words = find_last_words(as_last, index)
-        ending = self._endings.of_call(own.after, own.after, as_last.plain(own.start, own.end))
+        ending = self._endings.of_call(own.after, own.after, _with_header(as_last, own))
         turn = locate_turn(text, index, last_words, ending)
         check_calls_are_shown(text, turn, index, messages[index])
         if not is_wanted:
             return []
         start = self._prompts.start(turn, messages, index, tools)
-        ending = self._endings.of_call(own.after, turn.after, text.plain(turn.start, turn.end))
+        ending = self._endings.of_call(own.after, turn.after, _with_header(text, turn))
         if ending:
             return [Answer(start, turn.end + len(ending), self._endings.is_known(ending), (index,))]
         if self._needs_terminator:
@@ -176,6 +176,11 @@ class SpanProver:
     def _as_last(self, text: TracedText, messages: Sequence[Message], index: int, tools: Tools) -> TracedText:
         """The conversation up to a message."""
         return text if index == len(messages) - 1 else self._render(messages[: index + 1], tools, False)
+
+    @property
+    def probe_tools(self) -> Tools:
+        """The tools without which the template refuses a plain conversation; empty where it does not."""
+        return self._probes.tools
 
     @cached_property
     def terminators(self) -> tuple[str, ...]:
@@ -214,3 +219,8 @@ class SpanProver:
             RowError: it writes no terminator, and `needs_terminator`.
         """
         return all(answer.is_terminated for answer in self.answers(self._probes.render(TURN), TURN, self._probes.tools))
+
+
+def _with_header(text: TracedText, turn: Turn) -> str:
+    """A turn's text with what the template writes before it."""
+    return text.plain(turn.start - len(turn.before), turn.end)
