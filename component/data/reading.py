@@ -39,14 +39,10 @@ def read_rows(file: DataFile, data: DataSection, row_kind: str, *, skip: int = 0
     """
     records = read_records(file)
     first = list(itertools.islice(records, NUM_ROWS))
-    if not any(isinstance(record, Record) for record in first):
-        # Broken rows at the start are no reason to give up on the file: look at the first that can be read.
-        rest, records = itertools.tee(records)
-        peeked = [*first, *(item for item in itertools.islice((r for r in rest if isinstance(r, Record)), 1))]
-        del rest
-    else:
-        peeked = first
-    written = [record.value for record in peeked if isinstance(record, Record)]
+    # Broken rows at the start are no reason to give up on the file: look at the first that can be read.
+    while not any(isinstance(item, Record) for item in first[-NUM_ROWS:]) and (item := next(records, None)) is not None:
+        first.append(item)
+    written = [item.value for item in first if isinstance(item, Record)]
     _check_columns_exist(data.columns, written, file.name)
     values = [value for value in map(_renamer(data.columns), written) if not isinstance(value, RowError)]
     name: str | None = data.data_format

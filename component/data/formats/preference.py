@@ -7,7 +7,7 @@ from typing import Any
 
 from component.data.formats.conversation import EMPTY_PROMPT, check_answer, check_prompt, with_system
 from component.data.formats.fields import check_list, read_optional_text, read_tools, require_key, split_columns
-from component.data.formats.prompts import TextOrMessages, as_messages, places_of, read_text_or_messages
+from component.data.formats.prompts import TextOrMessages, as_messages, messages_of, places_of, read_text_or_messages
 from component.data.formats.sharegpt import read_bare_tools, read_turns
 from component.data.rows import Message, Row, RowError, Source
 
@@ -53,7 +53,8 @@ class Preference:
         for side in _SIDES:
             answers[side], odd = read_text_or_messages(record[side], side)
             unread |= dict.fromkeys(odd)
-        if all(isinstance(answer, str) for answer in answers.values()) and not isinstance(record.get("prompt"), list):
+        is_text = not isinstance(messages_of(record.get("prompt")), list)
+        if is_text and all(isinstance(answer, str) for answer in answers.values()):
             return _from_texts(record, source, answers)
         columns, misspelt = split_columns(record, ("prompt", *_SIDES, "system", "tools"))
         notices = (*misspelt, *unread)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,12 +30,27 @@ def read_text_or_messages(value: Any, key: str) -> tuple[TextOrMessages, tuple[s
     """
     if value is None:
         raise RowError(f"null {key}")
+    turns = messages_of(value)
+    if isinstance(turns, str):
+        return turns, ()
+    if not isinstance(turns, list):
+        raise RowError(f"{key} is not text or a list of messages: {kind_of(turns)}")
+    messages, _, notices = read_messages(check_list(turns, key), f"{key} message")
     if isinstance(value, str):
-        return value, ()
-    if not isinstance(value, list):
-        raise RowError(f"{key} is not text or a list of messages: {kind_of(value)}")
-    messages, _, notices = read_messages(check_list(value, key), f"{key} message")
+        notices = (f"{key} is the JSON text of messages, and is read as messages", *notices)
     return tuple(messages), notices
+
+
+def messages_of(value: Any) -> Any:
+    """A value as it is, or the messages of which it is the JSON text, as tables without nested columns hold them."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        written = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    is_messages = written and all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in written)
+    return written if is_messages else value
 
 
 def as_messages(value: TextOrMessages, role: str) -> tuple[Message, ...]:
