@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import AddedToken, Tokenizer
 
+from component.data.batch_encoding import BatchEncoder, TokenizedText
 from component.data.rows import Message
 from component.data.traced_text import GENERATED, TEMPLATE, TracedText, message_of
 
@@ -82,18 +83,14 @@ class ControlTokens:
                 position = match.end()
         return "".join((*pieces, text.plain(position)))
 
-    def encode_aliased(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """Ids and offsets of texts whose aliases are the only control tokens; each is encoded as one whole text."""
-        encodings = self._aliasing_tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [([self._own_ids.get(id, id) for id in item.ids], item.offsets) for item in encodings]
+    def encode_aliased(self, texts: Sequence[str]) -> list[TokenizedText]:
+        """Encode texts whose aliases are the only control tokens, each as one whole text."""
+        return self._aliasing_encoder.encode(texts)
 
     @cached_property
-    def _aliasing_tokenizer(self) -> Tokenizer:
-        """A copy that takes every control token for text, and every alias for what it stands for."""
+    def _aliasing_encoder(self) -> BatchEncoder:
+        """Takes every control token for text, and every alias for the control token that it stands for."""
         copy = Tokenizer.from_str(self._tokenizer.backend_tokenizer.to_str())
-        copy.no_padding()
-        copy.no_truncation()
-        copy.encode_special_tokens = True
         copy.add_tokens(
             [
                 AddedToken(
@@ -107,10 +104,5 @@ class ControlTokens:
                 for text, (token, _) in self._tokens.items()
             ]
         )
-        return copy
-
-    @cached_property
-    def _own_ids(self) -> dict[int, int]:
-        """The id of a control token, by that of its alias."""
-        ids = {text: self._aliasing_tokenizer.token_to_id(alias) for text, alias in self._aliases.items()}
-        return {ids[text]: id for text, (_, id) in self._tokens.items()}
+        own_ids = {copy.token_to_id(self._aliases[text]): id for text, (_, id) in self._tokens.items()}
+        return BatchEncoder(copy, split_special_tokens=True, own_ids=own_ids)

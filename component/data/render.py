@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from component.config.errors import UserError
+from component.data.batch_encoding import BatchEncoder
 from component.data.content_controls import ContentControls, SpelledOut
 from component.data.left_out import find_left_out
 from component.data.probes import Tools
@@ -23,7 +24,6 @@ from component.data.supervision import learned_answers, split_turns, supervised_
 from component.data.template_runner import TemplateRunner
 from component.data.templates import ChatTemplate, is_control_token
 from component.data.traced_text import TracedText
-from component.data.turns import Span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -71,6 +71,7 @@ class Renderer:
         self._variables = {**tokenizer.special_tokens_map, **self.template_kwargs}
         self._runner = TemplateRunner(template, variables=self._variables, now=self._now)
         self.style = self._runner.style
+        self._encoder = BatchEncoder.of(tokenizer)
         self._controls = ContentControls(tokenizer, options.content_control_tokens)
         self._prover = SpanProver(
             self._runner.run,
@@ -257,19 +258,9 @@ class Renderer:
     def _encode_rendered(self, items: Sequence[Rendered]) -> list[Encoded | RowError]:
         plain = [item.text for item in items if item.aliased is None]
         aliased = [item.aliased for item in items if item.aliased is not None]
-        tokens_of_plain = iter(self._encode_plain(plain)) if plain else iter(())
-        tokens_of_aliased = iter(self._controls.tokens.encode_aliased(aliased)) if aliased else iter(())
-        return [to_tokens(item, *next(tokens_of_aliased if item.aliased else tokens_of_plain)) for item in items]
-
-    def _encode_plain(self, texts: list[str]) -> Iterator[tuple[Sequence[int], Sequence[Span]]]:
-        encoding = self.tokenizer(
-            texts,
-            add_special_tokens=False,
-            return_attention_mask=False,
-            return_offsets_mapping=True,
-            verbose=False,
-        )
-        return zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
+        tokens_of_plain = iter(self._encoder.encode(plain))
+        tokens_of_aliased = iter(self._controls.tokens.encode_aliased(aliased) if aliased else ())
+        return [to_tokens(item, next(tokens_of_aliased if item.aliased else tokens_of_plain)) for item in items]
 
 
 def _or_error(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from component.data.batch_encoding import TokenizedText
 from component.data.rows import RowError
 from component.data.turns import Span
 
@@ -62,33 +63,17 @@ class Encoded:
         return iter((self.input_ids, self.spans))
 
 
-def to_tokens(rendered: Rendered, ids: Sequence[int], offsets: Sequence[Span]) -> Encoded | RowError:
-    """Carry character spans over to tokens; all three sequences are ascending, so one pass does.
+def to_tokens(rendered: Rendered, tokens: TokenizedText) -> Encoded | RowError:
+    """Carry character spans over to tokens; a token belongs to the side on which its first visible character lies.
 
     Args:
         rendered: the text and its spans.
-        ids: its tokens.
-        offsets: the characters [start, end) of each token.
+        tokens: of the text, or of what is encoded instead of it.
 
     Returns:
         The tokens, or the error that a span holds none.
     """
-    text, spans, token = rendered.text, [], 0
-    for start, end in rendered.spans:
-        while token < len(ids) and _first_visible(text, offsets[token]) < start:
-            token += 1
-        first = token
-        while token < len(ids) and _first_visible(text, offsets[token]) < end:
-            token += 1
-        if first == token:
-            return RowError("answer without tokens: it shares its only token with the text before it")
-        spans.append((first, token))
-    return Encoded(tuple(ids), tuple(spans), rendered.notices, text)
-
-
-def _first_visible(text: str, offset: Span) -> int:
-    """Where a token's first visible character is; its first one if all are whitespace."""
-    start, end = offset
-    while start < end and text[start].isspace():
-        start += 1
-    return start if start < end else offset[0]
+    spans = tuple((tokens.first_from(start), tokens.first_from(end)) for start, end in rendered.spans)
+    if any(first == end for first, end in spans):
+        return RowError("answer without tokens: it shares its only token with the text before it")
+    return Encoded(tokens.input_ids, spans, rendered.notices, rendered.text)

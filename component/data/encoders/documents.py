@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from component.config.errors import UserError
+from component.data.batch_encoding import BatchEncoder
 from component.data.encoders.decoding import decode_exactly
 from component.data.fingerprint import hash_tokenizer
 from component.data.rows import EncodedRow, Prepared, Row, RowError
@@ -39,6 +40,7 @@ class DocumentEncoder:
                 "model_name_or_path: its tokenizer has no EOS token to end a document with; set one in its files"
             )
         self.tokenizer = tokenizer
+        self._encoder = BatchEncoder.of(tokenizer)
         self.max_seq_length = max_seq_length
         self.keep_text = keep_text
         self._begins_with_bos = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [
@@ -49,9 +51,8 @@ class DocumentEncoder:
         """Encode rows with `text`; see `RowEncoder`."""
         if not rows:
             return []
-        texts = [row.text or "" for row in rows]
-        batch = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
-        return [self._split(row, ids) for row, ids in zip(rows, batch["input_ids"], strict=True)]
+        ids = self._encoder.encode_ids([row.text or "" for row in rows])
+        return [self._split(row, of_row) for row, of_row in zip(rows, ids, strict=True)]
 
     def facts(self) -> dict[str, Any]:
         """See `RowEncoder`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from component.data.batch_encoding import BatchEncoder
 from component.data.rendered import Encoded, Rendered, to_tokens
 from component.data.rows import Row, RowError
 
@@ -31,6 +32,7 @@ class SegmentEncoder:
         self, tokenizer: PreTrainedTokenizerBase, *, append_stop_token: bool = False, train_on_prompt: bool = False
     ) -> None:
         self.tokenizer = tokenizer
+        self._encoder = BatchEncoder.of(tokenizer)
         self.append_stop_token = append_stop_token
         self.train_on_prompt = train_on_prompt
         bos = tokenizer.bos_token_id
@@ -48,15 +50,8 @@ class SegmentEncoder:
         if not rows:
             return []
         texts = [self._join(row) for row in rows]
-        encoding = self.tokenizer(
-            [text.text for text in texts],
-            add_special_tokens=False,
-            return_attention_mask=False,
-            return_offsets_mapping=True,
-            verbose=False,
-        )
-        encoded = zip(rows, texts, encoding["input_ids"], encoding["offset_mapping"], strict=True)
-        return [self._frame(row, to_tokens(text, ids, offsets)) for row, text, ids, offsets in encoded]
+        tokens = self._encoder.encode([text.text for text in texts])
+        return [self._frame(row, to_tokens(*encoded)) for row, *encoded in zip(rows, texts, tokens, strict=True)]
 
     def facts(self) -> dict[str, Any]:
         """The options that decide the tokens, as JSON-ready values."""
