@@ -11,7 +11,15 @@ import numpy as np
 
 from component.data.cache_entry import CachedRows
 from component.data.filling import EntryFiles
-from component.data.report import MAX_LISTED_FAILURES, DataReport, FileReport, Lengths, SourceReport, say_rows
+from component.data.report import (
+    MAX_LISTED_CUTS,
+    MAX_LISTED_FAILURES,
+    DataReport,
+    FileReport,
+    Lengths,
+    SourceReport,
+    say_rows,
+)
 from component.data.rows import Failure, Source
 from component.data.samples import Samples
 from component.data.tally import FileCount, Tally
@@ -96,9 +104,11 @@ def report_held_out(samples: Samples, train: Samples) -> DataReport:
 
 def _counts_of_samples(samples: Samples, train: Samples | None) -> dict[str, Any]:
     num_tokens_cut, digests = samples.of_rows("num_tokens_cut"), samples.of_rows("digest")
+    without_stop = np.flatnonzero(samples.of_rows("is_without_stop"))
     return {
         "rows_truncated": int(np.count_nonzero(num_tokens_cut)),
-        "rows_without_stop": int(samples.of_rows("is_without_stop").sum()),
+        "rows_without_stop": len(without_stop),
+        "cut_answers": tuple(str(sample.source) for sample in samples.take_rows(without_stop[:MAX_LISTED_CUTS])),
         "rows_repeated": len(digests) - len(np.unique(digests)),
         "rows_also_in_train": 0 if train is None else int(np.isin(digests, train.of_rows("digest")).sum()),
         "num_samples": len(samples),

@@ -15,6 +15,8 @@ from component.data.rows import Failure
 
 #: How many dropped rows a report names one by one; all are counted.
 MAX_LISTED_FAILURES = 1000
+#: How many rows whose answer was cut it names.
+MAX_LISTED_CUTS = 5
 
 _NUMBER = re.compile(r"\d[\d,.]*")
 
@@ -75,6 +77,7 @@ class DataReport:
         rows_dropped: rows that cannot be used.
         rows_truncated: used rows that were cut to the length limit.
         rows_without_stop: truncated rows whose last answer lost its stop token.
+        cut_answers: where the first of those rows are, at most `MAX_LISTED_CUTS`.
         rows_repeated: rows that equal an earlier one of the split, token for token.
         rows_also_in_train: evaluation rows that equal a training row, token for token.
         dropped_by_reason: how many rows each kind of reason dropped, most first.
@@ -97,6 +100,7 @@ class DataReport:
     rows_left_out: int
     rows_truncated: int
     rows_without_stop: int
+    cut_answers: tuple[str, ...]
     rows_repeated: int
     rows_also_in_train: int
     dropped_by_reason: Mapping[str, int]
@@ -116,6 +120,7 @@ class DataReport:
         values["files"] = list(values["files"])
         values["sources"] = list(values["sources"])
         values["notices"] = list(self.notices)
+        values["cut_answers"] = list(self.cut_answers)
         return values
 
     def lines(self) -> list[str]:
@@ -138,7 +143,9 @@ class DataReport:
         if len(self.sources) > 1:
             lines += [f"{self.split}: {describe_source(source)}" for source in self.sources]
         if self.rows_without_stop:
-            lines.append(f"{self.split}: {say_rows(self.rows_without_stop)} cut before the stop token of an answer")
+            count = say_rows(self.rows_without_stop)
+            where = ", ".join(self.cut_answers) + (", ..." if self.rows_without_stop > len(self.cut_answers) else "")
+            lines.append(f"{self.split}: {count} cut before the stop token of an answer: {where}")
         if self.rows_repeated:
             lines.append(f"{self.split}: {say_rows(self.rows_repeated)} equal to an earlier one, token for token")
         if self.rows_also_in_train:

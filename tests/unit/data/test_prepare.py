@@ -200,7 +200,7 @@ def test_over_long_rows_are_cut(prepare: Callable[..., PreparedData], tokenizer:
         "train.jsonl:2: no supervised token left: the prompt fills max_seq_length 16, the row has 26 tokens"
     ]
     assert (report.rows_truncated, report.rows_without_stop, report.num_truncated_tokens) == (2, 1, 1 + 16)
-    assert "train: 1 row cut before the stop token of an answer" in report.lines()
+    assert "train: 1 row cut before the stop token of an answer: train.jsonl:1" in report.lines()
     check_identity(data)
 
 
