@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
+from transformers.loss.loss_utils import ForCausalLMLoss
 
 from component.config.schema import TrainingSection
 from component.data.collators import PackingCollator, PaddingCollator
@@ -76,8 +77,23 @@ def build_causal_lm_trainer(
         lengths=data.train.lengths.tolist() if training.group_by_length and not packing.got else None,
         callbacks=run_callbacks(training, context, callbacks),
     )
+    if context.loader == "vanilla" and not trainer.model_accepts_loss_kwargs:
+        # Classes such as Gemma 4's take no count of tokens: the loss of a step would be a mean of micro-batch means.
+        trainer.compute_loss_func = next_token_loss
     remove_foreign_callbacks(trainer)
     return trainer
+
+
+def next_token_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+    """Cross-entropy of each next token, summed and divided by the supervised tokens of the step.
+
+    Args:
+        outputs: with logits of shape (B, L, V).
+        labels: of shape (B, L), -100 where unsupervised.
+        num_items_in_batch: supervised tokens of all micro-batches of the step; None divides by those of this one.
+    """
+    logits = outputs["logits"]
+    return ForCausalLMLoss(logits, labels, logits.shape[-1], num_items_in_batch=num_items_in_batch)
 
 
 class _Collator:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from component.artifacts.metrics import read_metrics
 from component.config.load import load_config
 from component.models.adapters import linear_layers, names_of_experts
 from component.models.inference import load_for_inference
@@ -128,3 +129,15 @@ def test_training_on_text_leaves_the_towers_alone(family: str, settings: dict[st
     assert {name for name, value in model.named_parameters() if value.grad is None} == {
         name for name, _ in model.named_parameters() if is_tower(name)
     }
+
+
+@pytest.mark.parametrize("family", VISION_LANGUAGE)
+def test_loss_is_a_mean_over_the_tokens_of_all_micro_batches(settings: dict[str, Any]) -> None:
+    """Some of these classes say that they take no count of tokens: a mean of unequal micro-batches would come of it."""
+    settings |= {"train_mode": "lora"}
+    whole, split = (
+        read_metrics(run({**settings, **sizes, "output_dir": f"{settings['output_dir']}-{number}"}).output_dir)[0]
+        for number, sizes in enumerate(({}, {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}))
+    )
+    assert split["loss"] == pytest.approx(whole["loss"], abs=1e-5)
+    assert split["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-5)
