@@ -326,6 +326,7 @@ def test_one_token_is_no_sequence(prepare: Callable[..., PreparedData]) -> None:
         prepare(rows(1), max_seq_length=1)
 
 
+THREAD_VARIABLES = ("RAYON_NUM_THREADS", "TOKENIZERS_PARALLELISM")
 THREADS = """
 import os, sys
 from tokenizers import Tokenizer, models
@@ -347,11 +348,26 @@ print(len(os.listdir("/proc/self/task")) - 1, notices, set_tokenizer_threads(2))
     ],
 )
 def test_tokenizer_threads(repository: Path, wanted: int | None, variable: str | None, expected: str) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "RAYON_NUM_THREADS"}
+    environment = {key: value for key, value in os.environ.items() if key not in THREAD_VARIABLES}
     environment |= {"PYTHONPATH": str(repository)} | ({"RAYON_NUM_THREADS": variable} if variable else {})
     command = [sys.executable, "-c", THREADS.format(wanted=wanted)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == expected
+
+
+@pytest.mark.parametrize(("wanted", "switch", "is_told"), [(3, "False", True), (3, "1", False), (1, "0", False)])
+def test_tokenizer_threads_that_the_environment_switches_off(
+    repository: Path, wanted: int, switch: str, is_told: bool
+) -> None:
+    environment = {key: value for key, value in os.environ.items() if key not in THREAD_VARIABLES}
+    environment |= {"PYTHONPATH": str(repository), "TOKENIZERS_PARALLELISM": switch}
+    code = f"from component.data.threads import set_tokenizer_threads as set; print(*set({wanted}))"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    told = (
+        "tokenize_num_workers: 3 has no effect, TOKENIZERS_PARALLELISM=False in the environment allows one thread; "
+        "unset it"
+    )
+    assert done.stdout.strip() == (told if is_told else "")
 
 
 REAL = [
