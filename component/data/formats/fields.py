@@ -132,6 +132,8 @@ def likely_format(record: Mapping[str, Any], format_name: str) -> str | None:
 def split_columns(record: Mapping[str, Any], known: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return the columns that a format does not read, and a notice for each that seems a misspelt key of it."""
     columns = {key: value for key, value in record.items() if key not in known}
+    if not columns:
+        return columns, ()
     absent = tuple(key for key in known if key not in record)
     notices = []
     for key in columns:
@@ -163,13 +165,14 @@ def check_turn_keys(
     Raises:
         RowError: a required key is missing, or a key seems misspelt.
     """
-    absent = [key for key in known if key not in turn]
     unread = [key for key in turn if key not in known]
-    for key in unread:
-        if meant := _meant_key(key, tuple(absent)):
-            raise RowError(f"unknown turn key: {key!r} in {where}; did you mean {meant}?")
+    if unread:
+        absent = tuple(key for key in known if key not in turn)
+        for key in unread:
+            if meant := _meant_key(key, absent):
+                raise RowError(f"unknown turn key: {key!r} in {where}; did you mean {meant}?")
     for key in required:
-        if key in absent:
+        if key not in turn:
             found = ", ".join(list(turn)[:8]) or "nothing"
             raise RowError(f"missing turn key: {key} in {where}, which has {found}")
     return tuple(f"turn key {key!r} is not read" for key in unread)

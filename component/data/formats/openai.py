@@ -78,7 +78,8 @@ def read_messages(written: Sequence[Any], noun: str = "message") -> tuple[list[M
     for number, item in enumerate(written, start=1):
         place = f"{noun} {number}"
         message, unread = _read_message(item, place, is_first=number == 1)
-        notices |= dict.fromkeys(unread)
+        if unread:
+            notices |= dict.fromkeys(unread)
         if message is not None:
             messages.append(message)
             places.append(place)
@@ -89,18 +90,20 @@ def _read_message(written: Any, place: str, *, is_first: bool) -> tuple[Message 
     """Make a message, None for a first system message without content; the second value is notices."""
     if not isinstance(written, Mapping):
         raise RowError(f"message is not an object: {place} is {kind_of(written)}")
+    role, content = written.get("role"), written.get("content")
+    if len(written) == 2 and isinstance(role, str) and role in _ROLES and isinstance(content, str):
+        return Message(_ROLES[role], content), ()  # as nearly all are: nothing else to look for
     if "from" in written and "value" in written:
         raise RowError(
             f"missing turn key: role in {place}, which has from and value; "
             "this looks like sharegpt; rename messages to conversations and set data_format: sharegpt"
         )
     unread = check_turn_keys(written, required=("role",), known=_MESSAGE_KEYS, where=place)
-    role = _read_role(written["role"], place)
+    role = _read_role(role, place)
     calls = _read_calls(written, place)
     weight = read_weight(written, place)
     if written.get("weight") is not None and role != "assistant":
         unread = (*unread, f"weight of a {role} turn is not read; only answers are learned")
-    content = written.get("content")
     if content is None and role == "system" and is_first:
         return None, unread
     if content is None and calls:
