@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,12 +12,13 @@ from component.artifacts.data_facts import DataFacts, DroppedRows, ShownRow, Spl
 from component.artifacts.histogram import LengthPlot, length_bins
 from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.config.schema import TrainingSection
+from component.data.chunks import Sample
 from component.data.order import epoch_order, grouped_order
 from component.data.packing import pack, packing_fill
-from component.data.report import DataReport, describe_source, reason_category, say_rows
-from component.data.rows import Prepared
+from component.data.report import DataReport, FileReport, describe_source, reason_category, say_rows
+from component.data.samples import Samples
 from component.pipeline.rendering import Rendering
-from component.pipeline.sample_text import parts_of, shown_sample
+from component.pipeline.sample_text import shown_row, shown_sample
 from component.pipeline.steps import num_rows_per_step
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ NEAR_LIMIT = 0.8
 FEW_SUPERVISED = 0.5
 
 
-def data_facts(prepared: PreparedRun | RunData, training: TrainingSection, *, samples: Iterable[Prepared]) -> DataFacts:
+def data_facts(prepared: PreparedRun | RunData, training: TrainingSection, *, samples: Iterable[Sample]) -> DataFacts:
     """Gather what is shown of prepared data.
 
     Args:
@@ -51,11 +52,6 @@ def data_facts(prepared: PreparedRun | RunData, training: TrainingSection, *, sa
     )
 
 
-def lengths_of(samples: Sequence[Prepared]) -> np.ndarray:
-    """Tokens of each sample, shape (num_samples,)."""
-    return np.fromiter((sample.length for sample in samples), dtype=np.int64, count=len(samples))
-
-
 def _rendering_rows(rendering: Rendering) -> Iterator[tuple[str, str]]:
     if rendering.renderer is not None:
         yield "template", rendering.renderer.template.name
@@ -64,9 +60,9 @@ def _rendering_rows(rendering: Rendering) -> Iterator[tuple[str, str]]:
 
 
 def _split_facts(
-    report: DataReport, samples: Sequence[Prepared], row_numbers: Iterable[tuple[str, str]], max_seq_length: int
+    report: DataReport, samples: Samples, row_numbers: Iterable[tuple[str, str]], max_seq_length: int
 ) -> SplitFacts:
-    lengths = lengths_of(samples)
+    lengths = samples.lengths
     return SplitFacts(
         name=report.split,
         numbers=(*_counts(report), *row_numbers, *_remarks(report)),
@@ -93,6 +89,7 @@ def _counts(report: DataReport) -> Iterator[tuple[str, str]]:
     rest = (
         (report.rows_held_out, "held out for evaluation"),
         (report.rows_left_out, "left out by mixture_weights"),
+        (report.rows_repeated, "equal to an earlier one"),
         (report.rows_also_in_train, "also in the training data"),
     )
     rows = f"{report.rows_read:,} read, {report.rows_used:,} used, {report.rows_dropped:,} dropped"
@@ -108,9 +105,9 @@ def _counts(report: DataReport) -> Iterator[tuple[str, str]]:
     )
 
 
-def _row_numbers(samples: Sequence[Prepared], training: TrainingSection) -> Iterator[tuple[str, str]]:
+def _row_numbers(samples: Samples, training: TrainingSection) -> Iterator[tuple[str, str]]:
     """How full the rows of a batch are, packed and not."""
-    lengths = lengths_of(samples)
+    lengths = samples.lengths
     if not len(lengths) or training.task_type not in LANGUAGE_MODEL_TASKS:
         return
     capacity = training.max_seq_length
@@ -145,18 +142,8 @@ def batch_fill(lengths: np.ndarray, batch_size: int) -> float:
 
 
 def _remarks(report: DataReport) -> Iterator[tuple[str, str]]:
-    yield (
-        "files",
-        "\n".join(
-            f"{file.path}: {say_rows(file.rows)}, "
-            + (
-                f"{file.data_format} ({'detected' if file.is_detected else 'as set'})"
-                if file.data_format
-                else "no format"
-            )
-            for file in report.files
-        ),
-    )
+    if report.files:
+        yield "files", "\n".join(map(_describe_file, report.files))
     if len(report.sources) > 1:
         yield "sources", "\n".join(map(describe_source, report.sources))
     if report.unread_columns:
@@ -166,26 +153,22 @@ def _remarks(report: DataReport) -> Iterator[tuple[str, str]]:
         yield "notices", "\n".join(report.notices)
 
 
-def _shown_rows(samples: Sequence[Prepared], badness: np.ndarray) -> Iterator[ShownRow]:
+def _describe_file(file: FileReport) -> str:
+    how = "detected" if file.is_detected else "as set"
+    return f"{file.path}: {say_rows(file.rows)}, " + (
+        f"{file.data_format} ({how})" if file.data_format else "no format"
+    )
+
+
+def _shown_rows(samples: Samples, badness: np.ndarray) -> Iterator[ShownRow]:
     """The samples of the least `badness`, the first of equal ones first."""
     for index in np.argsort(badness, kind="stable")[:NUM_WORST].tolist():
-        parts = [part for _, part in parts_of(samples[index])]
-        yield ShownRow(
-            str(samples[index].source),
-            sum(part.length for part in parts),
-            sum(part.num_supervised_tokens for part in parts),
-        )
+        yield shown_row(samples[index])
 
 
-def _least_supervised(samples: Sequence[Prepared]) -> Iterator[ShownRow]:
-    shares = np.array(
-        [
-            sum(part.num_supervised_tokens for _, part in parts_of(sample))
-            / sum(part.length for _, part in parts_of(sample))
-            for sample in samples
-        ]
-    )
-    if len(shares) and shares.min() < FEW_SUPERVISED:
+def _least_supervised(samples: Samples) -> Iterator[ShownRow]:
+    shares = samples.num_supervised_tokens / samples.num_tokens
+    if len(shares) and shares.min() < FEW_SUPERVISED and shares.any():
         yield from _shown_rows(samples, shares)
 
 

@@ -6,29 +6,30 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from component.artifacts.data_facts import Pieces, ShownRow, ShownSample
+from component.data.chunks import Sample
 from component.data.encoders.decoding import decode_exactly
-from component.data.rows import Prepared
+from component.data.rows import Prepared, PreparedPair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def shown_sample(sample: Prepared, tokenizer: PreTrainedTokenizerBase) -> ShownSample:
+def shown_sample(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> ShownSample:
     """A sample with the text of its tokens."""
-    parts = parts_of(sample)
-    row = ShownRow(
-        str(sample.source),
-        sum(part.length for _, part in parts),
-        sum(part.num_supervised_tokens for _, part in parts),
-    )
-    return ShownSample(row, tuple((name, decode_pieces(part, tokenizer)) for name, part in parts))
+    parts = ((name, decode_pieces(part, tokenizer)) for name, part in parts_of(sample))
+    return ShownSample(shown_row(sample), tuple(parts))
 
 
-def parts_of(sample: Prepared) -> tuple[tuple[str, Prepared], ...]:
+def shown_row(sample: Sample) -> ShownRow:
+    """Where a sample came from and how long it is; of a pair, both together."""
+    return ShownRow(str(sample.source), sample.num_tokens, sample.num_supervised_tokens)
+
+
+def parts_of(sample: Sample) -> tuple[tuple[str, Prepared], ...]:
     """A sample under an empty name, or the two of a pair under theirs."""
-    if isinstance(sample, Prepared):
-        return (("", sample),)
-    return (("chosen", sample.chosen), ("rejected", sample.rejected))
+    if isinstance(sample, PreparedPair):
+        return (("chosen", sample.chosen), ("rejected", sample.rejected))
+    return (("", sample),)
 
 
 def decode_pieces(sample: Prepared, tokenizer: PreTrainedTokenizerBase) -> Pieces:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Iterable
 
@@ -12,6 +13,8 @@ from component.runtime.redaction import redact
 
 def run_command(main: Callable[[], int]) -> int:
     """Call `main` and turn the errors that a user can mend, and Ctrl-C, into messages on stderr and exit codes."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # data holds letters that a terminal may have no code for
     try:
         return main()
     except RunError as error:

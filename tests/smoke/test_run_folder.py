@@ -46,6 +46,17 @@ def test_files(finished_run) -> None:
     assert list((finished_run / "runs").rglob("events.out.tfevents.*")), "no tensorboard logs"
 
 
+def test_data_report(manifest, finished_run) -> None:
+    page = (finished_run / "report.html").read_text(encoding="utf-8")
+    train, evaluation = manifest["data"]["train"], manifest["data"]["evaluation"]
+    assert "<td>22 read, 22 used, 0 dropped, 6 held out for evaluation</td>" in page
+    for report in (train, evaluation):
+        assert f"<td>{report['num_tokens']:,} in all, {report['num_supervised_tokens']:,} supervised (" in page
+    assert f"p99 {train['lengths']['p99']}, max {train['lengths']['maximum']}</td>" in page
+    assert page.count("<pre>") == 3 and "data:image/png;base64," in page
+    assert (finished_run / "data_lengths.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
 def test_manifest(manifest, sft_settings, finished_run) -> None:
     assert (manifest["schema_version"], manifest["status"]) == (1, "finished")
     assert manifest["config"]["learning_rate"] == sft_settings["learning_rate"]

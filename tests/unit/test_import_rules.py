@@ -170,7 +170,14 @@ def _file_of(module: str) -> Path | None:
 
 
 @pytest.mark.parametrize(
-    "door", ["train.py", "script/chat.py", "script/evaluate.py", "component/pipeline/choose_loader.py"]
+    "door",
+    [
+        "train.py",
+        "script/chat.py",
+        "script/evaluate.py",
+        "script/inspect_data.py",
+        "component/pipeline/choose_loader.py",
+    ],
 )
 def test_nothing_heavy_is_imported_before_it_is_known_what_is_wanted(door: str) -> None:
     """All that a door imports when it starts, through however many modules: the loader is chosen after that."""
