@@ -123,7 +123,7 @@ def _obstacles(model_config: PretrainedConfig, hardware: Hardware, compute_dtype
     return {
         "flash_attention_2": _flash_obstacle(model_class, hardware, compute_dtype),
         "varlen": _varlen_obstacle(model_class, model_config, hardware, compute_dtype),
-        "sdpa": _class_obstacle(model_class, "_supports_sdpa") or _softcap_obstacle(model_config),
+        "sdpa": _class_obstacle(model_class, "_supports_sdpa") or softcap_obstacle(model_config),
         "flex_attention": _flex_obstacle(model_class, model_config, hardware),
         "eager": None,
     }
@@ -136,7 +136,8 @@ def _class_obstacle(model_class: Any | None, flag: str) -> str | None:
     return f"{model_class.__name__} does not support it"
 
 
-def _softcap_obstacle(model_config: PretrainedConfig) -> str | None:
+def softcap_obstacle(model_config: PretrainedConfig) -> str | None:
+    """Why SDPA is not this model's attention; None where it is."""
     cap = getattr(model_config.get_text_config(), "attn_logit_softcapping", None)
     # transformers hands SDPA the cap and SDPA leaves it out: another function than the model was made with.
     return f"the model caps its attention scores at {cap:g}, and it cannot" if cap else None
@@ -181,7 +182,7 @@ def _varlen_obstacle(
     return (
         _gpu_obstacle(hardware)
         or _dtype_obstacle(compute_dtype)
-        or _softcap_obstacle(model_config)
+        or softcap_obstacle(model_config)
         or _dropout_obstacle(model_config)
         or ("the model brings its own code, which is not known to take it" if model_class is None else None)
         or next(filter(None, (_class_obstacle(model_class, flag) for flag in VARLEN_FLAGS)), None)

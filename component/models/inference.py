@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from component.models.adapters import load_adapter
+from component.models.attention import softcap_obstacle
 from component.models.checkpoint import load_config, load_weights
 from component.models.model_files import ModelSource, find_source, has_file, read_source_config
 from component.models.quantization import build_4bit_config, prepare_four_bit_layers, unquantized_parts
@@ -35,11 +36,13 @@ def load_for_inference(name: str, *, device: str) -> tuple[PreTrainedModel, PreT
     source = find_source(name)
     dtype = _dtype(device)
     quantization = _run_quantization(source, dtype)
+    config = load_config(source, trust_remote_code=False)
     model, _ = load_weights(
         source,
-        load_config(source, trust_remote_code=False),
+        config,
         dtype=getattr(torch, dtype),
         device_map={"": device},
+        attn_implementation="eager" if softcap_obstacle(config) else None,
         **({} if quantization is None else {"quantization_config": quantization}),
     )
     prepare_four_bit_layers(model, compute_dtype=dtype)

@@ -41,7 +41,8 @@ TINY_FAMILIES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "phi3": {},
         "glm4": {"partial_rotary_factor": 0.5},
         "smollm3": {"no_rope_layers": [1, 0]},
-        "gemma2": {"layer_types": ["sliding_attention", "full_attention"]},
+        # The usual cap, 50, would change nothing at the size of these scores.
+        "gemma2": {"layer_types": ["sliding_attention", "full_attention"], "attn_logit_softcapping": 0.1},
         "gemma3_text": {"layer_types": ["sliding_attention", "full_attention"]},
         "minicpm3": {**_LATENT_ATTENTION, "head_dim": None},
         "bloom": {"n_layer": 2, "n_head": 4},
