@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -141,6 +142,13 @@ def test_json_lines(settings: dict[str, Any]) -> None:
     byte = {letter: 5 + sorted(pre_tokenizers.ByteLevel.alphabet()).index(letter) for letter in "abcde"}
     ids = [1, 3, byte["a"], byte["b"], 2, 4, byte["c"], byte["d"], byte["e"], 2]
     assert (lines[0]["input_ids"], lines[0]["labels"]) == (ids, [-100] * 6 + ids[6:])
+
+
+def test_the_line_in_the_readme_has_these_keys(settings: dict[str, Any], repository: Path) -> None:
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"```json sample\n(.*)\n```", readme)
+    inspect(settings, json=Path("out.jsonl"))
+    assert list(json.loads(line.replace("[...]", "[]"))) == list(read_json_lines("out.jsonl")[0])
 
 
 def test_what_is_written_is_what_training_sees(settings: dict[str, Any]) -> None:
