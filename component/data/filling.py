@@ -26,8 +26,10 @@ from component.data.tally import Dropped, Tally
 #: Rows that are encoded at once, and the characters of their texts at which there are enough.
 _BATCH_ROWS = 1000
 _BATCH_CHARACTERS = 2**22
-#: Batches that wait for the encoder while it works on one.
-_NUM_WAITING = 2
+#: Batches that are encoded at once: while the tokenizer, which needs no Python, works on one, the next is rendered.
+_NUM_THREADS = 2
+#: Batches that are being encoded or wait for it; more would only cost memory.
+_NUM_WAITING = 3
 #: Records of a chunk, and tokens at which it is full before: what a run that is killed may lose, and what it holds in
 #: memory.
 CHUNK_RECORDS = 10_000
@@ -112,13 +114,13 @@ def _read(files: Sequence[DataFile], data: DataSection, row_kind: str, done: Tal
 def _encode(
     items: Iterator[_Item], encoder: RowEncoder, limit: int | None, done: Tally
 ) -> Iterator[tuple[_Batch, list[EncodedRow | RowError]]]:
-    """Encode in another thread, batch by batch and in order, while the next rows are read and the last are written.
+    """Encode in other threads, batch by batch and in order, while the next rows are read and the last are written.
 
     No row is read that is not needed to reach the limit.
     """
     waiting: deque[tuple[_Batch, Future[list[EncodedRow | RowError]]]] = deque()
     num_used, num_waiting = done.rows_used, 0  # rows
-    with ThreadPoolExecutor(1, "encode") as pool:
+    with ThreadPoolExecutor(_NUM_THREADS, "encode") as pool:
         while True:
             wanted = _BATCH_ROWS
             if limit is not None:

@@ -20,7 +20,7 @@ class RowEncoder(Protocol):
     keep_text: bool
 
     def encode_rows(self, rows: Sequence[Row]) -> list[EncodedRow | RowError]:
-        """Encode many rows at once.
+        """Encode many rows at once; several threads may do so at the same time.
 
         Returns:
             For each row, in order, its samples, or the error that says why it cannot be used.
