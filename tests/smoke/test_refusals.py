@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from component.config.errors import GuardError, MachineError, UserError
+from component.config.errors import DataError, GuardError, MachineError, UserError
 from component.config.load import load_config
 from component.data.rows import PreparedPair
 from component.pipeline import run
@@ -93,6 +93,26 @@ def test_a_process_that_is_refused(tiny_settings, tmp_path, run_train) -> None:
     finished = run_train({**tiny_settings, "train_file": "none.jsonl", "output_dir": "run"}, tmp_path)
     assert (finished.returncode, finished.stdout) == (2, "")
     assert finished.stderr.count("\n") == 1 and str(tmp_path / "none.jsonl") in finished.stderr
+
+
+@pytest.mark.parametrize("bad", ['{"conversation": ', '{"conversation": [{"human": "a", "assistant": " "}]}'])
+def test_bad_rows_are_found_before_the_model_loads(tiny_settings, tiny_model, tmp_path, monkeypatch, bad: str) -> None:
+    """A model whose weights have lost a tensor is refused when it loads; bad rows are refused before."""
+    monkeypatch.chdir(tmp_path)
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    weights = load_file(model / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    settings = {**tiny_settings, "model_name_or_path": str(model), "train_file": "train.jsonl"}
+    good = '{"conversation": [{"human": "a", "assistant": "b"}]}\n'
+    Path("train.jsonl").write_text(good)
+    with pytest.raises(UserError, match="model.norm.weight"):
+        run({**settings, "output_dir": str(tmp_path / "good")})
+    Path("train.jsonl").write_text(f"{good}{bad}\n")
+    with pytest.raises(DataError) as error:
+        run({**settings, "output_dir": str(tmp_path / "bad")})
+    assert error.value.exit_code == 2 and error.value.messages[1].startswith("train.jsonl:2: ")
+    assert not (tmp_path / "bad").exists()
 
 
 def nan_model(tiny_model: Path, folder: Path) -> Path:

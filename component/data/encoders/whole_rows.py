@@ -86,4 +86,4 @@ class WholeRowEncoder:
 def _check_learns(encoded: Encoded | RowError) -> Encoded | RowError:
     if isinstance(encoded, RowError) or any(end > max(start, 1) for start, end in encoded.spans):
         return encoded
-    return RowError("no supervised token: the template renders no answer to learn")
+    return RowError("no supervised token: a single token has nothing to predict")

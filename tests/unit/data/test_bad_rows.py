@@ -1,24 +1,34 @@
-"""The table of bad rows: each in a file between two good ones, over every format, named by its line and reason."""
+"""The table of bad rows: each in a file between good ones, over every format and kind of rows, from file to samples.
+
+A kind of rows is what a task reads, `TASK_ROW_KINDS`: dpo, orpo and reward read the same.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
+from transformers import PreTrainedTokenizerFast
 
-from component.config.errors import DataError
+from component.config.errors import DataError, UserError
 from component.config.schema import DataSection
+from component.data.encoders.build import build_row_encoder
+from component.data.encoders.interface import RowEncoder
 from component.data.formats.interface import load_format
-from component.data.reading import read_rows
-from component.data.rows import Failure, Row
-from component.data.sources import DataFile
-from component.data.tally import Tally
-from component.registry import FORMATS
+from component.data.prepare import PreparedData, prepare_data
+from component.data.render import Renderer
+from component.data.rendered import RenderOptions
+from component.data.rows import EncodedRow, Row, RowError
+from component.data.templates import load_chat_template
+from component.registry import FORMATS, TASK_ROW_KINDS
 
 Record = dict[str, Any]
+Prepare = Callable[..., PreparedData]
 
 
 def turn(role: str, content: Any) -> Record:
@@ -39,15 +49,19 @@ GOOD: dict[str, Record] = {
     "openai": {"messages": [ASK, REPLY]},
     "qa": {"question": "a", "answer": "b"},
     "prompt_completion": {"prompt": "a", "completion": "b"},
-    "segments": {"segments": [{"text": "a", "supervised": False}, {"text": "b", "supervised": True}]},
+    "segments": {"segments": [{"text": "a", "supervised": False}, {"text": "b</s>", "supervised": True}]},
     "text": {"text": "a b"},
     "preference": {"prompt": [ASK], "chosen": [REPLY], "rejected": [OTHER]},
     "kto": {"prompt": [ASK], "completion": [REPLY], "label": True},
     "prompt_only": {"prompt": "a", "solution": "b"},
 }
 
+#: Kind of rows -> a format of it.
+ONE_OF_A_KIND = {
+    "messages": "firefly", "text": "text", "preference": "preference", "labelled": "kto", "prompt": "prompt_only",
+}  # fmt: skip
+
 DEEP = '{"x": ' + "[" * 10**5 + "]" * 10**5 + "}"
-LONG = b'{"x": "' + b"x" * 2**24 + b'"}'
 
 #: A line that is spoilt as a line, whatever its format; None where the line is no bad row.
 LINES: dict[str, tuple[Any, str | None]] = {
@@ -60,7 +74,9 @@ LINES: dict[str, tuple[Any, str | None]] = {
     "string": (lambda line: '"a"', "not an object: a string"),
     "duplicate key": (lambda line: '{"x": 1, "x": 2, ' + line[1:], "duplicate key: 'x'"),
     "over-deep nesting": (lambda line: DEEP, "bad JSON: nested too deeply, column 1"),
-    "over-long line": (lambda line: LONG, "over-long record: 16,777,226 bytes, at most 16,777,216 are read"),
+    "number": (lambda line: "1", "not an object: a number"),
+    "null": (lambda line: "null", "not an object: null"),
+    "two objects": (lambda line: line + line, "bad JSON: more text after the object, column {half}"),
 }
 
 #: Case -> format -> a record and the reason; None where the record is used.
@@ -308,103 +324,406 @@ RECORDS: dict[str, dict[str, tuple[Record, str | None]]] = {
 }  # fmt: skip
 
 
-def read_file(path: Path, name: str) -> tuple[list[Row], list[str]]:
-    """Read a file that is of a format: its rows, and why other records are none."""
-    section = DataSection(train_file=[str(path)], data_format=name)
-    read = read_rows(DataFile(path, path.name), section, load_format(name).row_kind)
-    return divide(read.rows)
+def spoilt(line: Any) -> bytes:
+    return line if isinstance(line, bytes) else line.encode()
 
 
-def divide(items: Iterable[Row | Failure]) -> tuple[list[Row], list[str]]:
-    items = list(items)
-    return [item for item in items if isinstance(item, Row)], [str(item) for item in items if isinstance(item, Failure)]
+@pytest.fixture()
+def prepare(tmp_path: Path, byte_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch) -> Prepare:
+    """Prepares train.jsonl as the task does that reads a format."""
+    monkeypatch.chdir(tmp_path)
+    template = load_chat_template("auto", byte_tokenizer)
+
+    def prepare(name: str, file: str = "train.jsonl", **options: Any) -> PreparedData:
+        options = {"data_format": name, "max_bad_rows": 1.0, **options}
+        section = DataSection(train_file=[file], **options)
+        renderer = Renderer(byte_tokenizer, template, options=RenderOptions(train_on=section.train_on))
+        encoder = build_row_encoder(section, load_format(name).row_kind, byte_tokenizer, renderer)
+        return prepare_data(section, encoder)
+
+    return prepare
 
 
-def check_second_line(path: Path, name: str, line: str | bytes, reason: str | None, start: bytes = b"") -> None:
+def check(data: PreparedData, failures: list[str], lines: list[int]) -> None:
+    """These rows are dropped and those used; none is lost."""
+    report = data.report
+    assert [str(failure) for failure in report.failures] == failures == [str(item) for item in data.failures()]
+    assert [sample.source.line for sample in data.train] == lines
+    assert (report.rows_used, report.rows_dropped) == (len(lines), len(failures))
+    assert report.rows_read == report.rows_used + report.rows_dropped
+
+
+def check_second_line(prepare: Prepare, name: str, line: str | bytes, reason: str | None, start: bytes = b"") -> None:
     """The line between two good ones is dropped for its reason, or used where there is none."""
-    good = json.dumps(GOOD[name])
-    content = line if isinstance(line, bytes) else line.encode()
-    path.write_bytes(start + good.encode() + b"\n" + content + b"\n" + good.encode() + b"\n")
-    rows, failures = read_file(path, name)
-    assert failures == ([] if reason is None else [f"train.jsonl:2: {reason}"])
-    lines = [row.source.line for row in rows]
-    assert lines == [1, 3] if reason is not None or not content.strip() else lines == [1, 2, 3]
+    good = json.dumps(GOOD[name]).encode()
+    Path("train.jsonl").write_bytes(start + good + b"\n" + spoilt(line) + b"\n" + good + b"\n")
+    is_used = reason is None and bool(spoilt(line).strip())
+    failures = [] if reason is None else [f"train.jsonl:2: {reason}"]
+    check(prepare(name), failures, [1, 2, 3] if is_used else [1, 3])
 
 
-def test_every_format_is_in_the_table() -> None:
+def test_every_format_and_kind_of_rows_is_in_the_table() -> None:
     assert set(GOOD) == set(FORMATS.names())
+    assert {load_format(name).row_kind for name in GOOD} == set(TASK_ROW_KINDS.values())
+    assert set(ONE_OF_A_KIND) == set(TASK_ROW_KINDS.values())
 
 
 @pytest.mark.parametrize("name", GOOD)
 @pytest.mark.parametrize("case", LINES)
-def test_a_line_that_is_spoilt(case: str, name: str, tmp_path: Path) -> None:
+def test_a_line_that_is_spoilt(prepare: Prepare, case: str, name: str) -> None:
     spoil, reason = LINES[case]
     line = spoil(json.dumps(GOOD[name]))
-    reason = reason.format(column=len(line) + 1) if reason else None
+    reason = reason.format(column=len(line) + 1, half=len(line) // 2 + 1) if reason else None
     start = b"\xef\xbb\xbf" if case == "byte-order mark" else b""
-    check_second_line(tmp_path / "train.jsonl", name, line, reason, start)
+    check_second_line(prepare, name, line, reason, start)
+
+
+@pytest.mark.parametrize("name", ONE_OF_A_KIND.values())
+def test_a_line_of_100_mb(prepare: Prepare, name: str) -> None:
+    reason = "over-long record: 104,857,601 bytes, at most 16,777,216 are read"
+    check_second_line(prepare, name, b"x" * 100 * 2**20, reason)
 
 
 @pytest.mark.parametrize(("case", "name"), [(case, name) for case, formats in RECORDS.items() for name in formats])
-def test_a_record_that_is_bad(case: str, name: str, tmp_path: Path) -> None:
+def test_a_record_that_is_bad(prepare: Prepare, case: str, name: str) -> None:
     record, reason = RECORDS[case][name]
-    check_second_line(tmp_path / "train.jsonl", name, json.dumps(record), reason)
+    check_second_line(prepare, name, json.dumps(record), reason)
 
 
 @pytest.mark.parametrize(("case", "name"), [(case, name) for case, formats in RECORDS.items() for name in formats])
-def test_a_bad_record_of_an_array_is_named_by_its_first_line(case: str, name: str, tmp_path: Path) -> None:
+def test_a_bad_record_of_an_array_is_named_by_its_first_line(prepare: Prepare, case: str, name: str) -> None:
     record, reason = RECORDS[case][name]
-    path = tmp_path / "train.json"
-    path.write_text(json.dumps([GOOD[name], record, GOOD[name]], indent=1))
-    _, failures = read_file(path, name)
-    line = 2 + len(json.dumps(GOOD[name], indent=1).splitlines())
-    assert failures == ([] if reason is None else [f"train.json:{line}: {reason}"])
+    text = json.dumps([GOOD[name], record, GOOD[name]], indent=1)
+    Path("train.json").write_text(text)
+    second = 2 + len(json.dumps(GOOD[name], indent=1).splitlines())
+    third = second + len(json.dumps(record, indent=1).splitlines())
+    failures = [] if reason is None else [f"train.json:{second}: {reason}"]
+    check(prepare(name, "train.json"), failures, [2, third] if reason else [2, second, third])
+
+
+MISSPELT = {
+    **dict.fromkeys(("sharegpt", "preference"), {"systm": "system", "toolss": "tools"}),
+    **dict.fromkeys(("firefly", "alpaca", "qa"), {"systm": "system"}),
+    **dict.fromkeys(("openai", "kto"), {"toolss": "tools"}),
+}
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_a_misspelt_optional_key_is_one_notice(name: str, tmp_path: Path) -> None:
-    path = tmp_path / "train.jsonl"
-    path.write_text((json.dumps({**GOOD[name], "systm": "s", "toolss": []}) + "\n") * 3)
-    rows, failures = read_file(path, name)
-    tally = Tally()
-    for row in rows:
-        tally.parsed(row)
-    assert len(rows) == 3 and not failures
-    assert set(tally.notices.values()) <= {3} and len(tally.notices) <= 2
+def test_a_misspelt_optional_key_is_one_notice(prepare: Prepare, name: str) -> None:
+    Path("train.jsonl").write_text((json.dumps({**GOOD[name], "systm": "s", "toolss": []}) + "\n") * 3)
+    data = prepare(name)
+    check(data, [], [1, 2, 3])
+    misspelt = MISSPELT.get(name, {})
+    expected = {f"key '{key}' is not read; did you mean {meant}? (3 rows)" for key, meant in misspelt.items()}
+    assert set(data.report.notices) == expected and len(data.report.notices) == len(expected)
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_detection_finds_the_format_between_bad_rows(name: str, tmp_path: Path) -> None:
-    path = tmp_path / "train.jsonl"
-    path.write_text("{\n[]\n" + json.dumps(GOOD[name]) + "\n")
-    read = read_rows(DataFile(path, "f"), DataSection(train_file=["f"]), load_format(name).row_kind)
-    assert (read.data_format, [len(items) for items in divide(read.rows)]) == (name, [1, 2])
-
-
-def test_columns_with_other_names(tmp_path: Path) -> None:
-    path = tmp_path / "train.jsonl"
-    path.write_text('{"query": "a", "reply": "b"}\n{"query": "a", "reply": " "}\n{"query": "a", "question": "c"}\n')
-
-    def read(columns: dict[str, str], name: str = "auto") -> tuple[list[Row], list[str]]:
-        section = DataSection(train_file=["f"], data_format=name, columns=columns)
-        return divide(read_rows(DataFile(path, "f"), section, "messages").rows)
-
-    rows, failures = read({"query": "question", "reply": "answer"})
-    assert [message.content for message in rows[0].messages] == ["a", "b"]
-    assert failures == [
-        "f:2: empty answer: answer",
-        "f:3: two columns are question: columns maps another one to it",
+def test_detection_finds_the_format_between_bad_rows(prepare: Prepare, name: str) -> None:
+    Path("train.jsonl").write_text("{\n[]\n" + json.dumps(GOOD[name]) + "\n")
+    data = prepare(name, data_format="auto")
+    assert data.report.files[0].data_format == name
+    failures = [
+        "train.jsonl:1: bad JSON: expecting property name enclosed in double quotes, column 2",
+        "train.jsonl:2: not an object: a list",
     ]
+    check(data, failures, [3])
+
+
+def test_columns_with_other_names(prepare: Prepare) -> None:
+    rows = [{"query": "a", "reply": "b"}, {"query": "a", "reply": " "}, {"query": "a", "question": "c"}]
+    Path("train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    failures = [
+        "train.jsonl:2: empty answer: answer",
+        "train.jsonl:3: two columns are question: columns maps another one to it",
+    ]
+    for data_format in ("auto", "qa"):
+        data = prepare("qa", data_format=data_format, columns={"query": "question", "reply": "answer"})
+        check(data, failures, [1])
     cases = {
-        ("querry", "question"): "f: columns: there is no column 'querry' in the first rows; did you mean query?",
-        ("zzz", "question"): "f: columns: there is no column 'zzz' in the first rows; "
+        ("querry", "question"): "train.jsonl: columns: there is no column 'querry' in the first rows; "
+        "did you mean query?",
+        ("zzz", "question"): "train.jsonl: columns: there is no column 'zzz' in the first rows; "
         "the rows have query, reply, question",
+        ("query", "qestion"): "columns: 'query' is mapped to 'qestion', which qa does not read; did you mean question?",
     }
     for (written, key), message in cases.items():
         with pytest.raises(DataError) as caught:
-            read({written: key})
+            prepare("qa", columns={written: key})
         assert str(caught.value) == message
+
+
+#: Format -> a record of a prompt and an answer (of a preference the better one), and how many tokens it becomes beside
+#: those of prompt and answer: <s> <user> prompt </s> <bot> answer </s>, or of plain texts the EOS token alone.
+MAKE: dict[str, tuple[Callable[[str, str], Record], int]] = {
+    "firefly": (lambda prompt, answer: {"conversation": [{"human": prompt, "assistant": answer}]}, 5),
+    "alpaca": (lambda prompt, answer: {"instruction": prompt, "output": answer}, 5),
+    "sharegpt": (lambda prompt, answer: {"conversations": [said("human", prompt), said("gpt", answer)]}, 5),
+    "openai": (lambda prompt, answer: {"messages": [turn("user", prompt), turn("assistant", answer)]}, 5),
+    "qa": (lambda prompt, answer: {"question": prompt, "answer": answer}, 5),
+    "prompt_completion": (lambda prompt, answer: {"prompt": prompt, "completion": answer}, 1),
+    "segments": (
+        lambda prompt, answer: {
+            "segments": [{"text": prompt, "supervised": False}, {"text": answer + "</s>", "supervised": True}]
+        },
+        1,
+    ),
+    "kto": (
+        lambda prompt, answer: {"messages": [turn("user", prompt), turn("assistant", answer)], "label": False},
+        5,
+    ),
+    "preference": (
+        lambda prompt, answer: {
+            "prompt": [turn("user", prompt)],
+            "chosen": [turn("assistant", answer)],
+            "rejected": [OTHER],
+        },
+        5,
+    ),
+    "prompt_only": (lambda prompt, answer: {"messages": [turn("user", prompt)], "solution": answer}, 4),
+}
+ANSWERING = [name for name in MAKE if name != "prompt_only"]
+
+
+def write_between(name: str, record: Record) -> None:
+    good = GOOD[name]
+    Path("train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (good, record, good)))
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_rows_that_are_too_long(prepare: Prepare, name: str) -> None:
+    make, added = MAKE[name]
+    record = make("q" * 8, "a" * 12)
+    write_between(name, record)
+    num_tokens = f"{(8 if name == 'prompt_only' else 20) + added} tokens"
+    if name == "preference":
+        num_tokens = f"chosen has {num_tokens}, rejected {8 + 1 + added}"
+    check(
+        prepare(name, max_seq_length=11),
+        [f"train.jsonl:2: over max_seq_length: {num_tokens}, 11 allowed"],
+        [1, 3],
+    )
     with pytest.raises(DataError) as caught:
-        read({"query": "qestion", "reply": "answer"}, "qa")
-    expected = "columns: 'query' is mapped to 'qestion', which qa does not read; did you mean question?"
-    assert str(caught.value) == expected
+        prepare(name, max_seq_length=11, truncation="error")
+    assert str(caught.value).startswith(f"train.jsonl:2: {num_tokens}, over max_seq_length 11; raise max_seq_length, ")
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_a_prompt_that_fills_the_length(prepare: Prepare, name: str) -> None:
+    make, added = MAKE[name]
+    write_between(name, make("q" * 20, "a"))
+    reasons = {
+        "preference": "preference truncated to nothing: the prompt has 24 tokens and fills max_seq_length 16",
+        "prompt_only": None,
+    }
+    filled = f"no supervised token left: the prompt fills max_seq_length 16, the row has {21 + added} tokens"
+    reason = reasons.get(name, filled)
+    data = prepare(name, max_seq_length=16, truncation="keep_start" if reason else "keep_end")
+    check(data, [f"train.jsonl:2: {reason}"] if reason else [], [1, 3] if reason else [1, 2, 3])
+
+
+@pytest.mark.parametrize("name", ["sharegpt", "openai"])
+def test_a_last_question_that_fills_the_length(prepare: Prepare, name: str) -> None:
+    question = "q" * 20
+    write_between(
+        name,
+        {
+            "sharegpt": {"conversations": [said("human", "a"), said("gpt", "b"), said("human", question)]},
+            "openai": {"messages": [ASK, REPLY, turn("user", question)]},
+        }[name],
+    )
+    reason = "no supervised token left: the last question fills max_seq_length 16, the row has 29 tokens"
+    check(prepare(name, max_seq_length=16, truncation="keep_end"), [f"train.jsonl:2: {reason}"], [1, 3])
+
+
+@pytest.mark.parametrize("name", ANSWERING)
+def test_an_answer_that_is_cut(prepare: Prepare, name: str) -> None:
+    """It is used, as `keep_start` wants it, and the report says where it is."""
+    write_between(name, MAKE[name][0]("q", "a" * 20))
+    data = prepare(name, max_seq_length=16, truncation="keep_start")
+    check(data, [], [1, 2, 3])
+    assert (data.report.rows_truncated, data.report.rows_without_stop) == (1, 1)
+    assert "train: 1 row cut before the stop token of an answer: train.jsonl:2" in data.report.lines()
+    sample = getattr(data.train[1], "chosen", data.train[1])
+    assert sample.length == 16 and sample.input_ids[-1] == sample.labels()[-1] == sample.input_ids[-2]
+
+
+@pytest.mark.parametrize("name", [name for name in ANSWERING if name not in ("kto", "preference")])
+def test_turns_that_are_too_long_to_split(prepare: Prepare, name: str) -> None:
+    make, added = MAKE[name]
+    write_between(name, make("q", "a" * 20))
+    has_turns = name not in ("prompt_completion", "segments")
+    why = "and no single turn fits" if has_turns else "and no turns to split"
+    reason = f"over max_seq_length: {21 + added} tokens, 16 allowed, {why}"
+    check(prepare(name, max_seq_length=16, truncation="split_turns"), [f"train.jsonl:2: {reason}"], [1, 3])
+
+
+UNLEARNED = {**REPLY, "weight": 0}
+#: Format -> a record of which nothing is learned, options, and the reason.
+MASKED: list[tuple[str, Record, dict[str, Any], str]] = [
+    ("openai", {"messages": [ASK, UNLEARNED]}, {}, "no answer to learn from: all have weight 0"),
+    (
+        "openai",
+        {"messages": [ASK, REPLY, ASK, UNLEARNED]},
+        {"train_on": "last"},
+        "no supervised token: the last answer has weight 0",
+    ),
+    (
+        "sharegpt",
+        {"conversations": [said("human", "a"), {**said("gpt", "b"), "weight": 0}]},
+        {},
+        "no answer to learn from: all have weight 0",
+    ),
+    ("kto", {"messages": [ASK, UNLEARNED], "label": True}, {}, "no supervised token: every answer has weight 0"),
+    (
+        "preference",
+        {"prompt": [ASK], "chosen": [UNLEARNED], "rejected": [OTHER]},
+        {},
+        "no supervised token: every answer has weight 0 (in chosen)",
+    ),
+    (
+        "segments",
+        {"segments": [{"text": "</s>", "supervised": True}]},
+        {},
+        "no supervised token: a single token has nothing to predict",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "record", "options", "reason"), MASKED)
+def test_rows_without_a_token_to_learn(
+    prepare: Prepare, name: str, record: Record, options: dict[str, Any], reason: str
+) -> None:
+    write_between(name, record)
+    check(prepare(name, **options), [f"train.jsonl:2: {reason}"], [1, 3])
+
+
+#: A preference that cannot be compared, options, and the reason.
+NOT_COMPARABLE: list[tuple[Record, dict[str, Any], str]] = [
+    ({"prompt": "a", "chosen": " b", "rejected": " b"}, {}, "chosen equals rejected"),
+    ({"chosen": [ASK, REPLY], "rejected": [ASK, REPLY]}, {}, "chosen equals rejected"),
+    (
+        {"conversations": [said("human", "a")], "chosen": said("gpt", "b"), "rejected": said("gpt", "b")},
+        {},
+        "chosen equals rejected",
+    ),
+    (
+        {"prompt": "a", "chosen": "b</s>", "rejected": "b"},
+        {},
+        "chosen equals rejected: both become the same tokens",
+    ),
+    (
+        {"chosen": [ASK, REPLY], "rejected": [turn("user", "x"), OTHER]},
+        {},
+        "different prompts: chosen and rejected begin with different messages",
+    ),
+    (
+        {"chosen": [ASK, REPLY], "rejected": [ASK, turn("user", "x"), OTHER]},
+        {},
+        "different prompts: rejected message 2 is user's, not an answer",
+    ),
+    (
+        {"prompt": "a" * 16, "chosen": "b", "rejected": "c"},
+        {"max_seq_length": 16, "truncation": "keep_start"},
+        "preference truncated to nothing: the prompt has 16 tokens and fills max_seq_length 16",
+    ),
+    (
+        {"prompt": "a", "chosen": "b" * 16 + "c", "rejected": "b" * 16 + "d"},
+        {"max_seq_length": 16, "truncation": "keep_start"},
+        "preference truncated to nothing: chosen equals rejected up to max_seq_length 16",
+    ),
+    (
+        {"prompt": "a", "chosen": "b" * 16, "rejected": "d"},
+        {"max_seq_length": 16, "truncation": "keep_end"},
+        "preference truncated to nothing: an answer of 17 tokens leaves no room for its prompt in max_seq_length 16",
+    ),
+]
+
+
+@pytest.mark.parametrize(("record", "options", "reason"), NOT_COMPARABLE)
+def test_preferences_that_cannot_be_compared(
+    prepare: Prepare, record: Record, options: dict[str, Any], reason: str
+) -> None:
+    write_between("preference", record)
+    check(prepare("preference", **options), [f"train.jsonl:2: {reason}"], [1, 3])
+
+
+def test_a_column_that_is_no_json(prepare: Prepare) -> None:
+    rows = [{"prompt": "a", "score": 0.5}, {"prompt": "a", "score": float("nan")}, {"prompt": "a", "score": None}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), "train.parquet")
+    check(prepare("prompt_only", "train.parquet"), ["train.parquet:2: column is not JSON: score holds nan"], [1, 3])
+
+
+@pytest.mark.parametrize("name", ONE_OF_A_KIND.values())
+def test_a_file_without_rows(prepare: Prepare, name: str) -> None:
+    Path("train.jsonl").write_text(" \n\n")
+    with pytest.raises(DataError) as caught:
+        prepare(name)
+    assert str(caught.value) == "train_file: train.jsonl holds no rows; put data there or name another file"
+
+
+@pytest.mark.parametrize("name", ONE_OF_A_KIND.values())
+def test_bad_rows_stop_the_run_beyond_their_share(prepare: Prepare, name: str) -> None:
+    good = json.dumps(GOOD[name]) + "\n"
+    Path("train.jsonl").write_text(good * 97 + "{\n" + "[]\n" + good)
+    assert prepare(name, max_bad_rows=0.02).report.rows_used == 98
+    with pytest.raises(DataError) as caught:
+        prepare(name, max_bad_rows=0.01)
+    assert caught.value.exit_code == 2
+    assert caught.value.messages == (
+        "train_file: 2 of 100 rows cannot be used (1 bad JSON, 1 not an object), a share of 0.0200; max_bad_rows "
+        "allows 0.01: correct the data, or raise max_bad_rows",
+        "train.jsonl:98: bad JSON: expecting property name enclosed in double quotes, column 2",
+        "train.jsonl:99: not an object: a list",
+    )
+    Path("train.jsonl").write_text("{\n")
+    with pytest.raises(DataError, match="^train_file: no usable row: 1 of 1 rows cannot be used"):
+        prepare(name, max_bad_rows=1.0)
+
+
+@pytest.mark.parametrize("name", ONE_OF_A_KIND.values())
+def test_a_link_that_loops_in_a_folder(prepare: Prepare, name: str) -> None:
+    write_between(name, {"x": 1})
+    Path("data").mkdir()
+    Path("train.jsonl").rename("data/train.jsonl")
+    Path("data/again").symlink_to(Path("data").absolute())
+    data = prepare(name, "data")
+    assert [str(failure.source) for failure in data.report.failures] == ["data/train.jsonl:2"]
+    assert [str(sample.source) for sample in data.train] == ["data/train.jsonl:1", "data/train.jsonl:3"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("name", ONE_OF_A_KIND.values())
+def test_a_file_that_may_not_be_read(prepare: Prepare, name: str) -> None:
+    write_between(name, GOOD[name])
+    Path("train.jsonl").chmod(0)
+    with pytest.raises(UserError, match="^train_file: train.jsonl cannot be read"):
+        prepare(name)
+
+
+class WritingEncoder:
+    """Encodes as another does, and adds a row to the file that is being read."""
+
+    def __init__(self, encoder: RowEncoder, path: Path) -> None:
+        self.encoder = encoder
+        self.path = path
+        self.row_kind, self.keep_text, self.facts = encoder.row_kind, encoder.keep_text, encoder.facts
+
+    def encode_rows(self, rows: Sequence[Row]) -> list[EncodedRow | RowError]:
+        with self.path.open("a") as file:
+            file.write("{\n")
+        return self.encoder.encode_rows(rows)
+
+
+@pytest.mark.parametrize("name", ONE_OF_A_KIND.values())
+def test_a_file_that_changes_while_it_is_read(
+    tmp_path: Path, byte_tokenizer: PreTrainedTokenizerFast, name: str
+) -> None:
+    path, kind = tmp_path / "train.jsonl", load_format(name).row_kind
+    path.write_text((json.dumps(GOOD[name]) + "\n") * 5000)
+    section = DataSection(train_file=[str(path)])
+    renderer = Renderer(byte_tokenizer, load_chat_template("auto", byte_tokenizer))
+    encoder = WritingEncoder(build_row_encoder(section, kind, byte_tokenizer, renderer), path)
+    with pytest.raises(DataError) as caught:
+        prepare_data(section, encoder)
+    assert str(caught.value) == f"{path}: changed while it was read; start again when nothing writes to it"

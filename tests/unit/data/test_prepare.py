@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from component.config.errors import DataError, UserError
@@ -24,31 +23,10 @@ from component.data.render import Renderer
 from component.data.report import Lengths, reason_category
 from component.data.templates import load_chat_template
 
-SPECIAL = ["<pad>", "<s>", "</s>", "<user>", "<bot>"]
-TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}"
-    "{{ ('<bot>' if message.role == 'assistant' else '<user>') + message.content + '</s>' }}"
-    "{% endfor %}{% if add_generation_prompt %}<bot>{% endif %}"
-)
-
 
 @pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, so that lengths can be counted by hand."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate([*SPECIAL, *alphabet])}
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        extra_special_tokens=["<user>", "<bot>"],
-    )
-    tokenizer.chat_template = TEMPLATE
-    return tokenizer
+def tokenizer(byte_tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    return byte_tokenizer
 
 
 @pytest.fixture(scope="module")
