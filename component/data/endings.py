@@ -51,48 +51,69 @@ class Endings:
     def _probe(self) -> tuple[str, ...]:
         long = self._probes.render(TURNS)
         last, inner = locate_turn(self._probes.render(TURN), 1).after, locate_turn(long, 1).after
-        ending = self.first(inner[: shared_length(last, inner, self.control)])
+        ending = self.first(self.before_next_turn(inner[: shared_length(last, inner, self.control)]))
         if ending:
             return (ending,)
-        last_ending, inner_match = self.first(last), self.control.search(inner)
+        last_ending, inner_match = self.first(self.before_next_turn(last)), self.control.search(inner)
         if not last_ending:
             is_header = inner_match is None or inner_match.group() in locate_turn(long, 0).before
             raise RowError(NO_TERMINATOR if is_header else _ONLY_BETWEEN.format(inner_match.group()))
         # The last answer ends otherwise than the others. What follows those may be the header of the next turn; an
         # ending also ends a user's turn, and stands before the header with which a prompt continues that turn.
         inner_ending = inner[: inner_match.end()] if inner_match else ""
-        question, prompt = (self._probes.render(TURN[:1], is_prompt).plain() for is_prompt in (False, True))
-        header = prompt[shared_length(question, prompt, self.control) :]
+        header = self._header
         ends_a_question = bool(inner_ending) and locate_turn(long, 2).after.startswith(inner_ending)
         if not ends_a_question or inner_match.group() in header:
             raise RowError(_ONLY_LAST)
         return (last_ending, inner_ending)
 
-    def of_call(self, own: str, after: str, turn: str) -> str:
+    @cached_property
+    def _header(self) -> str:
+        """The text with which a prompt continues a question."""
+        question, prompt = (self._probes.render(TURN[:1], is_prompt).plain() for is_prompt in (False, True))
+        return prompt[shared_length(question, prompt, self.control) :]
+
+    @cached_property
+    def _openers(self) -> frozenset[str]:
+        """The control texts that begin a turn: those of the header that end none."""
+        last = self.control.search(locate_turn(self._probes.render(TURN), 1).after)
+        return frozenset(self.control.findall(self._header)) - self.stop_texts - {last.group() if last else ""}
+
+    def before_next_turn(self, after: str) -> str:
+        """The part of what follows an answer that stands before the next turn begins.
+
+        Raises:
+            RowError: the template refuses a plain conversation.
+        """
+        start = next((match.start() for match in self.control.finditer(after) if match.group() in self._openers), None)
+        return after[:start]
+
+    def of_call(self, own: str, after: str, answer: str) -> str:
         """What ends an answer that calls tools; empty where there is no terminator.
 
         Args:
             own: what follows the call where it is the conversation's last message.
             after: what follows it here; some templates write a call otherwise once there is a result.
-            turn: the answer, with the header before it.
+            answer: the answer.
         """
+        own, after = self.before_next_turn(own), self.before_next_turn(after)
         known = self.stop_texts.union([] if isinstance(self.plain, RowError) else map(self.last_control, self.plain))
-        shared = self.first(after[: shared_length(own, after, self.control)], known, turn)
+        shared = self.first(after[: shared_length(own, after, self.control)], known, answer)
         stop = next((match for match in self.control.finditer(after) if match.group() in known), None)
         return shared or (after[: stop.end()] if stop else "")
 
-    def first(self, after: str, known: frozenset[str] = frozenset(), turn: str = "") -> str:
+    def first(self, after: str, known: frozenset[str] = frozenset(), answer: str = "") -> str:
         """The part of `after` up to its first known stop text, else up to its only control text; empty without any.
 
         Args:
             after: text of the template behind an answer.
             known: stop texts beside those that are known for all answers.
-            turn: the answer, with the header before it; a tag that closes what was opened in it is no terminator.
+            answer: the answer; what closes something that was opened in it is no terminator.
 
         Raises:
             RowError: it could be any of several.
         """
-        controls = [match for match in self.control.finditer(after) if not _closes(match.group(), turn)]
+        controls = [match for match in self.control.finditer(after) if not _closes(match.group(), answer)]
         stops = [match for match in controls if match.group() in self.stop_texts | known]
         if len(controls) > 1 and not stops:  # what reads as a tag is text where the tokenizer knows another one
             stops = [match for match in controls if match.group() in self._known_controls]
@@ -111,6 +132,12 @@ class Endings:
         return not self._known_controls.isdisjoint(self.control.findall(ending))
 
 
-def _closes(tag: str, turn: str) -> bool:
-    """Whether a tag such as `</function>` closes one that was opened in the turn, such as `<function=f>`."""
-    return tag.startswith("</") and re.search(rf"<{re.escape(tag[2:-1])}\b", turn) is not None
+# What the name of a control text says that closes another one, and what the other's says.
+_PAIRS = (("end", "begin"), ("end", "start"), ("suffix", "prefix"))
+
+
+def _closes(control: str, answer: str) -> bool:
+    """Whether a control text such as `</function>` or `<|call_end|>` closes one in the answer."""
+    if control.startswith("</"):
+        return re.search(rf"<{re.escape(control[2:-1])}\b", answer) is not None
+    return any(end in control and control.replace(end, begin) in answer for end, begin in _PAIRS)

@@ -93,9 +93,11 @@ class SpanProver:
         found = []
         for index, message in enumerate(messages):
             is_wanted = message.role == "assistant" and (only is None or index in only)
-            if message.tool_calls:
-                own = self._as_last(text, messages, index, tools)
-                found += self._answer_with_calls(text, own, messages, index, tools, is_wanted=is_wanted)
+            as_last = self._as_last(text, messages, index, tools) if message.tool_calls else text
+            if message.tool_calls and is_wanted:
+                found.append(self._answer_with_calls(text, as_last, messages, index, tools))
+            elif message.tool_calls:
+                self._check_calls(as_last, messages, index)
             elif is_wanted:
                 found.append(self._plain_answer(text, messages, index, tools))
         return found
@@ -106,7 +108,7 @@ class SpanProver:
             unmarked = unmark_generated(text)
             for index, message in enumerate(messages):
                 if message.tool_calls:
-                    check_calls_are_shown(unmarked, locate_turn(unmarked, index), index, message)
+                    self._check_calls(unmarked, messages, index)
         return [
             Answer(start, end, self._endings.is_known(text.plain(start, end)), messages_within(text, start, end))
             for start, end in generated_spans(text)
@@ -129,41 +131,37 @@ class SpanProver:
             f"but by {turn.after[:60]!r}"
         )
 
+    def _check_calls(self, as_last: TracedText, messages: Sequence[Message], index: int) -> Turn:
+        """Where a message that calls tools lies in the conversation up to it; refused if a call is left out."""
+        own = locate_turn(as_last, index)
+        check_calls_are_shown(as_last, own, index, messages[index])
+        return own
+
     def _answer_with_calls(
-        self,
-        text: TracedText,
-        as_last: TracedText,
-        messages: Sequence[Message],
-        index: int,
-        tools: Tools,
-        *,
-        is_wanted: bool,
-    ) -> list[Answer]:
-        """An answer that calls tools, or nothing where it is not wanted.
+        self, text: TracedText, as_last: TracedText, messages: Sequence[Message], index: int, tools: Tools
+    ) -> Answer:
+        """An answer that calls tools.
 
         Args:
             text: the conversation.
             as_last: the conversation up to this message.
             messages, index, tools: as in `answers`.
-            is_wanted: whether its span must be proven.
         """
-        own = locate_turn(as_last, index)
-        last_words = find_last_words(as_last, index)
-        ending = self._endings.of_call(own.after, own.after, _with_header(as_last, own))
-        turn = locate_turn(text, index, last_words, ending)
+        own = self._check_calls(as_last, messages, index)
+        opened = as_last.plain(self._prompts.start(own, messages, index, tools), own.end)
+        ending = self._endings.of_call(own.after, own.after, opened)
+        turn = locate_turn(text, index, find_last_words(as_last, index) if ending else "", ending)
         check_calls_are_shown(text, turn, index, messages[index])
-        if not is_wanted:
-            return []
         start = self._prompts.start(turn, messages, index, tools)
-        ending = self._endings.of_call(own.after, turn.after, _with_header(text, turn))
+        ending = self._endings.of_call(own.after, turn.after, text.plain(start, turn.end))
         if ending:
-            return [Answer(start, turn.end + len(ending), self._endings.is_known(ending), (index,))]
+            return Answer(start, turn.end + len(ending), self._endings.is_known(ending), (index,))
         if self._needs_terminator:
             raise RowError(
                 "the template writes no terminator after a tool call, so a model would not learn to stop: "
                 f"message {index + 1} is followed by {turn.after[:60]!r}"
             )
-        return [self._unterminated(start, turn, own, index)]
+        return self._unterminated(start, turn, own, index)
 
     def _unterminated(self, start: int, turn: Turn, own: Turn, index: int) -> Answer:
         """An answer that a stop token will be written after: what follows it where it is the last belongs to it."""
@@ -171,7 +169,8 @@ class SpanProver:
         if control and control.group() in self._endings.stop_texts:  # all answers but the last are terminated
             return Answer(start, turn.end + control.end(), True, (index,))
         shared = shared_length(own.after, turn.after, self._endings.control)
-        return Answer(start, turn.end + len(turn.after[:shared].rstrip()), False, (index,))
+        rest = self._endings.before_next_turn(turn.after[:shared])
+        return Answer(start, turn.end + len(rest.rstrip()), False, (index,))
 
     def _as_last(self, text: TracedText, messages: Sequence[Message], index: int, tools: Tools) -> TracedText:
         """The conversation up to a message."""
@@ -219,8 +218,3 @@ class SpanProver:
             RowError: it writes no terminator, and `needs_terminator`.
         """
         return all(answer.is_terminated for answer in self.answers(self._probes.render(TURN), TURN, self._probes.tools))
-
-
-def _with_header(text: TracedText, turn: Turn) -> str:
-    """A turn's text with what the template writes before it."""
-    return text.plain(turn.start - len(turn.before), turn.end)
