@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from component.config.errors import UserError
+from component.data.delimited import read_csv, read_tsv
 from component.data.documents import read_document
 from component.data.json_files import read_json, read_json_lines
 from component.data.records import COMPRESSIONS, Record, data_suffix
 from component.data.rows import Failure
-from component.data.tables import read_arrow, read_csv, read_parquet, read_tsv
+from component.data.tables import read_arrow, read_parquet
 
 
 @dataclass(frozen=True)

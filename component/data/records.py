@@ -7,12 +7,12 @@ import importlib
 import io
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from component.config.errors import MachineError
+from component.config.errors import DataError, MachineError
 from component.data.rows import RowError, Source
 
 #: A longer record is a broken file, or nothing that fits into memory as tokens.
@@ -39,6 +39,23 @@ class Record:
 def over_long(size: int, unit: str = "characters") -> RowError:
     """Why a record is not used that is nothing to hold in memory."""
     return RowError(f"over-long record: {size:,} {unit}, at most {MAX_RECORD_BYTES:,} are read")
+
+
+def check_column_names(names: Sequence[str], place: str) -> None:
+    """Check that each column of a table has a name of its own.
+
+    Args:
+        names: of all columns.
+        place: where they stand, for the message.
+
+    Raises:
+        DataError: one has none, or that of another.
+    """
+    if len(set(names)) == len(names) and "" not in names:
+        return
+    repeated = {name for name in names if names.count(name) > 1} - {""}
+    what = f"two columns are named {min(repeated)!r}" if repeated else "a column has no name"
+    raise DataError(f"{place}: bad table: {what}; give each column a name of its own")
 
 
 def data_suffix(path: Path) -> str:

@@ -538,6 +538,67 @@ def test_an_arrow_file_is_not_held_in_memory(tmp_path: Path, repository: Path) -
         assert growth < 60, name
 
 
+def test_text_that_is_no_utf8_in_a_nested_column_spoils_one_row(tmp_path: Path) -> None:
+    texts = pyarrow.array([b"a", b"\xff", b"b", b"c"]).view(pyarrow.string())
+    turns = pyarrow.StructArray.from_arrays([texts], names=["content"])
+    table = pyarrow.table({"messages": pyarrow.ListArray.from_arrays([0, 2, 3, 4], turns)})
+    with pyarrow.ipc.new_stream(str(tmp_path / "x.arrow"), table.schema) as to:
+        to.write_table(table)
+    good = [(number, {"messages": [{"content": text}]}) for number, text in ((2, "b"), (3, "c"))]
+    assert read(tmp_path / "x.arrow") == [(1, "invalid UTF-8"), *good]
+
+
+DAMAGE = """
+import random, sys
+from pathlib import Path
+from component.config.errors import DataError
+from component.data.sources import DataFile, read_records
+path = Path(sys.argv[1])
+content, generator, num_errors = path.read_bytes(), random.Random(0), 0
+for _ in range(400):
+    damaged = bytearray(content)
+    for _ in range(generator.choice((1, 3))):
+        damaged[generator.randrange(len(damaged))] = generator.randrange(256)
+    path.write_bytes(damaged[: generator.choice((None, None, generator.randrange(len(damaged))))])
+    try:
+        list(read_records(DataFile(path, "x")))
+    except DataError as error:
+        num_errors += str(error).startswith("x: ")
+print(num_errors)
+"""
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "stream.arrow", "file.arrow"])
+def test_no_damage_of_a_table_ends_the_process(tmp_path: Path, repository: Path, name: str) -> None:
+    rows = [
+        {"a": [{"b": "é" * number, "c": None}], "d": number, "e": "x" if number % 3 else None} for number in range(20)
+    ]
+    table = pyarrow.Table.from_pylist(rows)
+    if name == "x.parquet":
+        pyarrow.parquet.write_table(table, tmp_path / name)
+    else:
+        new = pyarrow.ipc.new_stream if name == "stream.arrow" else pyarrow.ipc.new_file
+        with new(str(tmp_path / name), table.schema) as to:
+            to.write_table(table)
+    command = [sys.executable, "-c", DAMAGE, str(tmp_path / name)]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 200 < int(done.stdout) < 400
+
+
+def test_an_arrow_file_that_is_cut_short_while_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.arrow"
+    table = pyarrow.table({"a": ["x" * 1000] * 1000})
+    with pyarrow.ipc.new_stream(str(path), table.schema) as to:
+        for _ in range(20):
+            to.write_table(table)
+    records = read_records(DataFile(path, "x"))
+    next(records)
+    os.truncate(path, 10**6 * 3)
+    with pytest.raises(DataError, match="^x: (is no arrow file, or a damaged one|changed while it was read)"):
+        list(records)
+
+
 def test_a_saved_dataset_is_its_arrow_files(folder: Path) -> None:
     from datasets import Dataset
 
