@@ -89,7 +89,8 @@ def fill_entry(
         closing(_encode(items, encoder, source.limit, stored.tally)) as batches,
     ):
         for batch, encoded in batches:
-            _count(batch, encoded, builder, tally, first_row=total.rows_used + tally.rows_used)
+            first_row = total.rows_used + tally.rows_used
+            _count(batch, encoded, builder, tally, first_row=first_row, reads_columns=encoder.row_kind == "prompt")
             progress.advance(len(batch.items))
             if tally.rows_read >= CHUNK_RECORDS or builder.num_tokens >= _CHUNK_TOKENS:
                 paths.append(_write(entry, len(paths), builder, tally))
@@ -162,7 +163,13 @@ def _num_characters(row: Row) -> int:
 
 
 def _count(
-    batch: _Batch, encoded: Sequence[EncodedRow | RowError], builder: ChunkBuilder, tally: Tally, *, first_row: int
+    batch: _Batch,
+    encoded: Sequence[EncodedRow | RowError],
+    builder: ChunkBuilder,
+    tally: Tally,
+    *,
+    first_row: int,
+    reads_columns: bool,
 ) -> None:
     """Count the records of a batch and add the samples of those that are used to the chunk."""
     results = iter(encoded)
@@ -172,7 +179,7 @@ def _count(
         if isinstance(item, Failure):
             tally.drop(Dropped(file, item.source.line, item.reason))
             continue
-        tally.parsed(item)
+        tally.parsed(item, reads_columns=reads_columns)
         result = next(results)
         if isinstance(result, RowError):
             tally.drop(Dropped(file, item.source.line, str(result)))

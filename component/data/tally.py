@@ -75,9 +75,10 @@ class Tally:
         self.reasons[reason_category(dropped.reason)] += 1
         self.dropped.append(dropped)
 
-    def parsed(self, row: Row) -> None:
-        """Count what a row holds that is not read, and what is odd in it."""
-        self.unread_columns.update(row.columns.keys())
+    def parsed(self, row: Row, *, reads_columns: bool = False) -> None:
+        """Count what a row holds that is not read, unless its samples carry it along, and what is odd in it."""
+        if not reads_columns:
+            self.unread_columns.update(row.columns.keys())
         self.notices.update(dict.fromkeys(row.notices, 1))
 
     def use(self, file: int, encoded: EncodedRow) -> None:

@@ -648,6 +648,16 @@ def test_preferences_that_cannot_be_compared(
     check(prepare("preference", **options), [f"train.jsonl:2: {reason}"], [1, 3])
 
 
+def test_columns_that_are_not_read_are_named(prepare: Prepare) -> None:
+    """Of prompts, all are kept for rewards."""
+    for name, record in GOOD.items():
+        Path("train.jsonl").write_text(json.dumps({**record, "zzz": 1}) + "\n")
+        data = prepare(name)
+        is_prompt = name == "prompt_only"
+        assert data.report.unread_columns == ({} if is_prompt else {"zzz": 1})
+        assert getattr(data.train[0], "columns", {}) == ({"solution": "b", "zzz": 1} if is_prompt else {})
+
+
 def test_a_column_that_is_no_json(prepare: Prepare) -> None:
     rows = [{"prompt": "a", "score": 0.5}, {"prompt": "a", "score": float("nan")}, {"prompt": "a", "score": None}]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), "train.parquet")
