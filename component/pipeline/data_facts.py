@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -16,12 +15,14 @@ from component.data.chunks import Sample
 from component.data.order import epoch_order, grouped_order
 from component.data.packing import pack, packing_fill
 from component.data.report import DataReport, FileReport, describe_source, reason_category, say_rows
+from component.data.rows import Failure
 from component.data.samples import Samples
 from component.pipeline.rendering import Rendering
 from component.pipeline.sample_text import shown_row, shown_sample
 from component.pipeline.steps import num_rows_per_step
 
 if TYPE_CHECKING:
+    from component.data.prepare import PreparedData
     from component.pipeline.prepare import PreparedRun
     from component.pipeline.run_data import RunData
 
@@ -42,9 +43,9 @@ def data_facts(prepared: PreparedRun | RunData, training: TrainingSection, *, sa
         samples: those whose text is shown.
     """
     data, limit = prepared.data, training.max_seq_length
-    splits = [_split_facts(data.report, data.train, _row_numbers(data.train, training), limit)]
+    splits = [_split_facts(data, data.report, data.train, _row_numbers(data.train, training), limit)]
     if data.eval_report is not None:
-        splits.append(_split_facts(data.eval_report, data.evaluation, (), limit))
+        splits.append(_split_facts(data, data.eval_report, data.evaluation, (), limit))
     return DataFacts(
         rendering=tuple(_rendering_rows(prepared.rendering)),
         samples=tuple(shown_sample(sample, prepared.tokenizer) for sample in samples),
@@ -60,7 +61,11 @@ def _rendering_rows(rendering: Rendering) -> Iterator[tuple[str, str]]:
 
 
 def _split_facts(
-    report: DataReport, samples: Samples, row_numbers: Iterable[tuple[str, str]], max_seq_length: int
+    data: PreparedData,
+    report: DataReport,
+    samples: Samples,
+    row_numbers: Iterable[tuple[str, str]],
+    max_seq_length: int,
 ) -> SplitFacts:
     lengths = samples.lengths
     return SplitFacts(
@@ -74,7 +79,7 @@ def _split_facts(
         ),
         longest=tuple(_shown_rows(samples, -lengths)),
         least_supervised=tuple(_least_supervised(samples)),
-        dropped=tuple(_dropped(report)),
+        dropped=tuple(_dropped(report, data)),
     )
 
 
@@ -172,11 +177,23 @@ def _least_supervised(samples: Samples) -> Iterator[ShownRow]:
         yield from _shown_rows(samples, shares)
 
 
-def _dropped(report: DataReport) -> Iterator[DroppedRows]:
-    examples = defaultdict(list)
-    for failure in report.failures:
+def _dropped(report: DataReport, data: PreparedData) -> Iterator[DroppedRows]:
+    examples: dict[str, list[str]] = {reason: [] for reason in report.dropped_by_reason}
+    for failure in _failures(report, data):
         listed = examples[reason_category(failure.reason)]
         if len(listed) < NUM_EXAMPLES:
             listed.append(str(failure))
     for reason, count in report.dropped_by_reason.items():
         yield DroppedRows(reason, count, tuple(examples[reason]))
+
+
+def _failures(report: DataReport, data: PreparedData) -> Iterable[Failure]:
+    """All dropped rows of a split; its report may hold the first of them alone."""
+    if report.rows_dropped == len(report.failures):
+        return report.failures
+    files = {file.path for file in report.files}
+    return (
+        failure
+        for failure in data.failures()
+        if failure.source.file in files and reason_category(failure.reason) in report.dropped_by_reason
+    )

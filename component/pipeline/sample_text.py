@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
 def shown_sample(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> ShownSample:
     """A sample with the text of its tokens."""
-    parts = ((name, decode_pieces(part, tokenizer)) for name, part in parts_of(sample))
+    label = getattr(sample, "label", None)
+    title = "" if label is None else f"label {json.dumps(label)}"
+    parts = ((name or title, decode_pieces(part, tokenizer)) for name, part in parts_of(sample))
     return ShownSample(shown_row(sample), tuple(parts))
 
 

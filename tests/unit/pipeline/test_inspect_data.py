@@ -189,6 +189,32 @@ def test_preferences(settings: dict[str, Any]) -> None:
         assert f"{name}:\n" in text and f"⟦{answer}</s>⟧" in text
 
 
+def test_labels_and_columns(settings: dict[str, Any]) -> None:
+    Path("kto.jsonl").write_text(json.dumps({"prompt": "q", "completion": "a", "label": False}) + "\n")
+    text = inspect({**settings, "task_type": "kto", "train_file": "kto.jsonl"}, json=Path("out.jsonl"))
+    (line,) = read_json_lines("out.jsonl")
+    assert list(line) == ["source", "input_ids", "labels", "text", "label"] and line["label"] is False
+    assert "\nlabel false:\n" in text
+    Path("prompts.jsonl").write_text(
+        json.dumps({"prompt": [{"role": "user", "content": "q"}], "solution": "42"}) + "\n"
+    )
+    inspect({**settings, "task_type": "grpo", "train_file": "prompts.jsonl"}, json=Path("out.jsonl"))
+    (line,) = read_json_lines("out.jsonl")
+    assert (line["text"], line["columns"]) == ("<s><user>q</s><bot>", {"solution": "42"})
+    assert set(line["labels"]) == {-100}
+
+
+def test_a_rare_reason_has_an_example_too(settings: dict[str, Any]) -> None:
+    write_rows("train.jsonl", [("q", "")] * 1100 + [("q", "x" * 50), ("q", "a")])
+    text = inspect({**settings, "max_bad_rows": 1.0})
+    assert text.endswith(
+        "\n  1,100 empty answer"
+        + "".join(f"\n    train.jsonl:{line}: empty answer: turn 1" for line in (1, 2, 3))
+        + "\n    and 1,097 more"
+        + "\n  1 over max_seq_length\n    train.jsonl:1101: over max_seq_length: 56 tokens, 32 allowed"
+    )
+
+
 def test_all_dropped_rows_are_written_and_the_runs_own_error_ends_it(settings: dict[str, Any]) -> None:
     write_rows("train.jsonl", [("q", "")] * 1200 + [("q", "a")] * 300)
     lines = []
