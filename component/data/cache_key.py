@@ -22,7 +22,7 @@ _VERSION = 1
 _FOLDER = Path(__file__).resolve().parent
 #: Modules of this folder that decide no token; a new one counts until it is named here.
 _WITHOUT_TOKENS = (
-    "bad_rows", "cache", "cache_entry", "collators", "counting", "dataset", "entries", "fingerprint", "mixture",
+    "bad_rows", "cache", "cache_entry", "collators", "counting", "dataset", "entries", "mixture",
     "order", "packing", "prepare", "progress", "report", "samples", "split", "threads",
 )  # fmt: skip
 _PACKAGES = ("transformers", "tokenizers", "jinja2", "pyarrow")
