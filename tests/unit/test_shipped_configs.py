@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import jsonschema
 import pytest
 
+from component.config.keys import MODES, SHIPPED_TASKS
 from component.config.load import load_config
 from component.config.reference import json_schema_text
+from component.models.families import Checkpoint, Family, checkpoints
+from component.pipeline.shipped_configs import config_texts, write_configs, wrong_configs
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "train_args"
 
-#: All configs; a new one is added here.
-RUNS = {
-    "demo/pretrain.json",
-    "demo/sft-qlora.json",
-    "sft/qlora/gemma-2b.json",
-    "sft/qlora/llama3-8b.json",
-    "sft/qlora/mistral-7b.json",
-    "sft/qlora/qwen2.5-7b.json",
-    "sft/qlora/tinyllama.json",
-}
-#: Files that others build on: complete but for the mandatory keys.
-BASES = {"base/qlora.json", "base/sft.json"}
+#: Written by hand; the others come from the table of model families.
+DEMO = {"demo/pretrain.json", "demo/sft-qlora.json"}
+RUNS = DEMO | set(config_texts())
+#: Files that others build on, one a task and one a mode: complete but for the mandatory keys.
+BASES = {f"base/{name}.json" for name in (*SHIPPED_TASKS, *MODES)}
 #: Configs of other programs.
 FOREIGN = {"ds_z3_config.json"}
 
@@ -38,7 +35,67 @@ def shipped() -> list[str]:
 
 def test_the_lists_are_complete() -> None:
     assert shipped() == sorted(RUNS | BASES)
-    assert len(shipped()) == 9
+    assert len(shipped()) == 90
+    counts = Counter(name.rpartition("/")[0] for name in config_texts())
+    assert counts == {
+        "sft/qlora": 52, "sft/lora": 4, "sft/full": 4, "pretrain/qlora": 2, "pretrain/lora": 1, "pretrain/full": 2,
+        "dpo/qlora": 2, "dpo/lora": 2, "dpo/full": 1, "orpo/qlora": 1, "orpo/lora": 1, "kto/qlora": 1, "kto/lora": 1,
+        "reward/qlora": 1, "reward/lora": 1, "grpo/qlora": 1, "grpo/lora": 1,
+    }  # fmt: skip
+
+
+def test_configs_are_what_the_table_of_families_says() -> None:
+    """`python script/write_configs.py` writes them."""
+    texts = config_texts()
+    assert {name: (FOLDER / name).read_text(encoding="utf-8") for name in texts} == texts
+    assert max(text.count("\n") for text in texts.values()) <= 15
+
+
+def test_the_script_mends_what_differs(tmp_path: Path) -> None:
+    assert len(write_configs(tmp_path)) == len(config_texts())
+    assert write_configs(tmp_path) == []
+    own, changed = tmp_path / "sft/qlora/mine.json", tmp_path / "sft/qlora/llama3-8b.json"
+    own.write_text("{}", encoding="utf-8")
+    changed.write_text("{}", encoding="utf-8")
+    assert list(wrong_configs(tmp_path)) == [changed]
+    assert write_configs(tmp_path) == [changed]
+    assert own.read_text(encoding="utf-8") == "{}"
+    assert changed.read_text(encoding="utf-8") == (FOLDER / "sft/qlora/llama3-8b.json").read_text(encoding="utf-8")
+
+
+#: Tasks and modes -> the learning rate that is trained with, on models of up to 10 billion parameters.
+LEARNING_RATES = {
+    ("sft", "qlora"): 2e-4, ("sft", "lora"): 2e-4, ("sft", "full"): 1e-5, ("pretrain", "qlora"): 2e-4,
+    ("pretrain", "lora"): 2e-4, ("pretrain", "full"): 1e-5, ("dpo", "qlora"): 5e-6, ("dpo", "lora"): 5e-6,
+    ("dpo", "full"): 5e-7, ("orpo", "qlora"): 8e-6, ("orpo", "lora"): 8e-6, ("kto", "qlora"): 5e-6,
+    ("kto", "lora"): 5e-6, ("reward", "qlora"): 1e-4, ("reward", "lora"): 1e-4, ("grpo", "qlora"): 5e-6,
+    ("grpo", "lora"): 5e-6,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "checkpoint"), list(checkpoints()), ids=lambda value: getattr(value, "name", ""))
+def test_settings_of_the_configs_of_a_model(family: Family, checkpoint: Checkpoint) -> None:
+    """Whatever the layers make of it: task, mode, learning rate, rows a step and template."""
+    names = [name for name in config_texts() if Path(name).stem == checkpoint.name]
+    assert names
+    for name in names:
+        task, mode, _ = name.split("/")
+        config = load_config(FOLDER / name)
+        assert (config.model.task_type, config.model.train_mode) == (task, mode)
+        assert config.model.model_name_or_path == checkpoint.hub_id
+        rate = config.training.learning_rate
+        if checkpoint.num_billions > 20:
+            assert rate == 1e-4
+        elif mode == "full" and task in ("sft", "pretrain") and checkpoint.num_billions <= 1:
+            assert rate == 2e-5
+        else:
+            assert rate == LEARNING_RATES[task, mode]
+        rows = config.training.per_device_train_batch_size * config.training.gradient_accumulation_steps
+        assert rows == (16 if task != "pretrain" or checkpoint.num_billions > 2 and mode == "full" else 32)
+        if task != "pretrain":
+            assert config.data.template_name == checkpoint.template_name
+        if task == "sft":
+            assert config.data.append_stop_token is (family.model_type in ("glm4", "glm4_moe_lite"))
 
 
 @pytest.mark.parametrize("name", sorted(RUNS))
