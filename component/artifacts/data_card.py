@@ -50,6 +50,7 @@ def _split_blocks(split: SplitFacts) -> list[Any]:
         ("tokens in a sample, and how many samples have them", bar_lines(split.bins)),
         ("longest", [str(row) for row in split.longest]),
         ("least supervised", [str(row) for row in split.least_supervised]),
+        *split.others,
         ("dropped", [line for rows in split.dropped for line in _dropped_lines(rows)]),
     )
     for name, lines in lists:

@@ -57,6 +57,7 @@ class SplitFacts:
         bins: its samples by length, few enough for text.
         plot: the same, finer.
         longest, least_supervised: samples to look at, the worst first.
+        others: further rows to look at, `file:line: why` under what they have in common.
         dropped: most first.
     """
 
@@ -66,6 +67,7 @@ class SplitFacts:
     plot: LengthPlot
     longest: tuple[ShownRow, ...]
     least_supervised: tuple[ShownRow, ...]
+    others: tuple[tuple[str, tuple[str, ...]], ...]
     dropped: tuple[DroppedRows, ...]
 
 

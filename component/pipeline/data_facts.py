@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from component.artifacts.data_facts import DataFacts, DroppedRows, ShownRow, SplitFacts, say_tokens
+from component.artifacts.data_facts import DataFacts, SplitFacts, say_tokens
 from component.artifacts.histogram import LengthPlot, length_bins
 from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.config.schema import TrainingSection
 from component.data.chunks import Sample
 from component.data.order import epoch_order, grouped_order
 from component.data.packing import pack, packing_fill
-from component.data.report import DataReport, FileReport, describe_source, reason_category, say_rows
-from component.data.rows import Failure
+from component.data.report import DataReport, FileReport, describe_source, say_rows
 from component.data.samples import Samples
+from component.pipeline.notable_rows import cut_and_equal_rows, dropped_rows, least_supervised, worst_rows
 from component.pipeline.rendering import Rendering
-from component.pipeline.sample_text import shown_row, shown_sample
+from component.pipeline.sample_text import shown_sample
 from component.pipeline.steps import num_rows_per_step
 
 if TYPE_CHECKING:
@@ -26,13 +26,9 @@ if TYPE_CHECKING:
     from component.pipeline.prepare import PreparedRun
     from component.pipeline.run_data import RunData
 
-NUM_WORST = 5
-NUM_EXAMPLES = 3
 MAX_BINS, MAX_DRAWN_BINS = 16, 60
 #: The limit is drawn where samples come as near as this.
 NEAR_LIMIT = 0.8
-#: Rows of which the loss counts less than this share of tokens are worth a look.
-FEW_SUPERVISED = 0.5
 
 
 def data_facts(prepared: PreparedRun | RunData, training: TrainingSection, *, samples: Iterable[Sample]) -> DataFacts:
@@ -77,9 +73,10 @@ def _split_facts(
             length_bins(lengths, max_bins=MAX_DRAWN_BINS),
             tuple(_marks(report, max_seq_length)),
         ),
-        longest=tuple(_shown_rows(samples, -lengths)),
-        least_supervised=tuple(_least_supervised(samples)),
-        dropped=tuple(_dropped(report, data)),
+        longest=tuple(worst_rows(samples, -lengths)),
+        least_supervised=tuple(least_supervised(samples)),
+        others=tuple(cut_and_equal_rows(samples, None if samples is data.train else data.train)),
+        dropped=tuple(dropped_rows(report, data)),
     )
 
 
@@ -162,38 +159,4 @@ def _describe_file(file: FileReport) -> str:
     how = "detected" if file.is_detected else "as set"
     return f"{file.path}: {say_rows(file.rows)}, " + (
         f"{file.data_format} ({how})" if file.data_format else "no format"
-    )
-
-
-def _shown_rows(samples: Samples, badness: np.ndarray) -> Iterator[ShownRow]:
-    """The samples of the least `badness`, the first of equal ones first."""
-    for index in np.argsort(badness, kind="stable")[:NUM_WORST].tolist():
-        yield shown_row(samples[index])
-
-
-def _least_supervised(samples: Samples) -> Iterator[ShownRow]:
-    shares = samples.num_supervised_tokens / samples.num_tokens
-    if len(shares) and shares.min() < FEW_SUPERVISED and shares.any():
-        yield from _shown_rows(samples, shares)
-
-
-def _dropped(report: DataReport, data: PreparedData) -> Iterator[DroppedRows]:
-    examples: dict[str, list[str]] = {reason: [] for reason in report.dropped_by_reason}
-    for failure in _failures(report, data):
-        listed = examples[reason_category(failure.reason)]
-        if len(listed) < NUM_EXAMPLES:
-            listed.append(str(failure))
-    for reason, count in report.dropped_by_reason.items():
-        yield DroppedRows(reason, count, tuple(examples[reason]))
-
-
-def _failures(report: DataReport, data: PreparedData) -> Iterable[Failure]:
-    """All dropped rows of a split; its report may hold the first of them alone."""
-    if report.rows_dropped == len(report.failures):
-        return report.failures
-    files = {file.path for file in report.files}
-    return (
-        failure
-        for failure in data.failures()
-        if failure.source.file in files and reason_category(failure.reason) in report.dropped_by_reason
     )

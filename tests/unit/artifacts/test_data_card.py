@@ -39,6 +39,7 @@ FACTS = DataFacts(
             plot=LengthPlot("train", BINS, ()),
             longest=(WORST,),
             least_supervised=(),
+            others=(("repeated", ("a.jsonl:5: equals <a>",)),),
             dropped=(DroppedRows("empty answer", 2, ("a.jsonl:4: empty answer: <turn> 1",)),),
         ),
     ),
@@ -73,6 +74,9 @@ def test_plain_text() -> None:
         "",
         "train: longest",
         "  a.jsonl:3: 20 tokens, 2 supervised (10.0%)",
+        "",
+        "train: repeated",
+        "  a.jsonl:5: equals <a>",
         "",
         "train: dropped",
         "  2 empty answer",
@@ -120,6 +124,7 @@ def test_the_page_holds_numbers_rows_and_picture(page: str) -> None:
     assert "<tr><th>rows</th><td>5 read, 3 used, 2 dropped</td></tr>" in page
     assert '<tr><td>a.jsonl:3</td><td class="count">20</td><td class="count">2</td></tr>' in page
     assert "<li>and 1 more</li>" in page
+    assert "<h3>Repeated</h3>\n<ul>\n<li>a.jsonl:5: equals &lt;a&gt;</li>\n</ul>" in page
     assert f'src="data:image/png;base64,{base64.b64encode(PICTURE).decode()}"' in page
     assert "http" not in page
 

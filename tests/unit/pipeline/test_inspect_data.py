@@ -215,6 +215,19 @@ def test_a_rare_reason_has_an_example_too(settings: dict[str, Any]) -> None:
     )
 
 
+def test_rows_that_were_cut_or_stand_twice(settings: dict[str, Any]) -> None:
+    write_rows("train.jsonl", [("q", "x" * 30), ("a", "b"), ("r", "x" * 60), ("a", "b"), ("a", "b")])
+    write_rows("eval.jsonl", [("new", "one"), ("a", "b")])
+    text = inspect({**settings, "truncation": "keep_start", "eval_file": "eval.jsonl"})
+    assert "rows       5 read, 5 used, 0 dropped, 2 equal to an earlier one\n" in text
+    assert "truncated  38 tokens of 2 rows, 2 of them without their stop token\n" in text
+    assert (
+        "train: most truncated\n  train.jsonl:3: 34 tokens cut off\n  train.jsonl:1: 4 tokens cut off\n\n"
+        "train: repeated\n  train.jsonl:4: equals train.jsonl:2\n  train.jsonl:5: equals train.jsonl:2\n\n"
+    ) in text
+    assert text.endswith("evaluation: also in the training data\n  eval.jsonl:2: equals train.jsonl:2")
+
+
 def test_all_dropped_rows_are_written_and_the_runs_own_error_ends_it(settings: dict[str, Any]) -> None:
     write_rows("train.jsonl", [("q", "")] * 1200 + [("q", "a")] * 300)
     lines = []
