@@ -20,7 +20,7 @@ from component.data.encoders.interface import RowEncoder
 from component.data.progress import RowProgress, estimate_rows
 from component.data.reading import read_rows
 from component.data.rows import EncodedRow, Failure, Row, RowError
-from component.data.sources import DataFile
+from component.data.sources import DataFile, check_unchanged
 from component.data.tally import Dropped, Tally
 
 #: Rows that are encoded at once, and the characters of their texts at which there are enough.
@@ -93,11 +93,11 @@ def fill_entry(
             _count(batch, encoded, builder, tally, first_row=first_row, reads_columns=encoder.row_kind == "prompt")
             progress.advance(len(batch.items))
             if tally.rows_read >= CHUNK_RECORDS or builder.num_tokens >= _CHUNK_TOKENS:
-                paths.append(_write(entry, len(paths), builder, tally))
+                paths.append(_write(entry, len(paths), builder, tally, source.files))
                 total.add(tally)
                 builder, tally = ChunkBuilder(), Tally()
     if tally.rows_read:
-        paths.append(_write(entry, len(paths), builder, tally))
+        paths.append(_write(entry, len(paths), builder, tally, source.files))
         total.add(tally)
     return tuple(paths), total
 
@@ -195,6 +195,13 @@ def _count(
         row_number += 1
 
 
-def _write(entry: CacheEntry, number: int, builder: ChunkBuilder, tally: Tally) -> Path:
+def _write(entry: CacheEntry, number: int, builder: ChunkBuilder, tally: Tally, files: Sequence[DataFile]) -> Path:
+    """Write a chunk.
+
+    Raises:
+        DataError: a file of its rows is no longer the one whose hash is in the key of the entry.
+    """
+    for index in tally.files:
+        check_unchanged(files[index])
     tally.num_samples, tally.num_tokens = builder.num_samples, builder.num_tokens
     return entry.write_chunk(number, builder.build(), tally)

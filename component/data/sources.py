@@ -9,7 +9,7 @@ import os
 import stat
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from component.config.errors import DataError, UserError
@@ -128,8 +128,17 @@ def read_records(file: DataFile) -> Iterator[Record | Failure]:
         raise DataError(f"{name}: cannot be decompressed to its end ({what}); compress it again") from None
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror or error}); check it and its permissions") from None
-    if _state(path) != before:
-        raise DataError(f"{name}: changed while it was read; start again when nothing writes to it")
+    check_unchanged(replace(file, state=before))
+
+
+def check_unchanged(file: DataFile) -> None:
+    """Check that a file is what it was when it was found.
+
+    Raises:
+        DataError: it was written to or replaced.
+    """
+    if _state(file.path) != file.state:
+        raise DataError(f"{file.name}: changed while it was read; start again when nothing writes to it")
 
 
 def _state(path: Path) -> FileState | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import pytest
 from component.config.errors import DataError
 from component.config.schema import DataSection
 from component.data.documents import PART_BYTES
+from component.data.prepare import prepare_data
 from component.data.reading import FileRows, read_rows
 from component.data.records import MAX_RECORD_BYTES
-from component.data.rows import Failure, Row
+from component.data.rows import EncodedRow, Failure, Prepared, Row, RowError
 from component.data.sources import DataFile
 
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
@@ -159,3 +161,40 @@ def test_records_that_no_format_knows(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="^f: data_format: no known format, the rows have the keys a, b; use one of "):
         read(tmp_path / "x.csv")
+
+
+class Meddler:
+    """Encodes texts as the codes of their characters, and writes to their file meanwhile if it is told to."""
+
+    row_kind = "text"
+    keep_text = False
+
+    def __init__(self, path: Path, replacement: str | None) -> None:
+        self.path, self.replacement = path, replacement
+
+    def encode_rows(self, rows: Sequence[Row]) -> list[EncodedRow | RowError]:
+        if self.replacement is not None:
+            with self.path.open("r+") as file:  # never shorter, so that the reader goes on
+                file.write(self.replacement)
+        ids = [tuple(map(ord, row.text or "")) for row in rows]
+        return [
+            EncodedRow((Prepared(each, ((0, len(each)),), row.source),)) for each, row in zip(ids, rows, strict=True)
+        ]
+
+    def facts(self) -> dict[str, Any]:
+        return {}
+
+
+@pytest.mark.parametrize("max_samples", [None, 20_000])
+def test_rows_of_a_file_that_changes_are_not_kept(tmp_path: Path, max_samples: int | None) -> None:
+    """Neither for the run that sees the change nor for one that finds the file as it was."""
+    path = tmp_path / "x.jsonl"
+    content = "".join(f'{{"text": "good {number}"}}\n' for number in range(25_000))
+    path.write_text(content)
+    section = DataSection(train_file=[str(path)], max_samples=max_samples, cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(DataError, match="changed while it was read"):
+        prepare_data(section, Meddler(path, content.replace("good", "evil")))
+    path.write_text(content)
+    samples = prepare_data(section, Meddler(path, None)).train
+    texts = ["".join(map(chr, sample.input_ids)) for sample in samples]
+    assert texts == [f"good {number}" for number in range(max_samples or 25_000)]
