@@ -40,19 +40,24 @@ def build_row_encoder(
         keep_text: whether samples carry the text that their ids encode.
 
     Raises:
-        UserError: max_seq_length leaves nothing to predict, or the tokenizer lacks what the rows need.
+        UserError: max_seq_length leaves nothing to predict, the rows cannot be cut as `truncation` says, or the
+            tokenizer lacks what they need.
     """
     if data.max_seq_length < 2:
         raise UserError("max_seq_length: got 1; use at least 2: a single token has nothing to predict")
     if row_kind == "text":
         return DocumentEncoder(tokenizer, data.max_seq_length, keep_text=keep_text)
+    choices = TRUNCATIONS[row_kind]
+    if data.truncation not in choices:  # of a plugin's task; the config's own rules know the others
+        ways = f"{', '.join(choices[:-1])} or {choices[-1]}"
+        raise UserError(f"truncation: {data.truncation} does not fit rows of the kind {row_kind}; use {ways}")
     encoder = WholeRowEncoder(
         tokenizer,
         renderer,
         append_stop_token=data.append_stop_token,
         train_on_prompt=data.train_on_prompt and row_kind == "messages",
     )
-    limit = LengthLimit(data.max_seq_length, data.truncation, TRUNCATIONS[row_kind])
+    limit = LengthLimit(data.max_seq_length, data.truncation, choices)
     return _ENCODERS[row_kind](encoder, limit, keep_text=keep_text)
 
 

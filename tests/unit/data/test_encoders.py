@@ -268,6 +268,20 @@ def test_conversations_of_every_kind_need_a_template(test_assets: Path) -> None:
             build_row_encoder(DataSection(train_file=["f"]), kind, tokenizer, None).encode_rows([row])
 
 
+@pytest.mark.parametrize(
+    ("kind", "truncation", "ways"),
+    [
+        ("preference", "split_turns", "drop, keep_start, keep_end or error"),
+        ("labelled", "split_turns", "drop, keep_start, keep_end or error"),
+        ("prompt", "keep_start", "drop, keep_end or error"),
+    ],
+)
+def test_rows_that_cannot_be_cut_so(tokenizer: PreTrainedTokenizerBase, kind: str, truncation: str, ways: str) -> None:
+    with pytest.raises(UserError) as caught:
+        build_row_encoder(DataSection(train_file=["f"], truncation=truncation), kind, tokenizer, None)
+    assert str(caught.value) == f"truncation: {truncation} does not fit rows of the kind {kind}; use {ways}"
+
+
 def test_facts_are_all_that_decides_the_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
     def facts(kind: str, template: str = "chatml", keep_text: bool = False, **options: Any) -> str:
         renderer = None if kind == "text" else Renderer(tokenizer, load_chat_template(template, tokenizer))
