@@ -1,7 +1,9 @@
 """Benchmarks that anyone can rerun; each prints a table of what it measured side by side.
 
+    python script/benchmark.py data --tokenizer Qwen/Qwen2.5-7B-Instruct
     python script/benchmark.py loaders --model output/llama3-8b-random
 
+`data`: the preparation of conversations against plain rendering and encoding, and against others' ways; needs no GPU.
 `loaders`: train.py with a config against the bare loop of each loader, rows full of real tokens, on one GPU.
 """
 
@@ -16,6 +18,11 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from component.pipeline.data_benchmark import compare_preparations
+from component.runtime.command import non_empty, positive_int, run_command
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -95,10 +102,34 @@ def compare_loaders(options: argparse.Namespace) -> None:
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
-def main() -> None:
-    """Run a suite."""
+def compare_data(options: argparse.Namespace) -> None:
+    """Measure the preparation of conversations."""
+    compare_preparations(
+        options.tokenizer,
+        REPOSITORY,
+        Path(options.output),
+        num_rows=200 if options.quick else options.rows,
+        repeats=1 if options.quick else options.repeats,
+        one_core_too=not options.quick,
+        say=print,
+    )
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     suites = parser.add_subparsers(required=True, metavar="SUITE")
+    data = suites.add_parser("data", help="preparation of conversations, beside others' ways")
+    data.add_argument(
+        "--tokenizer", required=True, type=non_empty, help="folder or hub id; its template is one that TRL can mask"
+    )
+    data.add_argument("--rows", type=positive_int, default=20_000, metavar="N")
+    data.add_argument("--repeats", type=positive_int, default=3, metavar="N", help="the table has the medians")
+    data.add_argument(
+        "--quick", action="store_true", help="200 rows, once, on all cores: shows that it runs, measures nothing"
+    )
+    data.add_argument("--output", default="output/benchmark-data", type=non_empty, metavar="FOLDER")
+    data.set_defaults(suite=compare_data)
     loaders = suites.add_parser("loaders", help="train.py against bare loops")
     loaders.add_argument("--model", required=True, help="a checkpoint; script/make_tiny_model.py makes random ones")
     loaders.add_argument("--train_args_file", default="train_args/sft/qlora/llama3-8b.json")
@@ -108,11 +139,17 @@ def main() -> None:
     loaders.add_argument("--steps", type=int, default=20)
     loaders.add_argument("--output", default="output/benchmark-loaders")
     loaders.set_defaults(suite=compare_loaders)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run a suite."""
+    options = parse_arguments()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
     options.suite(options)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))
