@@ -8,7 +8,6 @@ import inspect
 import json
 import secrets
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 from component.config.schema import DataSection
@@ -57,7 +56,6 @@ def cache_key(
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-@cache
 def hash_code() -> str:
     """Return a SHA-256 (hex) of the code that makes tokens of files: ours, the user's formats, versions of packages."""
     ignored = {_FOLDER / f"{name}.py" for name in _WITHOUT_TOKENS}
