@@ -53,3 +53,16 @@ def test_without_eos_nothing_can_stop(changed) -> None:
 def test_a_folder_without_tokenizer(section, tmp_path) -> None:
     with pytest.raises(UserError, match=f"tokenizer_name_or_path: no tokenizer can be loaded from {tmp_path}"):
         load_tokenizer(section(tokenizer_name_or_path=str(tmp_path)))
+
+
+def test_tokenizer_files_without_a_model_do_where_none_is_needed(changed, section, tmp_path) -> None:
+    config = changed()
+    (tmp_path / "config.json").unlink()
+    assert load_tokenizer(config, needs_model=False).tokenizer.eos_token == "<|end|>"
+    with pytest.raises(UserError, match="has no config.json"):
+        load_tokenizer(config)
+    named = section(model_name_or_path="no/model", tokenizer_name_or_path=str(tmp_path))
+    assert load_tokenizer(named, needs_model=False).tokenizer.eos_token == "<|end|>"
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="has no config.json"):
+        load_tokenizer(config, needs_model=False)
