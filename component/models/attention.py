@@ -10,10 +10,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from component.config.errors import UserError
+from component.models.kernel_check import HeadShape, check_kernels
 from component.models.language_model import loaded_class
 from component.models.packed_attention import PACKED_ROWS, PackedAttention
 from component.models.varlen_attention import register_varlen
-from component.models.varlen_kernel import HeadShape, check_kernel
 from component.runtime.distributed import local_rank
 
 if TYPE_CHECKING:
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from component.runtime.hardware import Hardware
 
-#: In the order that `auto` takes them in, for unpacked and for packed rows; flex_attention is compiled first, which
-#: only packed rows are known to repay.
-PREFERRED = ("flash_attention_2", "sdpa", "flex_attention", "eager")
-PREFERRED_PACKED = ("flash_attention_2", "varlen", "flex_attention", "sdpa", "eager")
+#: In the order that `auto` takes them in, for unpacked and for packed rows. transformers' own flex_attention is taken
+#: only where it is asked for: it let packed samples see each other on a GPU with torch 2.11.
+PREFERRED = ("flash_attention_2", "sdpa", "eager")
+PREFERRED_PACKED = ("flash_attention_2", "varlen", "sdpa", "eager")
 #: What `varlen` needs of a model's class: attention behind transformers' interface, without what SDPA cannot do, such
 #: as sinks, and masks that need not be tensors.
 VARLEN_FLAGS = ("_supports_attention_backend", "_supports_sdpa", "_supports_flash_attn", "_supports_flex_attn")
@@ -32,11 +32,16 @@ VARLEN_FLAGS = ("_supports_attention_backend", "_supports_sdpa", "_supports_flas
 
 @dataclass(frozen=True)
 class AttentionChoice:
-    """An attention implementation, by transformers' names and our `varlen`, with the reason for it."""
+    """An attention implementation, by transformers' names and our `varlen`, with the reason for it.
+
+    Attributes:
+        kernel: what `varlen` runs packed rows on, known once it is settled.
+    """
 
     asked: str
     got: str
     reason: str
+    kernel: str | None = None
 
     def describe(self) -> dict[str, str]:
         """Its part of the `got` of a LoadedModel."""
@@ -44,7 +49,7 @@ class AttentionChoice:
 
     def packed(self) -> PackedAttention:
         """What packed rows run on."""
-        return PackedAttention(PACKED_ROWS[self.got], self.reason)
+        return PackedAttention(self.kernel or PACKED_ROWS[self.got], self.reason)
 
 
 def choose_attention(
@@ -95,14 +100,18 @@ def settle_attention(
     """
     if choice.got != "varlen":
         return choice
-    checked = check_kernel(head_shape(model_config), dtype=compute_dtype, device=f"{hardware.kind}:{local_rank()}")
+    checked = check_kernels(
+        head_shape(model_config),
+        dtype=compute_dtype,
+        device=f"{hardware.kind}:{local_rank()}",
+        can_compile=_compiler_obstacle(),
+    )
     if isinstance(checked, str):
         settings = {"compute_dtype": compute_dtype, "packing": packing, "obstacles": {"varlen": checked}}
         return choose_attention(choice.asked, model_config, hardware, **settings)
-    kernel, error = checked
-    register_varlen(kernel)
-    heads = ", key/value heads repeated" if kernel.repeats_heads else ""
-    return replace(choice, reason=f"{choice.reason}; within {error:.1g} of float32 here{heads}")
+    register_varlen(checked.kernel)
+    reasons = filter(None, (choice.reason, checked.reason, f"within {checked.error:.1g} of float64 here"))
+    return replace(choice, reason="; ".join(reasons), kernel=checked.name)
 
 
 def head_shape(model_config: PretrainedConfig) -> HeadShape:
@@ -114,6 +123,7 @@ def head_shape(model_config: PretrainedConfig) -> HeadShape:
         num_key_value_heads=getattr(config, "num_key_value_heads", None) or num_heads,
         head_dim=getattr(config, "head_dim", None) or config.hidden_size // num_heads,
         window=getattr(config, "sliding_window", None),
+        cap=getattr(config, "attn_logit_softcapping", None),
     )
 
 
@@ -122,7 +132,7 @@ def _obstacles(model_config: PretrainedConfig, hardware: Hardware, compute_dtype
     model_class = loaded_class(model_config)
     return {
         "flash_attention_2": _flash_obstacle(model_class, hardware, compute_dtype),
-        "varlen": _varlen_obstacle(model_class, model_config, hardware, compute_dtype),
+        "varlen": _varlen_obstacle(model_class, model_config, hardware),
         "sdpa": _class_obstacle(model_class, "_supports_sdpa") or softcap_obstacle(model_config),
         "flex_attention": _flex_obstacle(model_class, model_config, hardware),
         "eager": None,
@@ -157,16 +167,12 @@ def _gpu_obstacle(hardware: Hardware) -> str | None:
     return None
 
 
-def _dtype_obstacle(compute_dtype: str) -> str | None:
-    if compute_dtype in ("float16", "bfloat16"):
-        return None
-    return f"it computes in 16 bit, and this run in {compute_dtype}"
-
-
 def _flash_obstacle(model_class: Any | None, hardware: Hardware, compute_dtype: str) -> str | None:
-    obstacle = _gpu_obstacle(hardware) or _dtype_obstacle(compute_dtype)
+    obstacle = _gpu_obstacle(hardware)
     if obstacle:
         return obstacle
+    if compute_dtype not in ("float16", "bfloat16"):
+        return f"it computes in 16 bit, and this run in {compute_dtype}"
     if find_spec("flash_attn") is None:
         return "flash-attn is not installed"
     try:
@@ -176,41 +182,42 @@ def _flash_obstacle(model_class: Any | None, hardware: Hardware, compute_dtype: 
     return _class_obstacle(model_class, "_supports_flash_attn")
 
 
-def _varlen_obstacle(
-    model_class: Any | None, model_config: PretrainedConfig, hardware: Hardware, compute_dtype: str
-) -> str | None:
-    return (
-        _gpu_obstacle(hardware)
-        or _dtype_obstacle(compute_dtype)
-        or softcap_obstacle(model_config)
-        or _dropout_obstacle(model_config)
-        or ("the model brings its own code, which is not known to take it" if model_class is None else None)
-        or next(filter(None, (_class_obstacle(model_class, flag) for flag in VARLEN_FLAGS)), None)
-        or _heads_obstacle(model_config)
-    )
-
-
-def _heads_obstacle(model_config: PretrainedConfig) -> str | None:
+def _varlen_obstacle(model_class: Any | None, model_config: PretrainedConfig, hardware: Hardware) -> str | None:
+    """What is in the way of every kernel; what only some cannot do is found when they are tried."""
+    obstacle = _gpu_obstacle(hardware) or _dropout_obstacle(model_config)
+    if obstacle:
+        return obstacle
+    if model_class is None:
+        return "the model brings its own code, which is not known to take it"
+    obstacle = next(filter(None, (_class_obstacle(model_class, flag) for flag in VARLEN_FLAGS)), None)
+    if obstacle:
+        return obstacle
     config = model_config.get_text_config()
-    if getattr(config, "kv_lora_rank", None):
-        return "the model's queries and values have heads of two sizes"
     if not hasattr(config, "num_attention_heads") or not hasattr(config, "hidden_size"):
         return "the size of the model's heads is not known"
-    # Gemma 4 has larger heads in the layers that see all.
-    for size in (head_shape(model_config).head_dim, getattr(config, "global_head_dim", None)):
-        if size is not None and (size % 8 or size > 256):
-            return f"it takes heads of a multiple of 8 up to 256, not of {size}"
+    if getattr(config, "kv_lora_rank", None):
+        return "the model has heads of two sizes"
+    try:
+        head_shape(model_config)
+    except RuntimeError:  # transformers' answer where layers differ, as in Gemma 4
+        return "the model's layers have heads of several shapes"
     return None
 
 
 def _flex_obstacle(model_class: Any | None, model_config: PretrainedConfig, hardware: Hardware) -> str | None:
     if hardware.kind != "cuda":
         return f"it has no backward pass on {hardware.name}"
-    obstacle = _gpu_obstacle(hardware) or _dropout_obstacle(model_config)
-    if obstacle:
-        return obstacle
+    return (
+        _gpu_obstacle(hardware)
+        or _dropout_obstacle(model_config)
+        or _compiler_obstacle()
+        or _class_obstacle(model_class, "_supports_flex_attn")
+    )
+
+
+def _compiler_obstacle() -> str | None:
     if find_spec("triton") is None:
         return "it is compiled with triton, which is not installed"
     if not any(map(shutil.which, ("cc", "gcc", "clang"))):
         return "it is compiled, and there is no C compiler"
-    return _class_obstacle(model_class, "_supports_flex_attn")
+    return None

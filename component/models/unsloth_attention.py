@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from component.models.attention import head_shape
+from component.models.kernel_check import check_kernels
 from component.models.packed_attention import (
     FLASH_ATTN,
     PACKED_ROWS,
@@ -21,7 +22,7 @@ from component.models.packed_attention import (
     PackedAttention,
 )
 from component.models.support import is_fast_family
-from component.models.varlen_kernel import VarlenKernel, check_kernel
+from component.models.varlen_kernel import VarlenKernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,13 +76,17 @@ def prepare_packed_attention(
     obstacle = _seam_obstacle(dispatch, unsloth_version)
     if obstacle is not None:
         return PackedAttention(SAMPLE_SDPA, obstacle)
-    checked = check_kernel(head_shape(model_config), dtype=compute_dtype, device=device)
+    checked = check_kernels(
+        head_shape(model_config), dtype=compute_dtype, device=device, can_compile="Unsloth has no place for it"
+    )
     if isinstance(checked, str):
         return PackedAttention(SAMPLE_SDPA, checked)
-    kernel, error = checked
-    setattr(dispatch, SEAM, as_unsloth_calls(kernel))
-    heads = ", key/value heads repeated" if kernel.repeats_heads else ""
-    return PackedAttention(VARLEN, f"given to Unsloth, which takes it from torch 2.12 on; within {error:.1g}{heads}")
+    assert isinstance(checked.kernel, VarlenKernel)
+    setattr(dispatch, SEAM, as_unsloth_calls(checked.kernel))
+    reason = (
+        f"given to Unsloth, which takes it by itself from torch 2.12 on; within {checked.error:.1g} of float64 here"
+    )
+    return PackedAttention(checked.name, reason)
 
 
 def as_unsloth_calls(kernel: VarlenKernel) -> Callable[..., Tensor]:

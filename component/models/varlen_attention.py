@@ -1,4 +1,4 @@
-"""The attention implementation "varlen": packed rows on a variable-length kernel, all other rows on SDPA.
+"""The attention implementation "varlen": packed rows on a kernel that knows where samples end, other rows as with SDPA.
 
 It is registered under transformers' public attention and mask interfaces. Where a packed row would get a dense mask of
 L x L, its layers get `Segments` instead, found once in each forward pass.
@@ -7,11 +7,11 @@ L x L, its layers get `Segments` instead, found once in each forward pass.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from component.models.varlen_kernel import VarlenKernel, sample_mask
+from component.models.kernel_check import Kernel, dense_attention
+from component.models.varlen_kernel import Segments, sample_mask
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,22 +20,7 @@ if TYPE_CHECKING:
 NAME = "varlen"
 
 
-@dataclass(frozen=True, eq=False)
-class Segments:
-    """Where the samples of packed rows begin and end; the layers get it in place of a mask.
-
-    Attributes:
-        boundaries: int32, shape (N + 1,): 0, then the tokens up to the end of each sample, rows laid end to end.
-        max_length: tokens of the longest sample.
-        window: tokens that one sees, itself included; None: all before it.
-    """
-
-    boundaries: Tensor
-    max_length: int
-    window: int | None
-
-
-def register_varlen(kernel: VarlenKernel | None) -> None:
+def register_varlen(kernel: Kernel | None) -> None:
     """Make the implementation known to transformers, in this process; again replaces it.
 
     Args:
@@ -54,17 +39,19 @@ def attend(
     value: Tensor,
     attention_mask: Tensor | Segments | None,
     *,
-    kernel: VarlenKernel | None,
+    kernel: Kernel | None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention of one layer, as transformers' interface wants it.
 
     Args:
         query: shape (B, H, L, D).
-        key, value: shape (B, H_kv, L, D).
+        key, value: shape (B, H_kv, S, D).
         attention_mask: of `build_mask`.
+        softcap: bound of the scores, where a model has one.
 
     Returns:
         Shape (B, L, H, D), and no attention weights.
@@ -72,22 +59,22 @@ def attend(
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    sdpa = partial(sdpa_attention_forward, module, scaling=scaling, dropout=dropout, **kwargs)
-    if not isinstance(attention_mask, Segments):
-        return sdpa(query, key, value, attention_mask)
     rows, _, length, _ = query.shape
-    tensors = query, key, value
+    mask, tensors = attention_mask, (query, key, value)
     if torch.is_autocast_enabled(query.device.type):
         tensors = tuple(tensor.to(torch.get_autocast_dtype(query.device.type)) for tensor in tensors)
-    if kernel is None or tensors[0].dtype not in (torch.float16, torch.bfloat16):
-        window = attention_mask.window
-        return sdpa(*tensors, sample_mask(attention_mask.boundaries, rows=rows, length=length, window=window))
-    assert dropout == 0, "a model with attention dropout does not get this implementation"
-    flat = [tensor.transpose(1, 2).flatten(0, 1) for tensor in tensors]
-    output = kernel(
-        *flat, attention_mask.boundaries, attention_mask.max_length, window=attention_mask.window, scale=scaling
-    )
-    return output.unflatten(0, (rows, length)), None
+    if isinstance(mask, Segments):
+        if kernel is not None and kernel.takes(tensors[0].dtype):
+            assert dropout == 0, "a model with attention dropout does not get this implementation"
+            flat = (tensor.transpose(1, 2).flatten(0, 1) for tensor in tensors)
+            return kernel(*flat, mask, scale=scaling, cap=softcap).unflatten(0, (rows, length)), None
+        mask = sample_mask(mask, rows=rows)
+    if softcap is None:
+        return sdpa_attention_forward(module, *tensors, mask, scaling=scaling, dropout=dropout, **kwargs)
+    if mask is None:
+        seen = torch.ones(length, key.shape[2], dtype=torch.bool, device=query.device)
+        mask = seen.tril(key.shape[2] - length)
+    return dense_attention(*tensors, mask, scale=scaling, cap=softcap, dropout=dropout), None
 
 
 def build_mask(
@@ -152,4 +139,4 @@ def find_segments(
     ends = torch.tensor([num_rows * length], device=device)
     boundaries = torch.cat([begins.flatten().nonzero().flatten(), ends])
     max_length, is_causal = torch.stack([boundaries.diff().max(), ~sees_next.any()]).tolist()
-    return Segments(boundaries.to(torch.int32), max_length, window) if is_causal else None
+    return Segments(boundaries.to(torch.int32), num_rows * length, max_length, window) if is_causal else None

@@ -1,76 +1,86 @@
-"""Torch's variable-length attention kernel: whether it is here, what it can do, and whether it computes rightly."""
+"""Torch's variable-length attention kernel, and where samples begin and end in the rows that it takes."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-from component.models.failures import first_line
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-#: The check's error, relative to float32, may be this many roundings of the number format.
-NUM_ROUNDINGS = 8
-#: Tokens of the check's samples, the shorter one first; its window where the model has one.
-CHECK_LENGTHS = (40, 88)
-CHECK_WINDOW = 24
+#: The kernel's backward pass counts the elements of a buffer in 32 bits, and faults beyond them (seen on torch 2.11):
+#: (tokens + 128 a sample) x heads x size of a head.
+MAX_ELEMENTS = 2**31
+SAMPLE_PADDING = 128
 
 
-@dataclass(frozen=True)
-class HeadShape:
-    """The attention heads of a model: numbers of query and of key/value heads, their size, and a sliding window."""
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """Where the samples of packed rows begin and end.
 
-    num_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    window: int | None = None
+    Attributes:
+        boundaries: int32, shape (N + 1,): 0, then the tokens up to the end of each sample, rows laid end to end.
+        num_tokens: T, of all rows.
+        max_length: tokens of the longest sample.
+        window: tokens that one sees, itself included; None: all before it.
+        made: what a kernel made of this for its first layer, for the others.
+    """
+
+    boundaries: Tensor
+    num_tokens: int
+    max_length: int
+    window: int | None
+    made: dict[int, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class VarlenKernel:
-    """`torch.nn.attention.varlen.varlen_attn` of the installed torch, causal.
+    """`torch.nn.attention.varlen.varlen_attn` of the installed torch, causal; float16 and bfloat16.
 
     Attributes:
         function: the kernel's public function.
         takes_gqa_flag: it wants to be told of fewer key/value heads than query heads (torch 2.12 and later).
-        repeats_heads: key/value heads are repeated before the call, since the kernel takes as many as query heads.
+        repeats_heads: key/value heads are repeated before the call.
     """
 
     function: Callable[..., Tensor]
     takes_gqa_flag: bool
     repeats_heads: bool = False
 
+    def takes(self, dtype: torch.dtype) -> bool:
+        """Whether it computes in a number format."""
+        import torch
+
+        return dtype in (torch.float16, torch.bfloat16)
+
     def __call__(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        boundaries: Tensor,
-        max_length: int,
-        *,
-        window: int | None = None,
-        scale: float | None = None,
+        self, query: Tensor, key: Tensor, value: Tensor, segments: Segments, *, scale: float | None, cap: float | None
     ) -> Tensor:
         """Attend causally inside each sample.
 
         Args:
-            query: shape (T, H, D), float16 or bfloat16.
+            query: shape (T, H, D).
             key, value: shape (T, H_kv, D).
-            boundaries: int32, shape (N + 1,): 0, then the tokens up to the end of each sample.
-            max_length: tokens of the longest sample.
-            window: tokens that one sees, itself included; None: all before it.
             scale: of the scores; None: 1 / sqrt(D).
+            cap: must be None.
 
         Returns:
             Shape (T, H, D).
         """
-        # The kernel counts the tokens before a token; only exactly (-1, 0) takes its causal path.
-        left = -1 if window is None or window >= max_length else window - 1
-        return self.call(query, key, value, boundaries, max_length, window_size=(left, 0), scale=scale)
+        import torch
+
+        assert cap is None, "a model with capped scores does not get this kernel"
+        _, num_heads, head_dim = query.shape
+        outputs = []
+        for boundaries, max_length, part in parts(segments, num_heads=num_heads, head_dim=head_dim):
+            # The kernel counts the tokens before a token; only exactly (-1, 0) takes its causal path.
+            left = -1 if segments.window is None or segments.window >= max_length else segments.window - 1
+            rows = (tensor[part] for tensor in (query, key, value))
+            outputs.append(self.call(*rows, boundaries, max_length, window_size=(left, 0), scale=scale))
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def call(
         self,
@@ -83,11 +93,11 @@ class VarlenKernel:
         window_size: tuple[int, int],
         scale: float | None,
     ) -> Tensor:
-        """As a call of the object, with the kernel's own window: tokens seen before and after one, -1 for all."""
+        """One call of the function; its window are the tokens seen before and after one, -1 for all."""
         groups = query.shape[1] // key.shape[1]
         if groups > 1 and self.repeats_heads:
             key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-        needs_flag = groups > 1 and self.takes_gqa_flag
+        needs_flag = groups > 1 and self.takes_gqa_flag and not self.repeats_heads
         return self.function(
             query,
             key,
@@ -102,7 +112,7 @@ class VarlenKernel:
         )
 
 
-def find_kernel() -> VarlenKernel | str:
+def find_varlen() -> VarlenKernel | str:
     """The kernel as the installed torch has it, or why there is none."""
     import torch
 
@@ -120,89 +130,50 @@ def find_kernel() -> VarlenKernel | str:
     return VarlenKernel(varlen_attn, takes_gqa_flag="enable_gqa" in parameters)
 
 
-def check_kernel(heads: HeadShape, *, dtype: str, device: Any) -> tuple[VarlenKernel, float] | str:
-    """Find the kernel and hold it to float32 on two small samples, forward and backward, with a model's heads.
+def parts(segments: Segments, *, num_heads: int, head_dim: int) -> Iterator[tuple[Tensor, int, slice]]:
+    """Parts of the rows for a call each, nearly always one: boundaries from 0 on, longest sample, tokens."""
+    size = num_heads * (256 if head_dim > 192 else -(-head_dim // 32) * 32)
+    num_samples = segments.boundaries.shape[0] - 1
+    if (segments.num_tokens + SAMPLE_PADDING * num_samples) * size < MAX_ELEMENTS:
+        yield segments.boundaries, segments.max_length, slice(None)
+        return
+    ends = segments.boundaries.tolist()
+    for first, last in split_samples(ends, limit=(MAX_ELEMENTS - 1) // size):
+        longest = max(end - start for start, end in zip(ends[first:last], ends[first + 1 : last + 1], strict=True))
+        yield segments.boundaries[first : last + 1] - ends[first], longest, slice(ends[first], ends[last])
 
-    Fewer key/value heads than query heads are tried as they are, then repeated.
+
+def split_samples(ends: Sequence[int], *, limit: int) -> list[tuple[int, int]]:
+    """Ranges of consecutive samples whose tokens, and padding for each, stay within a limit; one sample may exceed it.
 
     Args:
-        dtype: number format of the computation, by torch's name.
-
-    Returns:
-        The kernel with its error (norm of the difference over norm, the largest over output and gradients), or why it
-        cannot be used.
+        ends: 0, then the tokens up to the end of each sample.
     """
-    import torch
-
-    found = find_kernel()
-    if isinstance(found, str):
-        return found
-    limit = NUM_ROUNDINGS * torch.finfo(getattr(torch, dtype)).eps
-    ways = [found]
-    if heads.num_key_value_heads < heads.num_heads and not found.takes_gqa_flag:
-        ways.append(VarlenKernel(found.function, found.takes_gqa_flag, repeats_heads=True))
-    reason = ""
-    for kernel in ways:
-        try:
-            error = kernel_error(kernel, heads, dtype=getattr(torch, dtype), device=device)
-        except (RuntimeError, ValueError, TypeError) as failure:
-            if isinstance(failure, torch.OutOfMemoryError | torch.AcceleratorError):
-                raise
-            reason = f"torch's varlen_attn does not run here: {first_line(failure)}"
-            continue
-        if error <= limit:
-            return kernel, error
-        reason = f"torch's varlen_attn is off by {error:.2g} from float32, which rounding does not explain"
-    return reason
+    ranges, first = [], 0
+    for last in range(1, len(ends)):
+        if last - first > 1 and ends[last] - ends[first] + SAMPLE_PADDING * (last - first) > limit:
+            ranges.append((first, last - 1))
+            first = last - 1
+    return [*ranges, (first, len(ends) - 1)]
 
 
-def kernel_error(kernel: VarlenKernel, heads: HeadShape, *, dtype: torch.dtype, device: Any) -> float:
-    """Error of a kernel against float32 attention with a dense mask, as `check_kernel` gives it."""
-    import torch
-
-    generator = torch.Generator(device).manual_seed(0)
-    total, window = sum(CHECK_LENGTHS), CHECK_WINDOW if heads.window else None
-
-    def draw(num_heads: int) -> Tensor:
-        shape = (total, num_heads, heads.head_dim)
-        return torch.randn(shape, device=device, generator=generator).to(dtype).requires_grad_()
-
-    inputs = draw(heads.num_heads), draw(heads.num_key_value_heads), draw(heads.num_key_value_heads)
-    weights = torch.randn((total, heads.num_heads, heads.head_dim), device=device, generator=generator)
-    boundaries = torch.tensor([0, CHECK_LENGTHS[0], total], dtype=torch.int32, device=device)
-
-    def results(attend: Callable[..., Tensor], tensors: tuple[Tensor, ...]) -> list[Tensor]:
-        output = attend(*tensors)
-        return [output.detach(), *torch.autograd.grad((output.float() * weights).sum(), tensors)]
-
-    def dense(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        mask = sample_mask(boundaries, rows=1, length=total, window=window)[0, 0]
-        groups = heads.num_heads // heads.num_key_value_heads
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-        scores = torch.einsum("qhd,khd->hqk", query, key) * heads.head_dim**-0.5
-        return torch.einsum("hqk,khd->qhd", scores.masked_fill(~mask, -torch.inf).softmax(-1), value)
-
-    with torch.enable_grad(), torch.autocast(torch.device(device).type, enabled=False):
-        seen = results(lambda *qkv: kernel(*qkv, boundaries, max(CHECK_LENGTHS), window=window), inputs)
-        exact = results(dense, tuple(tensor.detach().float().requires_grad_() for tensor in inputs))
-    errors = [((one.float() - other).norm() / other.norm()).item() for one, other in zip(seen, exact, strict=True)]
-    return max(errors)
-
-
-def sample_mask(boundaries: Tensor, *, rows: int, length: int, window: int | None) -> Tensor:
+def sample_mask(segments: Segments, *, rows: int) -> Tensor:
     """What each token may see, as a dense mask: what precedes it in its sample, itself included.
 
-    Args:
-        boundaries: int32, shape (N + 1,): 0, then the tokens up to the end of each sample, rows laid end to end.
-        window: tokens that one sees, itself included; None: all before it.
-
     Returns:
-        bool, shape (rows, 1, length, length).
+        bool, shape (rows, 1, L, L), L = T / rows.
     """
+    length = segments.num_tokens // rows
+    samples = sample_numbers(segments, segments.num_tokens).view(rows, 1, length)
+    tokens = samples.new_ones(length).cumsum(0)
+    distance = tokens[:, None] - tokens[None]
+    is_near = distance >= 0 if segments.window is None else (distance >= 0) & (distance < segments.window)
+    return (samples[..., :, None] == samples[..., None, :]) & is_near
+
+
+def sample_numbers(segments: Segments, num_tokens: int) -> Tensor:
+    """The number of the sample of each token, shape (num_tokens,); N for tokens after the last sample."""
     import torch
 
-    tokens = torch.arange(rows * length, device=boundaries.device, dtype=boundaries.dtype)
-    samples = torch.searchsorted(boundaries[1:], tokens, right=True).view(rows, 1, length)
-    distance = tokens[:length, None] - tokens[None, :length]
-    is_near = distance >= 0 if window is None else (distance >= 0) & (distance < window)
-    return (samples[..., :, None] == samples[..., None, :]) & is_near
+    tokens = torch.arange(num_tokens, device=segments.boundaries.device, dtype=segments.boundaries.dtype)
+    return torch.searchsorted(segments.boundaries[1:], tokens, right=True)

@@ -33,7 +33,7 @@ from component.runtime.hardware import detect_hardware
 
 model = ModelSection(
     model_name_or_path=folder, max_seq_length=256, train_mode=mode, bf16=True, gradient_checkpointing=False,
-    use_unsloth="require" if loader == "unsloth" else False, attn_implementation=attention,
+    use_unsloth="require" if loader == "unsloth" else False, attn_implementation=attention, packing=True,
 )
 hardware = detect_hardware(use_cpu=False)
 if loader == "unsloth":
@@ -41,9 +41,7 @@ if loader == "unsloth":
     import_unsloth(model, hardware)
 import torch
 from component.data.collators import PackingCollator
-from component.data.dataset import PackedDataset
 from component.data.packing import pack
-from component.data.rows import Prepared, Source
 from component.models.packed_attention import probe_leak
 from component.models.precision import resolve_precision
 from component.models.tokenizer import load_tokenizer
@@ -65,10 +63,11 @@ probe = probe_leak(model, range(10, 210), compute_dtype="bfloat16")
 generator = torch.Generator().manual_seed(1)
 lengths = [17, 140, 3, 125, 256, 2, 31, 90, 200, 64]
 samples = []
-for number, length in enumerate(lengths):
+for length in lengths:
     ids = torch.randint(10, 210, (length,), generator=generator).tolist()
-    samples.append(Prepared(tuple(ids), ((length // 3, length),), Source("f", number + 1)))
-num_items = torch.tensor(sum(sample.num_supervised_tokens for sample in samples), device="cuda")
+    prompt = max(length // 3, 1)
+    samples.append({"input_ids": ids, "labels": [-100] * prompt + ids[prompt:]})
+num_items = torch.tensor(sum(sum(label != -100 for label in sample["labels"]) for sample in samples), device="cuda")
 
 def measure(batches):
     total = 0.0
@@ -82,13 +81,14 @@ def measure(batches):
     model.zero_grad()
     return total, gradient.clone()
 
-alone = [
-    {"input_ids": torch.tensor([sample.input_ids]), "labels": torch.tensor([sample.labels()])} for sample in samples
+alone = [{name: torch.tensor([values]) for name, values in sample.items()} for sample in samples]
+dataset = [
+    {name: [samples[number][name] for number in numbers] for name in ("input_ids", "labels")}
+    for numbers in pack(lengths, capacity=256)
 ]
-dataset = PackedDataset(samples, pack(lengths, capacity=256))
 expected, expected_gradient = measure(alone)
 again, again_gradient = measure(alone[::-1])
-result = {"probe": vars(probe), "leaks": probe.leaks, "num_packs": len(dataset)}
+result = {"probe": vars(probe), "leaks": probe.leaks, "num_packs": len(dataset), "got": dict(loaded.got)}
 
 def difference(loss, gradient):
     return [abs(loss - expected), ((gradient - expected_gradient).norm() / expected_gradient.norm()).item()]
@@ -111,14 +111,24 @@ def model(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("mode", ["qlora", "lora"])
-@pytest.mark.parametrize(("loader", "attention"), [("vanilla", "sdpa"), ("vanilla", "eager"), ("unsloth", "auto")])
-def test_packed_equals_separate(repository: Path, model: Path, loader: str, attention: str, mode: str) -> None:
+@pytest.fixture(scope="module")
+def windowed_model(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Mistral whose sliding window is shorter than most samples."""
+    folder = tmp_path_factory.mktemp("windowed")
+    command = [sys.executable, "script/make_tiny_model.py", "--texts", "data/demo/pretrain.jsonl", "--output", folder]
+    subprocess.run([*command, "--architecture", "mistral"], cwd=repository, check=True)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "sliding_window": 48}), encoding="utf-8")
+    return folder
+
+
+def compare(repository: Path, model: Path, loader: str, mode: str, attention: str, **environment: str) -> dict:
+    """Load a model, compare packed rows with samples alone, and hold the differences to the noise."""
     search_path = os.pathsep.join(filter(None, [str(repository), os.environ.get("PYTHONPATH")]))
     finished = subprocess.run(
         [sys.executable, "-c", COMPARE, loader, str(model), mode, attention],
         cwd=repository,
-        env={**os.environ, "PYTHONPATH": search_path, "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "PYTHONPATH": search_path, "HF_HUB_OFFLINE": "1", **environment},
         capture_output=True,
         text=True,
         timeout=300,
@@ -126,7 +136,7 @@ def test_packed_equals_separate(repository: Path, model: Path, loader: str, atte
     )
     assert finished.returncode == 0, finished.stderr[-3000:]
     result = json.loads(finished.stdout.splitlines()[-1])
-    print(f"{loader} {attention} {mode}: {json.dumps(result)}")
+    print(f"{loader} {attention} {mode} {environment}: {json.dumps(result)}")
     assert not result["leaks"], result["probe"]
     assert result["probe"]["joined_change"] > result["probe"]["tolerance"], "the probe could not have seen a leak"
     shapes = [name for name in result if name.startswith("packs of")]
@@ -134,3 +144,27 @@ def test_packed_equals_separate(repository: Path, model: Path, loader: str, atte
     for name in shapes:
         loss, gradient = result[name]
         assert loss <= LOSS_TOLERANCE and gradient <= GRADIENT_TOLERANCE, name
+    return result["got"]
+
+
+@pytest.mark.parametrize("mode", ["qlora", "lora"])
+@pytest.mark.parametrize(("loader", "attention"), [("vanilla", "sdpa"), ("vanilla", "auto"), ("unsloth", "auto")])
+def test_packed_equals_separate(repository: Path, model: Path, loader: str, attention: str, mode: str) -> None:
+    got = compare(repository, model, loader, mode, attention)
+    if attention == "auto":
+        assert "variable-length kernel" in got["packed_attention"], got["packed_attention_reason"]
+    else:
+        assert got["packed_attention"] == "SDPA with a dense mask"
+
+
+@pytest.mark.parametrize("loader", ["vanilla", "unsloth"])
+def test_a_sliding_window_ends_inside_its_sample(repository: Path, windowed_model: Path, loader: str) -> None:
+    got = compare(repository, windowed_model, loader, "lora", "auto")
+    assert "variable-length kernel" in got["packed_attention"], got["packed_attention_reason"]
+
+
+def test_unsloth_without_the_kernel(repository: Path, model: Path) -> None:
+    """Its own switch leaves it to SDPA, a call for each sample, and the run says so."""
+    got = compare(repository, model, "unsloth", "lora", "auto", UNSLOTH_TORCH_VARLEN="0")
+    assert got["packed_attention"] == "SDPA, a call for each sample"
+    assert got["packed_attention_reason"] == "UNSLOTH_TORCH_VARLEN is 0 in the environment"

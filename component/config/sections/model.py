@@ -32,8 +32,8 @@ class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys):
     )
     attn_implementation: Literal["auto", "sdpa", "eager", "flash_attention_2", "flex_attention", "varlen"] = key(
         "auto",
-        "Attention implementation; auto probes what works here. varlen: torch's variable-length kernel for packed "
-        "rows, sdpa for others.",
+        "Attention implementation; auto probes what works here. varlen: packed rows on torch's variable-length kernel, "
+        "or on flex_attention where the model needs it, other rows as with sdpa.",
         loaders=("vanilla",),
     )
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = key("nf4", "4-bit number format of the frozen base.", modes=("qlora",))

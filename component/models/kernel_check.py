@@ -1,0 +1,174 @@
+"""Which kernel packed rows get: each is held to float32 attention with a model's heads, on the device, before use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from component.models.failures import first_line
+from component.models.flex_kernel import FlexKernel
+from component.models.packed_attention import FLEX, VARLEN
+from component.models.varlen_kernel import Segments, VarlenKernel, find_varlen, sample_mask
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Kernel = VarlenKernel | FlexKernel
+
+#: The error, relative to float32, may be this many roundings of the number format.
+NUM_ROUNDINGS = 8
+#: float32 on a GPU may be computed with the shorter numbers of its matrix units.
+TF32_EPSILON = 2.0**-10
+#: Tokens of the check's samples, and its window where the model has one.
+CHECK_LENGTHS = (40, 88)
+CHECK_WINDOW = 24
+
+
+@dataclass(frozen=True)
+class HeadShape:
+    """The attention heads of a model.
+
+    Attributes:
+        num_heads, num_key_value_heads: of queries, and of keys and values.
+        head_dim: the size of one.
+        window: tokens that one sees, itself included; None: all before it.
+        cap: bound of the scores, None without.
+    """
+
+    num_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    window: int | None = None
+    cap: float | None = None
+
+
+@dataclass(frozen=True)
+class CheckedKernel:
+    """A kernel that computes rightly here.
+
+    Attributes:
+        name: for people.
+        error: norm of the difference to float32 over norm, the largest over output and gradients.
+        reason: why the ones before it are not used, None for the first.
+    """
+
+    kernel: Kernel
+    name: str
+    error: float
+    reason: str | None = None
+
+
+def check_kernels(heads: HeadShape, *, dtype: str, device: Any, can_compile: str | None = None) -> CheckedKernel | str:
+    """Find the first kernel that computes rightly: torch's variable-length one, then flex_attention.
+
+    Args:
+        dtype: number format of the computation, by torch's name.
+        can_compile: why flex_attention cannot be compiled here, None where it can.
+
+    Returns:
+        The kernel, or why there is none.
+    """
+    import torch
+
+    number_format = getattr(torch, dtype)
+    epsilon = TF32_EPSILON if number_format is torch.float32 else torch.finfo(number_format).eps
+    reasons: list[str] = []
+    for name, kernel in _candidates(heads, dtype, can_compile):
+        if isinstance(kernel, str):
+            reasons.append(f"no {name}: {kernel}")
+            continue
+        try:
+            error = kernel_error(kernel, heads, dtype=number_format, device=device)
+        except (RuntimeError, ValueError, TypeError) as failure:
+            if isinstance(failure, torch.OutOfMemoryError | torch.AcceleratorError):
+                raise
+            reasons.append(f"no {name}: it does not run here: {first_line(failure)}")
+            continue
+        if error <= NUM_ROUNDINGS * epsilon:
+            return CheckedKernel(kernel, name, error, "; ".join(reasons) or None)
+        reasons.append(f"no {name}: it is off by {error:.2g} from float32, which rounding does not explain")
+    return "; ".join(reasons)
+
+
+def _candidates(heads: HeadShape, dtype: str, can_compile: str | None) -> Iterator[tuple[str, Kernel | str]]:
+    """Kernels by name, or why one is not tried."""
+    varlen = find_varlen()
+    if heads.cap is not None:
+        varlen = f"the model caps its attention scores at {heads.cap:g}, and it cannot"
+    elif dtype not in ("float16", "bfloat16"):
+        varlen = f"it computes in 16 bit, and this run in {dtype}"
+    elif heads.head_dim % 8 or heads.head_dim > 256:
+        varlen = f"it takes heads of a multiple of 8 up to 256, not of {heads.head_dim}"
+    yield VARLEN, varlen
+    if isinstance(varlen, VarlenKernel) and heads.num_key_value_heads < heads.num_heads:
+        yield f"{VARLEN}, key/value heads repeated", replace(varlen, repeats_heads=True)
+    yield FLEX, FlexKernel() if can_compile is None else can_compile
+
+
+def kernel_error(kernel: Kernel, heads: HeadShape, *, dtype: torch.dtype, device: Any) -> float:
+    """Error of a kernel against float32 attention with a dense mask, as `CheckedKernel` has it."""
+    import torch
+
+    generator = torch.Generator(device).manual_seed(0)
+    total = sum(CHECK_LENGTHS)
+    boundaries = torch.tensor([0, CHECK_LENGTHS[0], total], dtype=torch.int32, device=device)
+    segments = Segments(boundaries, total, max(CHECK_LENGTHS), CHECK_WINDOW if heads.window else None)
+
+    def draw(num_heads: int) -> Tensor:
+        shape = (total, num_heads, heads.head_dim)
+        return torch.randn(shape, device=device, generator=generator).to(dtype).requires_grad_()
+
+    inputs = draw(heads.num_heads), draw(heads.num_key_value_heads), draw(heads.num_key_value_heads)
+    weights = torch.randn((total, heads.num_heads, heads.head_dim), device=device, generator=generator)
+
+    def results(attend: Callable[..., Tensor], tensors: tuple[Tensor, ...]) -> list[Tensor]:
+        output = attend(*tensors)
+        return [output.detach(), *torch.autograd.grad((output.float() * weights).sum(), tensors)]
+
+    with torch.enable_grad(), torch.autocast(torch.device(device).type, enabled=False):
+        seen = results(lambda *qkv: kernel(*qkv, segments, scale=None, cap=heads.cap), inputs)
+        doubles = tuple(tensor.detach().double().requires_grad_() for tensor in inputs)
+        exact = results(
+            lambda *qkv: dense_attention(
+                *(tensor.transpose(0, 1) for tensor in qkv), sample_mask(segments, rows=1)[0], cap=heads.cap
+            ),
+            doubles,
+        )
+    errors = [((one - other).norm() / other.norm()).item() for one, other in zip(seen, exact, strict=True)]
+    return max(errors)
+
+
+def dense_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    *,
+    scale: float | None = None,
+    cap: float | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Attention step by step, with capped scores where a model has them.
+
+    Args:
+        query: shape (..., H, L, D).
+        key, value: shape (..., H_kv, S, D).
+        mask: bool, broadcast to (..., H, L, S): what each query sees.
+        scale: of the scores; None: 1 / sqrt(D).
+
+    Returns:
+        Shape (..., L, H, D).
+    """
+    import torch
+
+    groups = query.shape[-3] // key.shape[-3]
+    key, value = key.repeat_interleave(groups, dim=-3), value.repeat_interleave(groups, dim=-3)
+    scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if cap is not None:
+        scores = cap * torch.tanh(scores / cap)
+    # A row that sees nothing, such as padding on the left, gets any numbers but NaN.
+    scores = scores + torch.where(mask, 0.0, torch.finfo(scores.dtype).min).to(scores.dtype)
+    shares = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(value.dtype)
+    return (torch.dropout(shares, dropout, train=dropout > 0) @ value).transpose(-3, -2)
