@@ -9,15 +9,19 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from component.config.reference import reference_page
+from component.pipeline.family_table import family_page
 
 
 def main() -> int:
-    """Write docs/config.md, and docs/templates.md where the test assets are."""
+    """Write docs/config.md and docs/families.md, and docs/templates.md where the test assets are."""
     page = Path(__file__).resolve().parent.parent / "docs" / "config.md"
     page.parent.mkdir(exist_ok=True)
     page.write_text(reference_page(), encoding="utf-8")
     print(f"wrote {page}")
     repository = Path(__file__).resolve().parent.parent
+    page = repository / "docs" / "families.md"
+    page.write_text(family_page(repository / "train_args"), encoding="utf-8")
+    print(f"wrote {page}")
     assets = Path(os.environ.get("LAMPYRIS_TEST_ASSETS", repository.parent / "shared"))
     if (assets / "chat_templates").is_dir():
         from transformers import AutoTokenizer

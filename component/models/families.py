@@ -69,7 +69,7 @@ def _base(name: str, hub_id: str, num_billions: float, template: str | None = No
 _APPEND = {"append_stop_token": True}
 _NO_STOP = "its chat template ends no answer, so the EOS token is appended"
 _NO_SYSTEM = "its own chat template refuses system messages; the named one puts them before the first question"
-_EXPERTS = "experts stay in 16 bit and get no adapter (vanilla loader)"
+_EXPERTS = "experts stay in 16 bit, without an adapter, so qlora needs nearly the memory of lora"
 _SEES = "sees too: only the language model is trained"
 
 FAMILIES: tuple[Family, ...] = (
@@ -166,7 +166,7 @@ FAMILIES: tuple[Family, ...] = (
     ), note=_NO_STOP),
     Family("GLM 4.7 Flash", "glm4_moe_lite", (
         Checkpoint("glm4.7-flash", "zai-org/GLM-4.7-Flash", 31.2, sft_settings=_APPEND),
-    ), note=f"{_NO_STOP}; {_EXPERTS}, nor do the layers beside them that bear their names"),
+    ), note=f"{_NO_STOP}; {_EXPERTS}; the dense layers beside them get no adapter either"),
     Family("OLMo 3", "olmo3", (Checkpoint("olmo3-7b", "allenai/Olmo-3-7B-Instruct", 7.3),)),
     Family("MiniCPM 3", "minicpm3", (Checkpoint("minicpm3-4b", "openbmb/MiniCPM3-4B", 4.1),)),
     Family("BLOOM", "bloom", (

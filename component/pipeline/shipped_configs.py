@@ -95,17 +95,20 @@ def _config(task: str, mode: str, checkpoint: Checkpoint) -> dict[str, Any]:
         config |= checkpoint.sft_settings
     if task in LANGUAGE_MODEL_TASKS:
         config |= settings_for_size(checkpoint.num_billions, mode)
-    elif mode == "full":
-        config["learning_rate"] = FULL_LEARNING_RATES[task]
-    return config
+    return config | settings_for_task(task, mode)
+
+
+def settings_for_task(task: str, mode: str) -> dict[str, Any]:
+    """What a task changes of its own bases in one mode."""
+    return {"learning_rate": FULL_LEARNING_RATES[task]} if mode == "full" and task in FULL_LEARNING_RATES else {}
 
 
 def _text(config: Mapping[str, Any]) -> str:
-    lines = (f"  {json.dumps(key)}: {_value(value)}" for key, value in config.items())
+    lines = (f"  {json.dumps(key)}: {value_text(value)}" for key, value in config.items())
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def _value(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A value on one line; a small number as people write it, 2e-4."""
     if isinstance(value, float) and 0 < value < 1e-3:
         digits, _, exponent = f"{value:e}".partition("e")

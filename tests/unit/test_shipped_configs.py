@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from component.config.keys import MODES, SHIPPED_TASKS
 from component.config.load import load_config
 from component.config.reference import json_schema_text
 from component.models.families import Checkpoint, Family, checkpoints
+from component.pipeline.family_table import family_page
 from component.pipeline.shipped_configs import config_texts, write_configs, wrong_configs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,6 +63,24 @@ def test_the_script_mends_what_differs(tmp_path: Path) -> None:
     assert write_configs(tmp_path) == [changed]
     assert own.read_text(encoding="utf-8") == "{}"
     assert changed.read_text(encoding="utf-8") == (FOLDER / "sft/qlora/llama3-8b.json").read_text(encoding="utf-8")
+
+
+def test_the_page_of_families_is_what_the_table_says() -> None:
+    page = (ROOT / "docs/families.md").read_text(encoding="utf-8")
+    assert page == family_page(FOLDER), "run python script/write_docs.py"
+    linked = re.findall(r"\]\(\.\./train_args/(.*?)\)", page)
+    assert sorted(linked) == sorted(config_texts())
+
+
+def test_the_readme_counts_what_there_is() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    models = [checkpoint for _, checkpoint in checkpoints()]
+    counts = re.search(
+        r"^\| models \| (\d+) configs for (\d+) models of (\d+) architectures", readme, flags=re.MULTILINE
+    )
+    assert counts is not None
+    native = {family.model_type for family, _ in checkpoints()}
+    assert tuple(map(int, counts.groups())) == (len(config_texts()), len(models), len(native))
 
 
 #: Tasks and modes -> the learning rate that is trained with, on models of up to 10 billion parameters.
