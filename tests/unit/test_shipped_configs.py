@@ -134,10 +134,14 @@ def test_a_base_passes_the_check_once_the_mandatory_keys_are_there(name: str) ->
     assert config.notices == ()
 
 
+@pytest.fixture(scope="module")
+def schema() -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(json.loads(json_schema_text()))
+
+
 @pytest.mark.parametrize("name", sorted(RUNS | BASES))
-def test_a_config_validates_against_the_schema(name: str) -> None:
-    content = json.loads((FOLDER / name).read_text(encoding="utf-8"))
-    jsonschema.validate(content, json.loads(json_schema_text()))
+def test_a_config_validates_against_the_schema(name: str, schema: jsonschema.Draft202012Validator) -> None:
+    schema.validate(json.loads((FOLDER / name).read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize("name", sorted(RUNS))
