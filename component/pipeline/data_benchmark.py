@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import random
@@ -96,7 +97,7 @@ def write_chat_rows(path: Path, num_rows: int, seed: int = 0) -> None:
     """Write conversations of one to three turns, of log-normal length, 194 Qwen2.5 tokens on average."""
     generator, frequent = random.Random(seed), _FREQUENT.split()
     rare = ["".join(generator.choices(_SYLLABLES, k=generator.choice((1, 2, 2, 3)))) for _ in range(20_000)]
-    weights = [1 / (rank + 10) for rank in range(len(rare))]
+    weights = list(itertools.accumulate(1 / (rank + 10) for rank in range(len(rare))))
     with path.open("w", encoding="utf-8") as file:
         for _ in range(num_rows):
             num_turns = generator.choice((1, 1, 2, 3))
@@ -106,7 +107,7 @@ def write_chat_rows(path: Path, num_rows: int, seed: int = 0) -> None:
                 for role, count in (("user", num_words // 4 + 4), ("assistant", num_words)):
                     words = generator.choices(frequent, k=count)
                     for place in range(0, count, 4):
-                        words[place : place + 1] = generator.choices(rare, weights)
+                        words[place : place + 1] = generator.choices(rare, cum_weights=weights)
                     text = "".join(
                         word + (generator.choice(_SIGNS) if generator.random() < 0.12 else " ") for word in words
                     )
