@@ -169,6 +169,7 @@ def dense_attention(
     if cap is not None:
         scores = cap * torch.tanh(scores / cap)
     # A row that sees nothing, such as padding on the left, gets any numbers but NaN.
-    scores = scores + torch.where(mask, 0.0, torch.finfo(scores.dtype).min).to(scores.dtype)
+    hidden = torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, torch.finfo(scores.dtype).min)
+    scores = scores + hidden
     shares = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(value.dtype)
     return (torch.dropout(shares, dropout, train=dropout > 0) @ value).transpose(-3, -2)

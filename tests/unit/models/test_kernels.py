@@ -5,6 +5,7 @@ What they compute needs a GPU: tests/gpu/test_gpu_varlen.py.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -13,7 +14,7 @@ from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.attention.varlen import varlen_attn
 
 from component.models.flex_kernel import BLOCK, build_block_mask
-from component.models.kernel_check import HeadShape, check_kernels, dense_attention
+from component.models.kernel_check import HeadShape, check_kernels, dense_attention, kernel_error
 from component.models.varlen_kernel import Segments, VarlenKernel, find_varlen, parts, sample_mask, split_samples
 
 NO_COMPILER = "there is no compiler"
@@ -113,6 +114,42 @@ def test_flex_attention_with_these_blocks_is_attention_inside_samples(window: in
     kept = (tensor[:, :, : held.num_tokens] for tensor in (query, key, value))
     expected = dense_attention(*kept, sample_mask(held, rows=1), cap=cap)
     assert torch.allclose(output[:, :, : held.num_tokens].transpose(1, 2), expected, atol=1e-5)
+
+
+class PerSample:
+    """SDPA for each sample: an exact kernel for a CPU, or a wrong one.
+
+    Args:
+        window, cap: whether they are heeded.
+        joins: the samples of a row are one.
+    """
+
+    def __init__(self, *, window: bool = True, cap: bool = True, joins: bool = False) -> None:
+        self.heeds_window, self.heeds_cap, self.joins = window, cap, joins
+
+    def __call__(self, query, key, value, held, *, scale, cap):
+        ends = [0, held.num_tokens] if self.joins else held.boundaries.tolist()
+        outputs = []
+        for start, end in pairwise(ends):
+            part = Segments(torch.tensor([0, end - start]), end - start, end - start, held.window)
+            mask = sample_mask(part if self.heeds_window else replace(part, window=None), rows=1)[0]
+            rows = (tensor[start:end].transpose(0, 1) for tensor in (query, key, value))
+            outputs.append(dense_attention(*rows, mask, scale=scale, cap=cap if self.heeds_cap else None))
+        return torch.cat(outputs)
+
+
+@pytest.mark.parametrize(
+    ("settings", "lowest", "highest"),
+    [
+        ({}, 0, 1e-6), ({"joins": True}, 0.1, 2), ({"window": False}, 0.1, 2), ({"cap": False}, 0.1, 2),
+    ],
+)  # fmt: skip
+def test_the_check_tells_a_right_kernel_from_wrong_ones(settings, lowest, highest) -> None:
+    heads = HeadShape(4, 2, 16, window=4096, cap=1.0)
+    error = kernel_error(PerSample(**settings), heads, dtype=torch.float32, device="cpu")
+    assert lowest <= error <= highest
+    error = kernel_error(PerSample(**settings), heads, dtype=torch.bfloat16, device="cpu")
+    assert max(lowest, 1e-3) <= error <= max(highest, 0.03)
 
 
 def test_dense_attention_is_that_of_torch() -> None:
