@@ -25,8 +25,14 @@ LIBRARIES = ("accelerate", "datasets", "peft", "torch", "transformers", "trl", "
 #: Warnings that are for the developers of the libraries.
 DEVELOPER_WARNINGS = (DeprecationWarning, PendingDeprecationWarning, SyntaxWarning)
 
+#: Lines of libraries, at whatever moment they are imported, that give a user nothing to do.
+KNOWN_TALK = (
+    # bitsandbytes on a CPU with bfloat16 instructions: a kernel that the loaders switch off, see quantization.py
+    r"Failed to load CPU gemm_4bit_forward from kernels-community",
+)
+
 _sinks: list[int] = []
-_demoted: list[re.Pattern[str]] = []
+_demoted: list[re.Pattern[str]] = [re.compile(pattern) for pattern in KNOWN_TALK]
 
 
 def configure_logging(log_file: Path | None, rank: int) -> None:
