@@ -89,12 +89,14 @@ class Cache:
         if not self._acquire(lock, timeout=0):
             return False
         try:
-            if self.entry(key).is_held():
-                return False
+            alone = self.entry(key).hold_alone()  # until all of it is gone
+        except OSError:
+            return False
+        else:
             with naming_cache_errors(self.folder):
-                shutil.rmtree(self.folder / key)
-            return True
-        except FileNotFoundError:
+                if (self.folder / key).exists():
+                    shutil.rmtree(self.folder / key)
+            del alone
             return True
         finally:
             lock.release()

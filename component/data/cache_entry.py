@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -139,20 +139,38 @@ class CacheEntry:
 
     def mark_used(self) -> None:
         """Make it the most recently used entry."""
-        with naming_cache_errors(self.folder):
+        with suppress(PermissionError):  # of another user, who lets others read it
             os.utime(self.folder / COMPLETE)
+
+    def open(self) -> tuple[StoredRows, Hold] | None:
+        """The rows of a complete entry, held so that no process removes them; None where somebody has to write."""
+        try:
+            hold = Hold(self.folder / COMPLETE)
+        except OSError:
+            return None
+        stored = self.load()
+        return (stored, hold) if stored.is_complete else None
 
     def hold(self) -> Hold:
         """Keep a complete entry from being removed by other processes, as long as what is returned lives."""
         with naming_cache_errors(self.folder):
-            return Hold(self.folder / COMPLETE)
+            return Hold(self.folder / COMPLETE, wait=True)
+
+    def hold_alone(self) -> Hold | None:
+        """Keep a complete entry to oneself; None where it is incomplete.
+
+        Raises:
+            OSError: a process, this one included, holds it, or it is another user's.
+        """
+        try:
+            return Hold(self.folder / COMPLETE, alone=True)
+        except FileNotFoundError:
+            return None
 
     def is_held(self) -> bool:
         """Whether any process, this one included, holds it."""
         try:
-            Hold(self.folder / COMPLETE, alone=True)
-        except FileNotFoundError:
-            return False
+            self.hold_alone()
         except OSError:
             return True
         return False
@@ -172,12 +190,23 @@ class CacheEntry:
 
 
 class Hold:
-    """A lock on a file that is shared with others who hold it; the system releases it when the process ends."""
+    """A lock on a file; the system releases it when the process ends, however it does.
 
-    def __init__(self, path: Path, *, alone: bool = False) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY)
+    Args:
+        path: an existing file.
+        alone: shared with nobody, rather than with all who hold it so.
+        wait: for those who hold it otherwise, rather than raise BlockingIOError.
+
+    Raises:
+        OSError: there is no such file, or it cannot be locked so.
+    """
+
+    def __init__(self, path: Path, *, alone: bool = False, wait: bool = False) -> None:
+        # Network file systems give a lock that is not shared only to those who may write.
+        self._descriptor = os.open(path, os.O_RDWR if alone else os.O_RDONLY)
         if fcntl is not None:
-            fcntl.flock(self._descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+            fcntl.flock(self._descriptor, kind if wait else kind | fcntl.LOCK_NB)
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):

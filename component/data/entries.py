@@ -8,7 +8,7 @@ from loguru import logger
 
 from component.config.schema import DataSection
 from component.data.cache import Cache
-from component.data.cache_entry import CachedRows, CacheEntry, StoredRows, Summary
+from component.data.cache_entry import CachedRows, Summary
 from component.data.cache_key import cache_key
 from component.data.encoders.interface import RowEncoder
 from component.data.filling import EntryFiles, fill_entry
@@ -40,6 +40,19 @@ def prepare_entry(
         return CachedRows((), (), Tally(), None), ()
     key = cache_key(source.files, hashes, source.limit, data, encoder)
     entry = cache.entry(key)
+    opened = entry.open()
+    if opened is None:
+        return _prepare_alone(key, source, names, data, encoder, cache)
+    stored, hold = opened
+    entry.mark_used()
+    return CachedRows(stored.paths, names, stored.tally, hold), ()
+
+
+def _prepare_alone(
+    key: str, source: EntryFiles, names: tuple[str, ...], data: DataSection, encoder: RowEncoder, cache: Cache
+) -> tuple[CachedRows, tuple[str, ...]]:
+    """Prepare what is missing while no other process does; perhaps one has done it meanwhile."""
+    entry = cache.entry(key)
     with cache.lock(key, source.name):
         stored = entry.load()
         notices = (DAMAGED.format(name=source.name, kept=stored.tally.rows_read),) if stored.is_damaged else ()
@@ -47,22 +60,13 @@ def prepare_entry(
             logger.warning(notice)
         paths, tally = stored.paths, stored.tally
         if not stored.is_complete:
-            paths, tally = _fill(entry, stored, source, data, encoder)
+            if paths:
+                logger.info(f"{source.name}: {tally.rows_read:,} rows are prepared already; going on after them")
+            paths, tally = fill_entry(entry, stored, source, data, encoder)
+            entry.complete(Summary(names, len(paths), tally.rows_used, tally.num_samples, tally.num_tokens))
         entry.mark_used()
         rows = CachedRows(paths, names, tally, entry.hold())
-    if not stored.is_complete:
-        removed = cache.shrink(data.cache_max_gib * 2**30)
-        if removed:
-            logger.info(f"cache_max_gib: {len(removed):,} entries that were not used for longest left {cache.folder}")
+    removed = [] if stored.is_complete else cache.shrink(data.cache_max_gib * 2**30)
+    if removed:
+        logger.info(f"cache_max_gib: {len(removed):,} entries that were not used for longest left {cache.folder}")
     return rows, notices
-
-
-def _fill(
-    entry: CacheEntry, stored: StoredRows, source: EntryFiles, data: DataSection, encoder: RowEncoder
-) -> tuple[tuple, Tally]:
-    if stored.paths:
-        logger.info(f"{source.name}: {stored.tally.rows_read:,} rows are prepared already; going on after them")
-    paths, tally = fill_entry(entry, stored, source, data, encoder)
-    files = tuple(file.name for file in source.files)
-    entry.complete(Summary(files, len(paths), tally.rows_used, tally.num_samples, tally.num_tokens))
-    return paths, tally

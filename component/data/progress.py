@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from loguru import logger
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from component.data.records import COMPRESSIONS, data_suffix
@@ -46,7 +47,7 @@ class RowProgress:
                 TextColumn("left"),
                 TimeRemainingColumn(),
             )
-            self._bar = Progress(*columns, transient=True)
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
             self._bar.add_task(f"prepare {self._what}", total=self._total, completed=self._done, speed=0)
             self._bar.start()
         return self

@@ -271,6 +271,14 @@ def test_what_is_damaged_is_prepared_again(damage: str, prepare: Prepare) -> Non
     assert num_encoded == 0 and list(again.train) == samples and again.report == before.report
 
 
+def test_complete_rows_are_mapped_while_another_process_checks_them(prepare: Prepare) -> None:
+    write(mixed_rows(30))
+    before, _ = prepare()
+    (item,) = Cache("cache").items()
+    with Cache("cache").lock(item.key, "the rows"):
+        assert prepare() == (before, 0)
+
+
 def test_all_dropped_rows_are_named(prepare: Prepare) -> None:
     number = MAX_LISTED_FAILURES + 300
     write([*[talk(index, "") for index in range(number)], talk(1)])
