@@ -39,6 +39,11 @@ class TokensWithOffsets:
         """
         return bisect_left(range(len(self.input_ids)), position, key=self._first_visible)
 
+    def containing(self, position: int) -> int:
+        """The first token with a part of the character at `position`."""
+        token = self.encoding.char_to_token(position)
+        return self.first_from(position) if token is None else token
+
     def _first_visible(self, token: int) -> int:
         start, end = self.encoding.token_to_chars(token)
         visible = end - len(self.text[start:end].lstrip())
@@ -67,6 +72,11 @@ class TokensOfBytes:
         if token == len(self.input_ids) or start >= at:
             return token
         return token if self._is_visible_from(at, start, int(self.ends[token]) - self.begin) else token + 1
+
+    def containing(self, position: int) -> int:
+        """See `TokensWithOffsets`."""
+        at = position if self.text.isascii() else len(self.text[:position].encode())
+        return int(self.ends.searchsorted(self.begin + at, side="right"))
 
     def _is_visible_from(self, at: int, start: int, end: int) -> bool:
         """Whether the characters of a token are whitespace before a byte and visible ones after; torn ones count."""

@@ -113,7 +113,7 @@ class Endings:
         Raises:
             RowError: it could be any of several.
         """
-        controls = [match for match in self.control.finditer(after) if not _closes(match.group(), answer)]
+        controls = [match for match in self.control.finditer(after) if not _is_paired(match, answer)]
         stops = [match for match in controls if match.group() in self.stop_texts | known]
         if len(controls) > 1 and not stops:  # what reads as a tag is text where the tokenizer knows another one
             stops = [match for match in controls if match.group() in self._known_controls]
@@ -136,8 +136,16 @@ class Endings:
 _PAIRS = (("end", "begin"), ("end", "start"), ("suffix", "prefix"))
 
 
-def _closes(control: str, answer: str) -> bool:
-    """Whether a control text such as `</function>` or `<|call_end|>` closes one in the answer."""
+def _is_paired(match: re.Match[str], answer: str) -> bool:
+    """Whether a control text behind an answer belongs to a pair, such as `<function=f>` and `</function>`.
+
+    Args:
+        match: the control text; what was opened in the answer or between it and this one counts.
+        answer: the answer.
+    """
+    control, before, after = match.group(), answer + match.string[: match.start()], match.string[match.end() :]
     if control.startswith("</"):
-        return re.search(rf"<{re.escape(control[2:-1])}\b", answer) is not None
-    return any(end in control and control.replace(end, begin) in answer for end, begin in _PAIRS)
+        return re.search(rf"<{re.escape(control[2:-1])}\b", before) is not None
+    if f"</{control[1:]}" in after:
+        return True
+    return any(end in control and control.replace(end, begin) in before for end, begin in _PAIRS)

@@ -9,9 +9,9 @@ from functools import cached_property
 from typing import Any
 
 from component.data.jinja_trace import find_tested_literals
-from component.data.probes import TURN, Probes, RenderTrace, Tools
+from component.data.probes import CALLING, TURN, Probes, RenderTrace, Tools
 from component.data.rows import Message, RowError
-from component.data.traced_text import UNOWNED
+from component.data.traced_text import UNOWNED, TracedText
 from component.data.turns import Turn, locate_turn
 
 # A prompt that makes the model think, or keeps it from it, goes on where an answer without a thought begins.
@@ -36,11 +36,12 @@ class GenerationPrompts:
         self._searched, self._compared = find_tested_literals(source)
         self._prompts: dict[tuple[Any, ...], str] = {}
 
-    def start(self, turn: Turn, messages: Sequence[Message], index: int, tools: Tools) -> int:
+    def start(self, text: TracedText, turn: Turn, messages: Sequence[Message], index: int, tools: Tools) -> int:
         """Where the generation prompt of an answer ends in the conversation's text.
 
         Args:
-            turn: where the answer lies.
+            text: the conversation, rendered.
+            turn: where the answer lies in it.
             messages, index: the conversation, and which of its messages the answer is.
             tools: of the conversation.
 
@@ -57,7 +58,11 @@ class GenerationPrompts:
             return turn.start
         shared = shared_length(before, prompt, self._control)
         rest = prompt[shared:]
+        if shared == len(before) and text.plain(turn.start).startswith(rest):  # the answer itself opens the thought
+            return turn.start + len(rest)
         if shared == len(before) or _THOUGHT.fullmatch(rest) or rest in self._openings:
+            return begin + shared
+        if messages[index].tool_calls and before[shared:] == self._call_opening:
             return begin + shared
         if end_of_header := self._end_of_header(before, prompt):
             return begin + end_of_header
@@ -89,6 +94,16 @@ class GenerationPrompts:
             return frozenset()
         prompt = text.plain(len(text.origin.rstrip(UNOWNED)))
         return frozenset([prompt[len(before) :]] if prompt.startswith(before) else [])
+
+    @cached_property
+    def _call_opening(self) -> str:
+        """What the template writes between the prompt and a call that answers a question; empty where it is unknown."""
+        try:
+            before = locate_turn(self._probes.render(CALLING), 1).before
+            prompt = self._prompt_tail(CALLING[:1], self._probes.tools)
+        except RowError:
+            return ""
+        return before[len(prompt) :] if before.startswith(prompt) else ""
 
     def _prompt(self, prefix: Sequence[Message], tools: Tools) -> str:
         """`_prompt_tail`, remembered for conversations of one shape whose texts hold nothing the template looks for."""

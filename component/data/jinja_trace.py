@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
-from jinja2 import Template, nodes, pass_eval_context
+from jinja2 import Template, meta, nodes, pass_eval_context
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.exceptions import TemplateError
 from jinja2.ext import Extension, loopcontrols
@@ -34,6 +34,7 @@ def compile_template(source: str, *, now: datetime) -> Template:
     environment = TracingEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlocks, loopcontrols])
     environment.filters["tojson"] = write_json
     environment.filters["string"] = write_text
+    environment.filters["indent"] = _indent
     environment.filters["join"] = _join_filter(environment)
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = now.strftime
@@ -58,6 +59,12 @@ def find_tested_literals(source: str) -> tuple[frozenset[str], frozenset[str]]:
         if isinstance(call.node, nodes.Getattr):
             searched.update(_texts(call.args))
     return frozenset(text for text in searched if text.strip()), frozenset(compared)
+
+
+def find_variables(source: str) -> frozenset[str]:
+    """The variables that a template takes from outside."""
+    environment = ImmutableSandboxedEnvironment(extensions=[GenerationBlocks, loopcontrols])
+    return frozenset(meta.find_undeclared_variables(environment.parse(source)))
 
 
 class _TracingCode(CodeGenerator):
@@ -103,6 +110,14 @@ def _join_filter(environment: TracingEnvironment) -> Callable[..., str]:
         return join_traced(d, items)
 
     return join
+
+
+def _indent(s: str, width: int | str = 4, first: bool = False, blank: bool = False) -> TracedText:
+    """Jinja's `indent`, with origins."""
+    indention = width if isinstance(width, str) else " " * width
+    lines = join_traced("", [s, "\n"]).splitlines()  # so that a text without lines has one
+    indented = [join_traced("", [indention if line or blank else "", line]) for line in lines[1:]]
+    return join_traced("\n", [join_traced("", [indention if first else "", lines[0]]), *indented])
 
 
 def _raise_exception(message: str) -> None:

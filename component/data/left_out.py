@@ -30,7 +30,9 @@ def find_left_out(text: TracedText, messages: Sequence[Message]) -> tuple[str, .
                 notices[REASONING_LEFT_OUT] = None
         else:
             answer = message.content.strip()
-        if not _is_shown(text.origin, index, answer) and answer not in plain:
+        # What calls tools has more text of its own than it says.
+        is_shown = not message.tool_calls and _is_shown(text.origin, index, answer)
+        if not is_shown and answer not in plain:
             notices[ANSWER_CHANGED if message.role == "assistant" else text_left_out(message.role)] = None
     return tuple(notices)
 

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -71,6 +71,7 @@ class Renderer:
         self._variables = {**tokenizer.special_tokens_map, **self.template_kwargs}
         self._runner = TemplateRunner(template, variables=self._variables, now=self._now)
         self.style = self._runner.style
+        self.takes_tools, self.takes_calls = self._runner.takes_tools, self._runner.takes_calls
         self._encoder = BatchEncoder.of(tokenizer)
         self._controls = ContentControls(tokenizer, options.content_control_tokens)
         self._prover = SpanProver(
@@ -98,7 +99,8 @@ class Renderer:
         if self.options.append_stop_token:
             text, answers = append_stop_tokens(text, answers, self.tokenizer.eos_token)
         spans = supervised_spans(answers, learned, length=len(text), train_on_prompt=self.options.train_on_prompt)
-        return self._controls.treat(text, spans, spelled_out, left_out)
+        rendered = self._controls.treat(text, spans, spelled_out, left_out)
+        return replace(rendered, are_generation_blocks=self._prover.has_generation_blocks)
 
     def complete(self, messages: Sequence[Message]) -> Sequence[Message]:
         """The conversation with `default_system` before it where it has no system message."""
@@ -206,13 +208,18 @@ class Renderer:
         return self._prover.terminators
 
     @property
+    def call_terminators(self) -> tuple[str, ...]:
+        """The control texts that end an answer that calls tools; empty where the template takes or ends none."""
+        return self._prover.call_terminators
+
+    @property
     def stop_token_ids(self) -> tuple[int, ...]:
         """The token ids at which generation ends: the template's terminators that are tokens, and EOS; ascending.
 
         Raises:
             RowError: the template writes no terminator.
         """
-        stops = {*self.terminators, *self._prover.call_terminators, *self.template.stop_tokens}
+        stops = {*self.terminators, *self.call_terminators, *self.template.stop_tokens}
         ids = {self.tokenizer.convert_tokens_to_ids(stop) for stop in stops if is_control_token(stop, self.tokenizer)}
         if self.tokenizer.eos_token_id is not None:
             ids.add(self.tokenizer.eos_token_id)

@@ -42,12 +42,15 @@ class Rendered:
         aliased: where a message spells out control tokens that are to stay text, what is encoded instead of `text`,
             character for character; see `ControlTokens`.
         notices: what is odd about it, in words that are the same for every row like it.
+        are_generation_blocks: whether the spans are those of `{% generation %}` blocks, which hold every token that has
+            a character of theirs, as the masks of transformers do.
     """
 
     text: str
     spans: tuple[Span, ...]
     aliased: str | None = None
     notices: tuple[str, ...] = ()
+    are_generation_blocks: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,21 @@ def to_tokens(rendered: Rendered, tokens: TokenizedText) -> Encoded | RowError:
     Returns:
         The tokens, or the error that a span holds none.
     """
-    spans = tuple((tokens.first_from(start), tokens.first_from(end)) for start, end in rendered.spans)
-    if any(first == end for first, end in spans):
+    find = _whole_tokens if rendered.are_generation_blocks else _visible_tokens
+    spans = find(tokens, rendered.spans)
+    if any(first >= end for first, end in spans):
         return RowError("answer without tokens: it shares its only token with the text before it")
     return Encoded(tokens.input_ids, spans, rendered.notices, rendered.text)
+
+
+def _visible_tokens(tokens: TokenizedText, spans: tuple[Span, ...]) -> tuple[Span, ...]:
+    return tuple((tokens.first_from(start), tokens.first_from(end)) for start, end in spans)
+
+
+def _whole_tokens(tokens: TokenizedText, spans: tuple[Span, ...]) -> tuple[Span, ...]:
+    """The tokens with a character of a span; one that two spans share is the first one's."""
+    found: list[Span] = []
+    for start, end in spans:
+        first = max(tokens.containing(start), found[-1][1] if found else 0)
+        found.append((first, tokens.containing(end - 1) + 1))
+    return tuple(found)

@@ -105,10 +105,9 @@ def _try_calls(renderer: Renderer, *, is_equal: bool) -> list[str]:
     Raises:
         UserError: a proof fails.
     """
-    source = renderer.template.source
-    if "tool_calls" not in source:
+    if not renderer.takes_calls:
         return []
-    tools: Tools = (TOOL,) if "tools" in source else ()
+    tools: Tools = (TOOL,) if renderer.takes_tools else ()
     if refusal := _refusal(renderer, CALLING, tools):
         return [f"template_name: {renderer.template.name} cannot be trained with on tool calls: {refusal}"]
     if is_equal:

@@ -116,7 +116,7 @@ class SpanProver:
 
     def _plain_answer(self, text: TracedText, messages: Sequence[Message], index: int, tools: Tools) -> Answer:
         turn = locate_turn(text, index)
-        start = self._prompts.start(turn, messages, index, tools)
+        start = self._prompts.start(text, turn, messages, index, tools)
         endings = self._endings.plain
         if isinstance(endings, RowError):
             if self._needs_terminator:
@@ -148,11 +148,11 @@ class SpanProver:
             messages, index, tools: as in `answers`.
         """
         own = self._check_calls(as_last, messages, index)
-        opened = as_last.plain(self._prompts.start(own, messages, index, tools), own.end)
+        opened = as_last.plain(self._prompts.start(as_last, own, messages, index, tools), own.end)
         ending = self._endings.of_call(own.after, own.after, opened)
         turn = locate_turn(text, index, find_last_words(as_last, index) if ending else "", ending)
         check_calls_are_shown(text, turn, index, messages[index])
-        start = self._prompts.start(turn, messages, index, tools)
+        start = self._prompts.start(text, turn, messages, index, tools)
         ending = self._endings.of_call(own.after, turn.after, text.plain(start, turn.end))
         if ending:
             return Answer(start, turn.end + len(ending), self._endings.is_known(ending), (index,))
@@ -208,7 +208,9 @@ class SpanProver:
             answers = self.answers(text, CALLING, self._probes.tools, {1})
         except RowError:
             return ()
-        return tuple(self._endings.last_control(text.plain(answer.start, answer.end)) for answer in answers[:1])
+        ends = [text.plain(answer.start, answer.end).rstrip() for answer in answers[:1]]
+        controls = [self._endings.control.findall(end)[-1:] for end in ends]
+        return tuple(found[0] for found, end in zip(controls, ends, strict=True) if found and end.endswith(found[0]))
 
     @cached_property
     def terminates_answers(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 
 from component.config.errors import UserError
-from component.data.jinja_trace import compile_template
+from component.data.jinja_trace import compile_template, find_variables
 from component.data.message_style import MessageStyle, find_style, trace_message
 from component.data.probes import CALLING, Tools
 from component.data.rows import Message, RowError
@@ -32,13 +32,14 @@ class TemplateRunner:
 
     Attributes:
         style: how the template wants its messages.
+        takes_tools, takes_calls: whether it reads the tools of a conversation, and calls of tools.
 
     Raises:
         UserError: the template is no valid Jinja.
     """
 
     def __init__(self, template: ChatTemplate, *, variables: Mapping[str, Any], now: datetime) -> None:
-        self._source = template.source
+        self.takes_calls = "tool_calls" in template.source
         self._variables = variables
         try:
             self._compiled = compile_template(template.source, now=now)
@@ -46,7 +47,7 @@ class TemplateRunner:
             raise UserError(
                 f"template_name: {template.origin}, line {error.lineno}: {error.message}; correct the template"
             ) from None
-        self.style = MessageStyle()
+        self.takes_tools = "tools" in find_variables(template.source)
         self.style = find_style(template.source, self._run_in_style)
 
     def run(self, messages: Sequence[Message], tools: Tools, add_generation_prompt: bool) -> TracedText:
@@ -63,9 +64,9 @@ class TemplateRunner:
         Raises:
             RowError: it has no place for tools, or for calls of them.
         """
-        if tools and "tools" not in self._source:
+        if tools and not self.takes_tools:
             raise RowError("the chat template has no place for tools")
-        if any(message.tool_calls for message in messages) and "tool_calls" not in self._source:
+        if any(message.tool_calls for message in messages) and not self.takes_calls:
             raise RowError("the chat template has no place for tool calls")
 
     def _run_in_style(self, style: MessageStyle, tools: Tools) -> TracedText:
