@@ -101,7 +101,7 @@ def write_chat_rows(path: Path, num_rows: int, seed: int = 0) -> None:
     with path.open("w", encoding="utf-8") as file:
         for _ in range(num_rows):
             num_turns = generator.choice((1, 1, 2, 3))
-            num_words = max(8, min(1200, int(generator.lognormvariate(4.11, 0.75)))) // num_turns
+            num_words = max(8, min(700, int(generator.lognormvariate(4.06, 0.75)))) // num_turns
             messages = []
             for _ in range(num_turns):
                 for role, count in (("user", num_words // 4 + 4), ("assistant", num_words)):
