@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jinja2
@@ -24,7 +25,7 @@ from component.data.message_style import MessageStyle
 from component.data.render import Renderer
 from component.data.rendered import RenderOptions
 from component.data.rows import Message, RowError
-from component.data.templates import is_control_token, load_chat_template
+from component.data.templates import NAMED_TEMPLATES, is_control_token, load_chat_template
 from component.pipeline.template_table import (
     equals_but_for_stop_tokens,
     own_eos,
@@ -371,6 +372,42 @@ def test_masks_where_the_template_marks_what_is_generated(
         assert (list(ids), mask) == (reference["input_ids"], reference["assistant_masks"])
 
     for_all(tool_dialogues() if uses_calls else dialogues(), NUM_DIALOGUES)(check)
+
+
+NAMED_WITH_TOOLS = {"llama3.1": "meta-llama-Llama-3.1-8B-Instruct", "qwen3": "Qwen-Qwen3-0.6B"}
+
+
+@pytest.mark.parametrize("name", NAMED_WITH_TOOLS)
+@pytest.mark.parametrize("uses_calls", [False, True], ids=["plain", "calls"])
+def test_named_templates_are_the_official_ones_with_tools_too(
+    name: str, tokenizer: PreTrainedTokenizerBase, uses_calls: bool
+) -> None:
+    official = (FOLDER / f"{NAMED_WITH_TOOLS[name]}.jinja").read_text(encoding="utf-8")
+    stop = NAMED_TEMPLATES[name]
+    knowing = SimpleNamespace(added_tokens_decoder={0: SimpleNamespace(content=stop)}, eos_token=stop)
+    ours = load_chat_template(name, knowing).source
+    tools = [dict(tool) for tool in TOOLS] if uses_calls else None
+
+    def written(source: str, messages: Sequence[Message], is_prompt: bool) -> str | None:
+        try:
+            return tokenizer.apply_chat_template(
+                [message.as_template_message() for message in messages],
+                tools=tools,
+                chat_template=source,
+                tokenize=False,
+                add_generation_prompt=is_prompt,
+                bos_token="<s>",
+            )
+        except jinja2.TemplateError:
+            return None
+
+    def check(messages: tuple[Message, ...]) -> None:
+        for shown, is_prompt in ((messages, False), (messages[:-1], True)):
+            assert written(ours, shown, is_prompt) == written(official, shown, is_prompt)
+        is_refused = name == "llama3.1" and calls_in_parallel(messages)
+        assert (written(ours, messages, False) is None) == is_refused
+
+    for_all(tool_dialogues() if uses_calls else dialogues(), max(NUM_DIALOGUES, 20))(check)
 
 
 def test_all_templates_are_there(test_assets: Path) -> None:

@@ -61,7 +61,7 @@ GOLDEN = {
         "<|assistant|>",
     ),
     "ziya2": (
-        "<s><human>:Be kind.\n\nHi <bot>:Hello</s><human>:More? <bot>:Yes</s>",
+        "<s><human>:Be kind.\n\nHi\n<bot>:Hello</s><human>:More?\n<bot>:Yes</s>",
         "<bot>:",
     ),
     "xverse": (
