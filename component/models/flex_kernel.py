@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 BLOCK = 128
 #: Rows are filled up to a multiple of this, so that few lengths are compiled.
 MULTIPLE = 1024
+#: Lengths, number formats and so on in one process; more are an error.
+MAX_COMPILATIONS = 64
 
 
 class FlexKernel:
@@ -45,13 +47,10 @@ class FlexKernel:
         if length not in segments.made:
             segments.made[length] = build_block_mask(segments, length)
         heads_first = (torch.nn.functional.pad(tensor, fill).transpose(0, 1)[None] for tensor in (query, key, value))
-        output = _compiled()(
-            *heads_first,
-            score_mod=_capping(cap),
-            block_mask=segments.made[length],
-            enable_gqa=True,
-            scale=scale,
-        )
+        settings = {"score_mod": _capping(cap), "block_mask": segments.made[length], "enable_gqa": True, "scale": scale}
+        # Past the limit torch would go on uncompiled, which is slow and fails under gradient checkpointing.
+        with torch._dynamo.config.patch(recompile_limit=MAX_COMPILATIONS):
+            output = _compiled()(*heads_first, **settings)
         return output[0, :, :num_tokens].transpose(0, 1)
 
 
@@ -98,4 +97,4 @@ def _compiled() -> Any:
     import torch
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=False)
+    return torch.compile(flex_attention, dynamic=False, fullgraph=True)
