@@ -6,6 +6,7 @@ import ast
 import copy
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -321,6 +322,23 @@ def test_a_cache_that_cannot_be_used(place: str, prepare: Prepare) -> None:
         UserError, match=r"^cache_dir: .*/file.* cannot be used \(Not a directory|File exists.*another folder$"
     ):
         prepare(cache_dir=place)
+
+
+def test_a_full_disk_is_named_and_what_was_written_before_is_kept(prepare: Prepare) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    write([*mixed_rows(30), *({"conversation": [{"human": "q", "assistant": "long " * 3000}]},) * 30])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(
+            UserError, match=r"^cache_dir: .* cannot be used \(File too large\); mend that, or set cache_dir"
+        ):
+            prepare(max_seq_length=100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    stored = CacheEntry(entry_folder()).load()
+    assert len(stored.paths) == 1 and not stored.is_complete and not stored.is_damaged
+    data, num_encoded = prepare(max_seq_length=100_000)
+    assert data.report.rows_read == 60 and num_encoded == num_good(stored.tally.rows_read, 30) + 30
 
 
 def test_an_incomplete_entry_is_listed_and_cleared(prepare: Prepare, repository: Path) -> None:
