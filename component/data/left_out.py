@@ -26,7 +26,7 @@ def find_left_out(text: TracedText, messages: Sequence[Message]) -> tuple[str, .
     for index, message in enumerate(messages):
         if message.role == "assistant":
             thought, answer = _thought_and_answer(message)
-            if thought not in plain:
+            if thought and thought not in plain:
                 notices[REASONING_LEFT_OUT] = None
         else:
             answer = message.content.strip()
@@ -39,13 +39,16 @@ def find_left_out(text: TracedText, messages: Sequence[Message]) -> tuple[str, .
 
 def _is_shown(origins: str, index: int, words: str) -> bool:
     """Whether at least as much of a message's own text is shown as it says."""
-    own = ord(message_origin(index))
-    return origins.count(chr(own)) + origins.count(chr(own + GENERATED)) >= len(words)
+    own = message_origin(index)
+    num_shown = origins.count(own)
+    return num_shown >= len(words) or num_shown + origins.count(chr(ord(own) + GENERATED)) >= len(words)
 
 
 def _thought_and_answer(message: Message) -> tuple[str, str]:
     """The thought before an answer, in the field of its own or in the text, and the answer."""
     if message.reasoning_content is not None:
         return message.reasoning_content.strip(), message.content.strip()
-    before, tag, answer = message.content.rpartition("</think>")
-    return (before.rpartition("<think>")[2].strip(), answer.strip()) if tag else ("", message.content.strip())
+    if "</think>" not in message.content:
+        return "", message.content.strip()
+    before, _, answer = message.content.rpartition("</think>")
+    return before.rpartition("<think>")[2].strip(), answer.strip()

@@ -100,7 +100,7 @@ class Renderer:
             text, answers = append_stop_tokens(text, answers, self.tokenizer.eos_token)
         spans = supervised_spans(answers, learned, length=len(text), train_on_prompt=self.options.train_on_prompt)
         rendered = self._controls.treat(text, spans, spelled_out, left_out)
-        return replace(rendered, are_generation_blocks=self._prover.has_generation_blocks)
+        return replace(rendered, are_generation_blocks=True) if self._prover.has_generation_blocks else rendered
 
     def complete(self, messages: Sequence[Message]) -> Sequence[Message]:
         """The conversation with `default_system` before it where it has no system message."""
