@@ -11,8 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -73,7 +72,6 @@ class Summary:
 
     Attributes:
         files: the names of its data files when it was prepared.
-        made: when that was, in UTC.
     """
 
     files: tuple[str, ...]
@@ -81,7 +79,6 @@ class Summary:
     num_rows: int
     num_samples: int
     num_tokens: int
-    made: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
 
 class CacheEntry:
@@ -133,9 +130,11 @@ class CacheEntry:
             _write(self.folder / COMPLETE, _seal({**summary.__dict__, "files": list(summary.files)}))
 
     def summary(self) -> Summary | None:
-        """What the entry says of itself; None where it is incomplete or damaged."""
+        """What the entry says of itself; None where it is incomplete, damaged or of another version."""
         facts = _unseal(self.folder / COMPLETE)
-        return None if facts is None else Summary(**{**facts, "files": tuple(facts["files"])})
+        if facts is None or facts.keys() != {item.name for item in fields(Summary)}:
+            return None
+        return Summary(**{**facts, "files": tuple(facts["files"])})
 
     def mark_used(self) -> None:
         """Make it the most recently used entry."""

@@ -17,7 +17,7 @@ from component.data.records import data_suffix
 from component.data.sources import DataFile
 
 #: Of the layout of the chunks and what is in them.
-_VERSION = 1
+_VERSION = 2
 _FOLDER = Path(__file__).resolve().parent
 #: Modules of this folder that decide no token; a new one counts until it is named here.
 _WITHOUT_TOKENS = (
