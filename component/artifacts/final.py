@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from component.artifacts.checkpoints import list_checkpoints
+from component.artifacts.moved_start import subtract_start
 from component.artifacts.strict_json import naming_disk_errors
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from torch import Tensor
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 #: transformers pickles its TrainingArguments under this name.
@@ -35,12 +37,15 @@ def save_final_model(
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     stop_token_ids: Sequence[int],
+    *,
+    moved_start: Mapping[str, Tensor] | None = None,
 ) -> tuple[str, ...]:
     """Save an adapter or a whole model as safetensors, with its tokenizer, chat template and generation config.
 
     Args:
         tokenizer: with the chat template that the model was trained on.
         stop_token_ids: all tokens that end an answer, the tokenizer's EOS included where it does; at least one.
+        moved_start: see `LoadedModel`; the adapter is saved for the base as it was.
 
     Returns:
         Notices for the run's report, one line each.
@@ -54,13 +59,17 @@ def save_final_model(
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     generation, notices = _generation_config(base.generation_config, tokenizer, stop_token_ids)
     base.generation_config = generation
+    # A frozen copy of the starting adapter may stand beside the trained one.
+    trained_adapter = {"selected_adapters": ["default"]} if len(getattr(model, "peft_config", {})) > 1 else {}
     # transformers' Trainer turns the cache off for training; a saved config without it makes generation slow.
     trained_with = getattr(base.config, "use_cache", None)
     if trained_with is not None:
         base.config.use_cache = True
     with naming_disk_errors(folder):
         try:
-            model.save_pretrained(folder)
+            model.save_pretrained(folder, **trained_adapter)
+            if moved_start is not None:
+                subtract_start(folder, moved_start)
         except SafetensorError as error:  # it wraps the system's errors, without their numbers
             raise OSError(str(error)) from error
         finally:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from component.config.adapter_rules import layer_numbers, moves_weights
 from component.config.errors import UserError
 from component.config.schema import AdapterSection
+from component.models.decoder_layers import layer_prefixes
 from component.models.failures import told_as_user_error
 from component.models.language_model import is_tower
 from component.models.quantization import four_bit_layers
+from component.models.saved_modules import are_tied, check_saved_modules, train_in_float32
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
@@ -26,25 +29,40 @@ def build_lora_config(adapter: AdapterSection, model: PreTrainedModel) -> LoraCo
     """Build the adapter's configuration for a loaded base model.
 
     Raises:
-        UserError: a name in `lora_target_modules` matches no linear layer.
+        UserError: `lora_target_modules`, `layers_to_transform` or `modules_to_save` do not fit the model.
     """
     from peft import LoraConfig, TaskType
 
-    return LoraConfig(
-        r=adapter.lora_rank,
-        lora_alpha=adapter.lora_alpha,
-        lora_dropout=adapter.lora_dropout,
-        target_modules=find_targets(model, adapter.lora_target_modules),
-        bias="none",
-        task_type=TaskType.CAUSAL_LM,
-    )
+    return LoraConfig(task_type=TaskType.CAUSAL_LM, **lora_arguments(adapter, model))
 
 
-def find_targets(model: PreTrainedModel, names: Sequence[str]) -> list[str]:
+def lora_arguments(adapter: AdapterSection, model: PreTrainedModel) -> dict[str, Any]:
+    """The adapter's settings under PEFT's names, which Unsloth takes too.
+
+    Raises:
+        UserError: see `build_lora_config`.
+    """
+    return {
+        "r": adapter.lora_rank,
+        "lora_alpha": adapter.lora_alpha,
+        "lora_dropout": adapter.lora_dropout,
+        "target_modules": find_targets(model, adapter.lora_target_modules, layer_numbers(adapter.layers_to_transform)),
+        "modules_to_save": check_saved_modules(model, adapter.modules_to_save),
+        "ensure_weight_tying": are_tied(model, adapter.modules_to_save),
+        "bias": "none",
+        "use_rslora": adapter.use_rslora,
+        "use_dora": adapter.use_dora,
+        "lora_bias": adapter.lora_bias,
+        "init_lora_weights": adapter.init_lora_weights,
+    }
+
+
+def find_targets(model: PreTrainedModel, names: Sequence[str], layers: Sequence[int] = ()) -> list[str]:
     """Resolve `lora_target_modules` against a model.
 
     Args:
         names: `all-linear`, last parts of module names (`q_proj`), or whole ones.
+        layers: numbers of the layers that targets lie in, all and what is around them where none is given.
 
     Returns:
         What PEFT's target_modules takes, sorted: last parts of names where these reach the targets alone, else whole
@@ -72,6 +90,14 @@ def find_targets(model: PreTrainedModel, names: Sequence[str]) -> list[str]:
             available = ", ".join(sorted({_last_part(path) for path in linear}))
             raise UserError(f"lora_target_modules: no linear layer is called {name!r}; there are {available}")
         wanted |= found
+    if layers:
+        prefixes = layer_prefixes(model, layers, key="layers_to_transform")
+        wanted = {path for path in wanted if path.startswith(prefixes)}
+        if not wanted:
+            raise UserError(
+                f"layers_to_transform: lora_target_modules {', '.join(names)} are in none of these layers; "
+                "drop one of them"
+            )
     ends = {_last_part(path) for path in wanted}
     reached = {path for path, _ in model.named_modules() if _last_part(path) in ends}
     return sorted(ends) if reached == wanted else sorted(wanted)
@@ -115,7 +141,22 @@ def attach_adapter(model: PreTrainedModel, lora_config: LoraConfig, *, seed: int
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     torch.manual_seed(seed)
-    return get_peft_model(model, lora_config)
+    dtype = model.get_input_embeddings().weight.dtype
+    prepared = get_peft_model(model, lora_config)
+    train_in_float32(prepared, dtype)
+    return prepared
+
+
+def copy_moved_start(model: PeftModel, adapter: AdapterSection) -> dict[str, Tensor] | None:
+    """Keep how a new adapter starts where its start moved weights out of the base; None where the base is unchanged.
+
+    What training adds to the unchanged base is the difference of the trained adapter to this, which is what is saved.
+    """
+    from peft import get_peft_model_state_dict
+
+    if not moves_weights(adapter.init_lora_weights):
+        return None
+    return {name: value.detach().cpu().clone() for name, value in get_peft_model_state_dict(model).items()}
 
 
 def continue_adapter(model: PreTrainedModel, folder: str, *, revision: str | None) -> PeftModel:
@@ -126,7 +167,10 @@ def continue_adapter(model: PreTrainedModel, folder: str, *, revision: str | Non
     """
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    return load_adapter(model, folder, revision=revision, is_trainable=True)
+    dtype = model.get_input_embeddings().weight.dtype
+    continued = load_adapter(model, folder, revision=revision, is_trainable=True)
+    train_in_float32(continued, dtype)
+    return continued
 
 
 def load_adapter(model: PreTrainedModel, folder: str, *, revision: str | None, is_trainable: bool) -> PeftModel:

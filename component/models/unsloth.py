@@ -17,7 +17,7 @@ from loguru import logger
 
 from component.config.errors import MachineError, RunError
 from component.config.schema import AdapterSection, ModelSection
-from component.models.adapters import explain_unadapted_experts, find_targets
+from component.models.adapters import copy_moved_start, explain_unadapted_experts, lora_arguments
 from component.models.checkpoint import check_stored_names
 from component.models.failures import first_line, library_failures
 from component.models.loaded import LoadedModel
@@ -149,6 +149,7 @@ def load_unsloth(
         model=prepared,
         tokenizer=tokenizer,
         peft_config=peft_config,
+        moved_start=copy_moved_start(prepared, adapter) if peft_config is not None else None,
         asked=describe_asked(model),
         got={
             "loader": "unsloth",
@@ -200,11 +201,7 @@ def _attach(
     return _guarded(
         module.FastLanguageModel.get_peft_model,
         base,
-        r=adapter.lora_rank,
-        target_modules=find_targets(base, adapter.lora_target_modules),
-        lora_alpha=adapter.lora_alpha,
-        lora_dropout=adapter.lora_dropout,
-        bias="none",
+        **lora_arguments(adapter, base),
         use_gradient_checkpointing=checkpointing,
         random_state=model.seed,
         max_seq_length=model.max_seq_length,
@@ -250,6 +247,8 @@ def _ignored(
     notices = []
     if model.train_mode != "full" and adapter.lora_dropout > 0 and not _has_fused_dropout(hardware):
         notices.append(f"lora_dropout: {adapter.lora_dropout} loses Unsloth's fused LoRA kernels; 0 keeps them")
+    if model.train_mode != "full" and adapter.use_dora:
+        notices.append("use_dora: loses Unsloth's fused LoRA kernels")
     if model.attn_implementation != "auto":
         notices.append(f"attn_implementation: {model.attn_implementation} is ignored, Unsloth chooses its own")
     if model.gradient_checkpointing and dict(gradient_checkpointing_kwargs) != {"use_reentrant": False}:

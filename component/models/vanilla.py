@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from component.config.schema import AdapterSection, ModelSection
-from component.models.adapters import attach_adapter, build_lora_config, continue_adapter, explain_unadapted_experts
+from component.models.adapters import (
+    attach_adapter,
+    build_lora_config,
+    continue_adapter,
+    copy_moved_start,
+    explain_unadapted_experts,
+    load_adapter,
+)
 from component.models.attention import AttentionChoice, choose_attention, settle_attention
 from component.models.checkpoint import load_config, load_weights
 from component.models.language_model import freeze_towers
@@ -77,6 +84,8 @@ def load_vanilla(
         model=prepared,
         tokenizer=tokenizer,
         peft_config=peft_config,
+        continued_adapter=source.adapter if peft_config is not None else None,
+        moved_start=copy_moved_start(prepared, adapter) if peft_config is not None and not source.adapter else None,
         asked=describe_asked(model),
         got={
             "loader": "vanilla",
@@ -97,7 +106,8 @@ def _prepare(
     base.train()
     if model.train_mode == "full":
         if source.adapter is not None:
-            base = continue_adapter(base, source.adapter, revision=source.adapter_revision).merge_and_unload()
+            started = load_adapter(base, source.adapter, revision=source.adapter_revision, is_trainable=False)
+            base = started.merge_and_unload()
             notices.append(f"the adapter {source.adapter} was merged into its base, and all of it is trained")
         base.requires_grad_(True)
         resting = freeze_towers(base)

@@ -28,7 +28,42 @@ def errors(*overrides: str) -> list[str]:
 
 
 NEEDS_DATA = "set eval_file or eval_split"
+STARTS = "use true, false, gaussian, orthogonal, pissa, pissa_niter_16, olora or mica"
 IMPOSSIBLE = [
+    (
+        ["init_lora_weights=pissa"],
+        "init_lora_weights: pissa starts from 16-bit weights, and those of train_mode qlora are quantized; "
+        "use train_mode: lora, or init_lora_weights: gaussian",
+    ),
+    (
+        ["train_mode=lora", "init_lora_weights=loftq"],
+        "init_lora_weights: loftq is not available: it quantizes 16-bit weights itself, in a simulation that saves no "
+        f"memory; {STARTS}",
+    ),
+    (["init_lora_weights=pizza"], f'init_lora_weights: there is no "pizza"; {STARTS}'),
+    (["train_mode=lora", "init_lora_weights=pissa_niter_"], f'init_lora_weights: there is no "pissa_niter_"; {STARTS}'),
+    (
+        ["train_mode=lora", "init_lora_weights=olora", "task_type=dpo"],
+        "init_lora_weights: olora changes the base, which is the reference of dpo with the adapter off; "
+        "use init_lora_weights: true",
+    ),
+    (
+        ["train_mode=lora", "init_lora_weights=pissa_niter_4", "use_dora=true"],
+        "init_lora_weights: pissa_niter_4 and use_dora both change what the adapter starts from; keep one of them",
+    ),
+    (
+        ["init_lora_weights=orthogonal", "lora_rank=5"],
+        "init_lora_weights: an orthogonal start needs an even rank, and lora_rank is 5; use lora_rank: 6",
+    ),
+    (["lora_bias=true", "use_dora=true"], "lora_bias: DoRA has no bias of its own; drop one of them"),
+    (
+        ["lora_bias=true", "init_lora_weights=gaussian"],
+        "lora_bias: lora_bias goes with init_lora_weights: true alone, not gaussian; drop one of them",
+    ),
+    (
+        ["layers_to_transform=7-0"],
+        'layers_to_transform: "7-0" is neither a layer nor a range; write numbers and ranges such as [0, "4-7"]',
+    ),
     (["fp16=true", "bf16=true"], "fp16: fp16 and bf16 are both true; keep one of them, or neither for auto"),
     (
         ["dtype=float16", "train_mode=full"],

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from component.config.schema import AdapterSection, ModelSection
+from component.models.loaded import LoadedModel
 from component.models.tiny import Shape, make_tiny_model
 from component.runtime.hardware import Hardware
 
@@ -67,3 +68,25 @@ def section(tiny_model: Path) -> Callable[..., ModelSection]:
 @pytest.fixture
 def adapter() -> AdapterSection:
     return AdapterSection(lora_rank=4, lora_alpha=8)
+
+
+@pytest.fixture
+def load(section: Callable[..., ModelSection], adapter: AdapterSection, cpu: Hardware) -> Callable[..., LoadedModel]:
+    """Load the tiny model as it is or with changes of the section, with the vanilla loader."""
+
+    from component.models.precision import resolve_precision
+    from component.models.tokenizer import load_tokenizer
+    from component.models.vanilla import load_vanilla
+
+    def build(adapter_section: AdapterSection = adapter, *, hardware: Hardware = cpu, **changes: Any) -> LoadedModel:
+        model = section(**changes)
+        return load_vanilla(
+            model,
+            adapter_section,
+            tokenizer=load_tokenizer(model).tokenizer,
+            precision=resolve_precision(model, hardware),
+            hardware=hardware,
+            gradient_checkpointing_kwargs={"use_reentrant": False},
+        )
+
+    return build

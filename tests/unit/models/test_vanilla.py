@@ -17,22 +17,6 @@ from component.models.vanilla import load_vanilla
 PROJECTIONS = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
 
 
-@pytest.fixture
-def load(section, adapter, cpu):
-    def build(adapter_section=adapter, **changes):
-        model = section(**changes)
-        return load_vanilla(
-            model,
-            adapter_section,
-            tokenizer=load_tokenizer(model).tokenizer,
-            precision=resolve_precision(model, cpu),
-            hardware=cpu,
-            gradient_checkpointing_kwargs={"use_reentrant": False},
-        )
-
-    return build
-
-
 def leaves(names) -> list[str]:
     return sorted({name.rsplit(".", 1)[-1] for name in names})
 

@@ -1,0 +1,96 @@
+"""Rules over adapters: starts that a mode or task cannot have, and layers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from component.config.errors import Problem
+from component.config.keys import ADAPTER_MODES
+from component.config.merged import Merged, Rule
+
+#: Values of init_lora_weights that leave the base as it is.
+PLAIN_STARTS = (True, False, "gaussian", "orthogonal")
+#: Those that move a part of the base's weights into the adapter, and so change the base in memory.
+MOVING_STARTS = re.compile(r"pissa|pissa_niter_[0-9]+|olora")
+#: Values that PEFT has and that cannot be used -> why.
+UNUSABLE_STARTS = {
+    "loftq": "it quantizes 16-bit weights itself, in a simulation that saves no memory",
+    "eva": "it needs a pass over the data before training",
+    "corda": "it needs a pass over the data before training",
+    "lora_ga": "it needs gradients from before training",
+}
+#: Tasks whose reference model is the base with the adapter switched off.
+TASKS_WITH_REFERENCE = ("dpo", "kto", "grpo")
+
+_RANGE = re.compile(r"([0-9]+)(?:-([0-9]+))?")
+
+
+def moves_weights(start: bool | str) -> bool:
+    """Whether a value of init_lora_weights changes the base."""
+    return isinstance(start, str) and MOVING_STARTS.fullmatch(start) is not None
+
+
+def layer_numbers(entries: Sequence[int | str]) -> tuple[int, ...]:
+    """The layers that `layers_to_transform` names, sorted; `3`, `"3"` and `"0-7"`, both ends included.
+
+    Raises:
+        ValueError: naming an entry that is neither a number nor a range.
+    """
+    numbers: set[int] = set()
+    for entry in entries:
+        match = _RANGE.fullmatch(str(entry).strip())
+        if match is None or (match[2] is not None and int(match[2]) < int(match[1])):
+            raise ValueError(str(entry))
+        numbers |= set(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return tuple(sorted(numbers))
+
+
+def check_start(merged: Merged) -> Iterator[Problem]:
+    """The adapter's start is one that PEFT has, and that mode and task allow."""
+    start, mode, task = merged["init_lora_weights"], merged["train_mode"], merged["task_type"]
+    key = "init_lora_weights"
+    if mode not in ADAPTER_MODES or start in PLAIN_STARTS:
+        if start == "orthogonal" and merged["lora_rank"] % 2:
+            what = f"an orthogonal start needs an even rank, and lora_rank is {merged['lora_rank']}"
+            yield merged.clash(key, "lora_rank", what, f"use lora_rank: {merged['lora_rank'] + 1}")
+        return
+    names = "true, false, gaussian, orthogonal, pissa, pissa_niter_16, olora or mica"
+    if start in UNUSABLE_STARTS:
+        yield Problem(merged.places[key], key, f"{start} is not available: {UNUSABLE_STARTS[start]}", f"use {names}")
+    elif start != "mica" and not moves_weights(start):
+        yield Problem(merged.places[key], key, f'there is no "{start}"', f"use {names}")
+    elif mode == "qlora":
+        what = f"{start} starts from 16-bit weights, and those of train_mode qlora are quantized"
+        yield merged.clash(key, "train_mode", what, "use train_mode: lora, or init_lora_weights: gaussian")
+    elif moves_weights(start) and task in TASKS_WITH_REFERENCE:
+        what = f"{start} changes the base, which is the reference of {task} with the adapter off"
+        yield merged.clash(key, "task_type", what, "use init_lora_weights: true")
+    elif merged["use_dora"]:
+        what = f"{start} and use_dora both change what the adapter starts from"
+        yield merged.clash(key, "use_dora", what, "keep one of them")
+
+
+def check_bias(merged: Merged) -> Iterator[Problem]:
+    """PEFT's bias of an adapter goes with the plain start and without DoRA."""
+    if not merged["lora_bias"] or merged["train_mode"] not in ADAPTER_MODES:
+        return
+    start = merged["init_lora_weights"]
+    if start not in (True, False):
+        what = f"lora_bias goes with init_lora_weights: true alone, not {start}"
+        yield merged.clash("lora_bias", "init_lora_weights", what, "drop one of them")
+    if merged["use_dora"]:
+        yield merged.clash("lora_bias", "use_dora", "DoRA has no bias of its own", "drop one of them")
+
+
+def check_layers(merged: Merged) -> Iterator[Problem]:
+    """Layers are numbers or ranges."""
+    key = "layers_to_transform"
+    try:
+        layer_numbers(merged[key])
+    except ValueError as error:
+        fix = 'write numbers and ranges such as [0, "4-7"]'
+        yield Problem(merged.places[key], key, f'"{error}" is neither a layer nor a range', fix)
+
+
+ADAPTER_RULES: tuple[Rule, ...] = (check_start, check_bias, check_layers)

@@ -1,0 +1,48 @@
+"""The layers of a language model by number: which module and which parameters belong to which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from component.config.errors import UserError
+from component.models.language_model import is_tower
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+
+def find_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """The stack of decoder layers and its name, "model.layers" for most.
+
+    Raises:
+        UserError: the model has no list of as many modules as its config.json has layers.
+    """
+    from torch import nn
+
+    number = model.config.get_text_config().num_hidden_layers
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == number and not is_tower(name):
+            return name, module
+    raise UserError(
+        f"model_name_or_path: the {number} layers of this {model.config.model_type} model are not found by number; "
+        "leave out what names layers"
+    )
+
+
+def layer_prefixes(model: PreTrainedModel, numbers: Sequence[int], *, key: str) -> tuple[str, ...]:
+    """Beginnings of the names of all that belongs to some layers.
+
+    Args:
+        numbers: of the layers, from 0.
+        key: of the config that named them.
+
+    Raises:
+        UserError: the model has no such layer.
+    """
+    name, layers = find_layers(model)
+    beyond = [number for number in numbers if number >= len(layers)]
+    if beyond:
+        raise UserError(f"{key}: there is no layer {beyond[0]}; the model's layers are 0 to {len(layers) - 1}")
+    return tuple(f"{name}.{number}." for number in numbers)
