@@ -190,7 +190,9 @@ class Comparison:
             assert not are_tokens or not set(self.renderer.stop_token_ids).isdisjoint(ids[last - 2 : last])
             pieces += (self.tokenizer.decode(ids[position:first]), self.tokenizer.decode(ids[first:last]))
             position = last
-        assert "".join((*pieces, self.tokenizer.decode(ids[position:]))) == text
+        normalizer = self.tokenizer.backend_tokenizer.normalizer  # Qwen's brings text into NFC
+        whole = normalizer.normalize_str(text) if normalizer else text
+        assert "".join((*pieces, self.tokenizer.decode(ids[position:]))) == whole
 
     def check_others(
         self, text: str, spans: Sequence[tuple[int, int]], messages: Sequence[Message], notices: tuple[str, ...]
