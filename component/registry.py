@@ -71,8 +71,12 @@ class Registry:
 
 TASKS = Registry(
     "task",
-    {"pretrain": "component.trainers.pretrain:PRETRAIN", "sft": "component.trainers.sft:SFT"},
-    planned=("dpo", "orpo", "kto", "reward", "grpo"),
+    {
+        "pretrain": "component.trainers.pretrain:PRETRAIN",
+        "sft": "component.trainers.sft:SFT",
+        "dpo": "component.trainers.dpo:DPO",
+    },
+    planned=("orpo", "kto", "reward", "grpo"),
 )
 
 #: Training type -> the kind of rows that it reads, also for those still to come; a plugin's task says it itself.

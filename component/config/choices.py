@@ -69,6 +69,18 @@ SCHEDULERS = (
     "greedy",
 )
 
+#: trl 1.13: task -> the losses that its trainer has.
+LOSSES = {
+    "dpo": (
+        "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
+        "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
+    ),
+}  # fmt: skip
+#: Losses of dpo that label_smoothing changes.
+SMOOTHED_LOSSES = ("exo_pair", "robust", "aot", "aot_unpaired")
+#: Losses of dpo that are a function of the difference of both rewards, which other f-divergences are defined for.
+DIVERGENCE_LOSSES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft")
+
 #: What an evaluation measures, under both names that transformers takes.
 METRICS = ("eval_loss", "loss")
 

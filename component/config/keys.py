@@ -28,11 +28,11 @@ def key(
     maximum: float | None = None,
     below: float | None = None,
     default_by_mode: Mapping[str, Any] | None = None,
+    default_by_task: Mapping[str, Any] | None = None,
     default_note: str = "",
     one_or_many: bool = False,
     path: bool = False,
     cosmetic: bool = False,
-    reserved: bool = False,
 ) -> Any:
     """Declare a key.
 
@@ -42,11 +42,11 @@ def key(
         tasks, modes, loaders: who reads it; None means all. Set elsewhere, it is a recorded notice.
         minimum, above, maximum, below: inclusive and exclusive limits of a number.
         default_by_mode: the default for each `train_mode`, for keys whose default is None.
+        default_by_task: the default for a `task_type`, before that of the mode.
         default_note: how a None default is completed, for the reference page.
         one_or_many: a single text is accepted for a list.
         path: names a file or folder, relative to the working directory.
         cosmetic: does not change what is trained; a run may be resumed with another value.
-        reserved: accepted for a task that is still to come; nothing reads it yet.
     """
     metadata = {
         "help": help,
@@ -58,11 +58,11 @@ def key(
         "maximum": maximum,
         "below": below,
         "default_by_mode": default_by_mode,
+        "default_by_task": default_by_task,
         "default_note": default_note,
         "one_or_many": one_or_many,
         "path": path,
         "cosmetic": cosmetic,
-        "reserved": reserved,
     }
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)

@@ -29,6 +29,7 @@ DROPPED: Mapping[str, str] = {
     "include_tokens_per_second": "tokens per second are always logged",
     "include_num_input_tokens_seen": "tokens are always counted",
     "save_on_each_node": "the run folder is written by rank 0",
+    "max_prompt_length": "prompt and answer together have max_seq_length tokens, and truncation says what is cut",
 }
 
 #: (key, old value) -> new value. Translated with a notice.
@@ -118,12 +119,8 @@ FOREIGN: Mapping[str, str] = {
 PLANNED: Mapping[str, str] = {
     "global_batch_size": "automatic batch settings",
     "loraplus_lr_ratio": "further adapter recipes",
-    "loss_type": "preference tasks",
-    "modules_to_save": "further adapter recipes",
     "num_generations": "grpo",
     "quantization": "further quantizations",
     "reward_functions": "grpo",
-    "use_dora": "further adapter recipes",
-    "use_rslora": "further adapter recipes",
     "use_sharegpt_mapping": "further formats",
 }

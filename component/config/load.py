@@ -30,9 +30,9 @@ from component.config.schema import (
     SECTIONS,
     AdapterSection,
     DataSection,
+    DPOSection,
     GenerationSection,
     ModelSection,
-    PreferenceSection,
     RunSection,
     TrainingSection,
     schema_fields,
@@ -61,7 +61,7 @@ class Config:
     model: ModelSection
     adapter: AdapterSection
     data: DataSection
-    preference: PreferenceSection
+    dpo: DPOSection
     generation: GenerationSection
     run: RunSection
     training: TrainingSection

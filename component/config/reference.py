@@ -156,10 +156,15 @@ def _default(item: Any) -> str:
     default = item.default_factory() if item.default is NO_DEFAULT else item.default
     if default == MISSING:
         return "must be set"
-    by_mode = item.metadata["default_by_mode"]
-    if by_mode:
-        return ", ".join(f"{mode}: {value:g}" for mode, value in by_mode.items())
+    by_task = item.metadata["default_by_task"] or {}
+    special = [*by_task.items(), *(item.metadata["default_by_mode"] or {}).items()]
+    if special:
+        return ", ".join(f"{name}: {_short(value)}" for name, value in special)
     return item.metadata["default_note"] or f"`{json.dumps(default)}`"
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value)
 
 
 def _limits(metadata: Any) -> str:
@@ -170,8 +175,6 @@ def _limits(metadata: Any) -> str:
 
 def _readers(item: Any) -> str:
     metadata = item.metadata
-    if metadata["reserved"]:
-        return f"{', '.join(metadata['tasks'])} (still to come)"
     readers = [", ".join(metadata[kind]) for kind in ("tasks", "modes", "loaders") if metadata[kind]]
     if item.name in DEPENDENT_KEYS:
         readers.append(f"with {DEPENDENT_KEYS[item.name][0]}")

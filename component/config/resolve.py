@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from component.config.choices import SMOOTHED_LOSSES
 from component.config.keys import SHIPPED_TASKS
 from component.config.schema import schema_fields
 
@@ -20,15 +21,19 @@ def resolve_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     """Complete the keys whose default depends on others (shown by `--dry_run` and written to the run)."""
     resolved = dict(values)
     for name, item in schema_fields().items():
-        by_mode = item.metadata["default_by_mode"]
-        if by_mode and resolved[name] is None:
-            resolved[name] = by_mode[resolved["train_mode"]]
+        by_task, by_mode = item.metadata["default_by_task"] or {}, item.metadata["default_by_mode"] or {}
+        if resolved[name] is None:
+            resolved[name] = by_task.get(resolved["task_type"], by_mode.get(resolved["train_mode"]))
     resolved["eval_strategy"] = resolve_eval_strategy(resolved)
     if resolved["per_device_eval_batch_size"] is None:
         resolved["per_device_eval_batch_size"] = resolved["per_device_train_batch_size"]
     if resolved["greater_is_better"] is None:
         resolved["greater_is_better"] = not resolved["metric_for_best_model"].endswith("loss")
     return resolved
+
+
+def _has_loss(*names: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda values: any(name in names for name in values["loss_type"] or ())
 
 
 #: Keys that are read only beside certain values of another -> which, and whether it is so.
@@ -43,6 +48,13 @@ DEPENDENT_KEYS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = 
         lambda values: values["early_stopping_patience"] is not None,
     ),
     "generation_max_new_tokens": ("num_eval_generations", lambda values: values["num_eval_generations"] > 0),
+    "loss_weights": ("several names in loss_type", lambda values: len(values["loss_type"] or ()) > 1),
+    "label_smoothing": (f"loss_type {', '.join(SMOOTHED_LOSSES)}", _has_loss(*SMOOTHED_LOSSES)),
+    "discopop_tau": ("loss_type discopop", _has_loss("discopop")),
+    "f_alpha_divergence_coef": (
+        "f_divergence_type: alpha_divergence",
+        lambda values: values["f_divergence_type"] == "alpha_divergence",
+    ),
     "gradient_checkpointing_kwargs": ("gradient_checkpointing", lambda values: values["gradient_checkpointing"]),
 }
 

@@ -12,15 +12,16 @@ from typing import Any
 from component.config.sections.adapter import AdapterSection
 from component.config.sections.data import DataSection
 from component.config.sections.model import ModelSection
+from component.config.sections.preference import DPOSection
 from component.config.sections.run import RunSection
-from component.config.sections.tasks import GenerationSection, PreferenceSection
+from component.config.sections.tasks import GenerationSection
 from component.config.sections.training import TrainingSection
 
 SECTIONS: dict[str, type] = {
     "model": ModelSection,
     "adapter": AdapterSection,
     "data": DataSection,
-    "preference": PreferenceSection,
+    "dpo": DPOSection,
     "generation": GenerationSection,
     "run": RunSection,
     "training": TrainingSection,

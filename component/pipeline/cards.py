@@ -12,7 +12,7 @@ from component.artifacts.data_facts import shorten_pieces
 from component.artifacts.terminal import uses_color
 from component.models.loaded import LoadedModel
 from component.pipeline.prepare import PreparedRun
-from component.pipeline.sample_text import decode_pieces
+from component.pipeline.sample_text import decode_pieces, parts_of
 from component.pipeline.steps import num_optimizer_steps, num_rows_per_step
 from component.runtime.distributed import is_main_process
 from component.runtime.hardware import model_flops_utilization, peak_bf16_flops
@@ -26,6 +26,7 @@ def show_start_card(prepared: PreparedRun, model: LoadedModel, *, num_rows: int,
     config = prepared.config
     trainable, total = count_parameters(model.model)
     reports = [prepared.data.report, *([prepared.data.eval_report] if prepared.data.eval_report else [])]
+    shown = parts_of(prepared.data.train[0])[0][1]  # of a pair, the better answer
     facts = StartFacts(
         hardware=prepared.hardware,
         model=config.model.model_name_or_path,
@@ -42,8 +43,8 @@ def show_start_card(prepared: PreparedRun, model: LoadedModel, *, num_rows: int,
         num_steps=num_optimizer_steps(config.training, num_rows),
         first_step=start_step,
         global_batch_size=num_rows_per_step(config.training),
-        sample=shorten_pieces(decode_pieces(prepared.data.train[0], prepared.tokenizer)),
-        sample_source=str(prepared.data.train[0].source),
+        sample=shorten_pieces(decode_pieces(shown, prepared.tokenizer)),
+        sample_source=str(shown.source),
         notices=(*prepared.notices, *model.notices),
     )
     _show(start_card, facts)
@@ -80,7 +81,7 @@ def show_end_card(
         peak_reserved_bytes=metrics["peak_reserved_bytes"],
         wall_seconds=timings["total_seconds"],
         next_commands=(f"python script/chat.py --model {folder}",)
-        if prepared.rendering.encoder.row_kind == "messages"
+        if prepared.rendering.encoder.row_kind in ("messages", "preference", "labelled", "prompt")
         else (),
     )
     _show(end_card, facts)

@@ -62,7 +62,7 @@ class PreparedRun:
 
 def row_kind_of(task_type: str) -> str:
     """The kind of rows that a training type reads, be it available or not."""
-    return TASKS.get(task_type).row_kind if TASKS.is_available(task_type) else TASK_ROW_KINDS[task_type]
+    return TASK_ROW_KINDS.get(task_type) or TASKS.get(task_type).row_kind
 
 
 def prepare(config: Config) -> PreparedRun:

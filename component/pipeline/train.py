@@ -28,11 +28,11 @@ from component.config.errors import (
 from component.models.loaded import LoadedModel
 from component.pipeline.cards import show_end_card, show_start_card
 from component.pipeline.disk import check_disk
+from component.pipeline.load_models import load_models
 from component.pipeline.open_run import OpenedRun
 from component.pipeline.prepare import PreparedRun
 from component.pipeline.result import RunResult
 from component.pipeline.steps import num_optimizer_steps
-from component.registry import LOADERS
 from component.runtime.distributed import is_main_process
 from component.runtime.redaction import redact
 from component.runtime.seeds import seed_everything
@@ -94,7 +94,8 @@ def _train(
     folder = Path(prepared.config.run.output_dir)
     prepared_at = time.monotonic()
     seed_everything(prepared.config.model.seed)
-    model = _load_model(prepared)
+    section = getattr(prepared.config, prepared.task.section)
+    model = load_models(prepared, section)
     context = RunContext(
         output_dir=folder,
         hardware=prepared.hardware,
@@ -104,7 +105,6 @@ def _train(
         tokens=TokenCounter(),
         interrupts=interrupts,
     )
-    section = getattr(prepared.config, prepared.task.section)
     seed_everything(prepared.config.model.seed)
     trainer = prepared.task.build(section, prepared.config.training, model, prepared.data, context)
     model = replace(model, notices=(*model.notices, *context.notices))
@@ -146,35 +146,6 @@ def _train(
     opened.manifest.update(metrics=metrics, timings=timings)
     show_end_card(prepared, model, metrics, timings)
     return RunResult(folder, trainer.state.global_step, metrics)
-
-
-def load_model(prepared: PreparedRun) -> LoadedModel:
-    """Load the weights with the chosen loader."""
-    return LOADERS.get(prepared.loader.got)(
-        prepared.config.model,
-        prepared.config.adapter,
-        tokenizer=prepared.tokenizer,
-        precision=prepared.precision,
-        hardware=prepared.hardware,
-        gradient_checkpointing_kwargs=prepared.config.training.gradient_checkpointing_kwargs,
-    )
-
-
-def _load_model(prepared: PreparedRun) -> LoadedModel:
-    """Load the weights; lack of device memory becomes advice.
-
-    Raises:
-        DeviceMemoryError: with the settings to change.
-    """
-    import torch
-
-    try:
-        return load_model(prepared)
-    except torch.OutOfMemoryError as error:
-        raise DeviceMemoryError(
-            f"out of memory while the model was loaded: {str(error).splitlines()[0]}",
-            "run again with train_mode=qlora or a smaller model, or end other programs on this device",
-        ) from error
 
 
 def check_optimizer(trainer: Any, num_steps: int) -> None:
@@ -240,7 +211,8 @@ def _save(prepared: PreparedRun, model: LoadedModel, folder: Path) -> None:
         return
     if prepared.rendering.chat_template:
         prepared.tokenizer.chat_template = prepared.rendering.chat_template
-    for notice in save_final_model(model.model, prepared.tokenizer, folder, prepared.rendering.stop_token_ids):
+    stops = prepared.rendering.stop_token_ids
+    for notice in save_final_model(model.model, prepared.tokenizer, folder, stops, moved_start=model.moved_start):
         logger.info(notice)
     remove_pickles(folder)
     plot_loss(folder, folder.name)

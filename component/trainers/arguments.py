@@ -35,7 +35,10 @@ OWN_KEYS = frozenset(
 
 
 def build_training_arguments(
-    training: TrainingSection, context: RunContext, arguments_class: type[TrainingArguments] = TrainingArguments
+    training: TrainingSection,
+    context: RunContext,
+    arguments_class: type[TrainingArguments] = TrainingArguments,
+    **own: Any,
 ) -> TrainingArguments:
     """Translate the section.
 
@@ -44,6 +47,7 @@ def build_training_arguments(
 
     Args:
         arguments_class: TrainingArguments or a trainer's own subclass.
+        own: arguments of that subclass, and others that the trainer needs otherwise than in the section.
 
     Raises:
         UserError: transformers refuses a value or a combination.
@@ -64,7 +68,7 @@ def build_training_arguments(
             gradient_checkpointing=False,
             logging_nan_inf_filter=False,
             disable_tqdm=True,
-            **passed,
+            **passed | own,
             **training.extra_training_args,
         )
     except (ValueError, TypeError, ImportError) as error:

@@ -53,9 +53,11 @@ class Task:
         row_kind: the kind of rows that it reads, as formats name it.
         section: name of the config section that `build` gets as its first argument.
         build: (task section, training section, model, data, context) -> a transformers Trainer, ready to train.
+        needs_reference_model: (task section, training section) -> whether `build` wants `LoadedModel.reference`.
     """
 
     name: str
     row_kind: Literal["messages", "text", "preference", "labelled", "prompt"]
     section: str
     build: Callable[[Any, TrainingSection, LoadedModel, PreparedData, RunContext], Trainer]
+    needs_reference_model: Callable[[Any, TrainingSection], bool] = lambda section, training: False

@@ -47,13 +47,14 @@ class TokenCounter:
         self.start_lap()
 
     def add(self, batches: Sequence[Mapping[str, Tensor]]) -> None:
-        """Count the micro-batches of one optimizer step: `labels` and `attention_mask` of shape (B, L)."""
+        """Count the micro-batches of one optimizer step: `labels` or `completion_mask`, `attention_mask`: (B, L)."""
         for batch in batches:
-            labels = batch["labels"]
+            labels = batch.get("labels")
+            supervised = batch["completion_mask"] if labels is None else labels.ne(-100)
             mask = batch.get("attention_mask")
-            self._sums[0] = self._sums[0] + labels[..., 1:].ne(-100).sum()
-            self._sums[1] = self._sums[1] + (labels.numel() if mask is None else mask.sum())
-            self._sums[2] = self._sums[2] + labels.numel()
+            self._sums[0] = self._sums[0] + supervised[..., 1:].sum()
+            self._sums[1] = self._sums[1] + (supervised.numel() if mask is None else mask.sum())
+            self._sums[2] = self._sums[2] + supervised.numel()
 
     def read(self) -> TokenCounts:
         """The totals so far, earlier attempts of the run included; waits for the device."""

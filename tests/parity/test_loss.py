@@ -16,8 +16,8 @@ from component.artifacts.metrics import read_metrics
 from component.config.load import load_config
 from component.data.order import epoch_order
 from component.pipeline import run
+from component.pipeline.load_models import load_model
 from component.pipeline.prepare import prepare
-from component.pipeline.train import load_model
 from component.trainers.interrupts import Interrupts
 from component.trainers.task import RunContext
 from component.trainers.token_counter import TokenCounter

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +52,74 @@ def trained_metrics() -> Callable[[Path], list[dict[str, Any]]]:
         return [{key: value for key, value in record.items() if key not in MEASURED} for record in read_metrics(folder)]
 
     return read
+
+
+@pytest.fixture(scope="session")
+def preference_settings(tiny_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Two epochs of three steps on pairs of unequal lengths, of which the last step has fewer; four are held out."""
+    file = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    rows = [
+        {
+            "prompt": f"Say the number {index}, or a few.",
+            "chosen": f"Yes: {index}." + " And one more." * (index % 3),
+            "rejected": "No" + ", no" * (index % 4) + f", not {index}.",
+        }
+        for index in range(20)
+    ]
+    rows = [{key: [{"role": "user" if key == "prompt" else "assistant", "content": text}] for key, text in row.items()}
+            for row in rows]  # fmt: skip
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return {
+        **tiny_settings,
+        "train_file": str(file),
+        "eval_split": 4,
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 3,
+        "learning_rate": 5e-3,
+        "warmup_steps": 0,
+    }
+
+
+@pytest.fixture(scope="session")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with other tokens than tiny_model."""
+    from component.models.tiny import Shape, make_tiny_model
+
+    folder = tmp_path_factory.mktemp("other")
+    (folder / "text.txt").write_text("quite another lot of letters, joined in other pairs\n" * 4, encoding="utf-8")
+    shape = Shape(hidden_size=32, intermediate_size=64, num_hidden_layers=1, max_position_embeddings=512)
+    make_tiny_model(folder / "model", shape=shape, seed=0, texts=[folder / "text.txt"])
+    return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def signal_at() -> Callable[..., contextlib.AbstractContextManager[None]]:
+    """`signal_at(text, number)`: send this process a signal once a log line holds `text`, while that step is done."""
+    from loguru import logger
+
+    from component.runtime.logging import configure_logging
+
+    @contextlib.contextmanager
+    def watching(text: str, number: signal.Signals) -> Iterator[None]:
+        sent = []
+
+        def watch(message: Any) -> None:
+            if text in message and not sent:
+                sent.append(message)
+                os.kill(os.getpid(), number)
+
+        configure_logging(None, 0)  # its first call removes every other sink
+        sink = logger.add(watch, format="{message}")
+        try:
+            yield
+        finally:
+            logger.remove(sink)
+        assert sent, f"no log line with {text!r}"
+
+    return watching
+
+
+@pytest.fixture(scope="session")
+def task_settings(preference_settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Settings of a small run of each task of TRL."""
+    return {"dpo": {**preference_settings, "task_type": "dpo"}}

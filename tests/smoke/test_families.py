@@ -22,8 +22,8 @@ from component.models.quantization import four_bit_layers
 from component.models.tiny import ARCHITECTURES, Shape, make_tiny_model
 from component.models.tiny_families import TINY_FAMILIES
 from component.pipeline import run
+from component.pipeline.load_models import load_model
 from component.pipeline.prepare import prepare
-from component.pipeline.train import load_model
 
 VISION_LANGUAGE = [name for name, sizes in TINY_FAMILIES.items() if "vision_config" in sizes]
 

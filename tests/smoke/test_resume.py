@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from loguru import logger
 
 from component.config.errors import InterruptedRun, UserError
 from component.pipeline import run
-from component.runtime.logging import configure_logging
-
-
-@contextlib.contextmanager
-def signal_at(text: str, number: signal.Signals) -> Iterator[None]:
-    """Send this process a signal once a log line holds `text`; it arrives while that step is still being done."""
-    sent = []
-
-    def watch(message: Any) -> None:
-        if text in message and not sent:
-            sent.append(message)
-            os.kill(os.getpid(), number)
-
-    configure_logging(None, 0)  # its first call removes every other sink
-    sink = logger.add(watch, format="{message}")
-    try:
-        yield
-    finally:
-        logger.remove(sink)
-    assert sent, f"no log line with {text!r}"
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -49,7 +27,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def interrupted(sft_settings, tmp_path_factory) -> Path:
+def interrupted(sft_settings, signal_at, tmp_path_factory) -> Path:
     """A run with checkpoints of steps 2 and 4, interrupted after step 5."""
     folder = tmp_path_factory.mktemp("interrupted") / "run"
     with signal_at("step 4/9", signal.SIGINT), pytest.raises(InterruptedRun):
@@ -74,7 +52,7 @@ def stopped(interrupted: Path, tmp_path: Path, sft_settings) -> tuple[dict[str, 
     ids=["inside", "at-ends"],
 )
 def test_interrupted_again_and_again(
-    places: dict[str, int], sft_settings, finished_run, tmp_path, trained_metrics
+    places: dict[str, int], sft_settings, finished_run, signal_at, tmp_path, trained_metrics
 ) -> None:
     """Inside an epoch, at its end, during an evaluation: what comes out at last is that of the run left alone.
 
@@ -249,7 +227,7 @@ def test_a_named_checkpoint(stopped, finished_run, trained_metrics) -> None:
     assert trained_metrics(folder) == trained_metrics(finished_run)
 
 
-def test_early_stopping_goes_on_counting(sft_settings, tmp_path, trained_metrics) -> None:
+def test_early_stopping_goes_on_counting(sft_settings, tmp_path, trained_metrics, signal_at) -> None:
     """The evaluation gets no better than at first: five more end the run, whether it was interrupted or not.
 
     The last interrupt falls on the step that ends it: the attempt after that trains nothing.

@@ -1,20 +1,10 @@
-"""The sections of single tasks."""
+"""The section of answers that are sampled while training."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from component.config.keys import PREFERENCE_TASKS, key
-
-
-@dataclass(frozen=True)
-class PreferenceSection:
-    """Keys of preference tasks, accepted so that existing configs pass the check; their tasks are still to come."""
-
-    beta: float = key(
-        0.1, "Strength of the pull towards the reference model.", tasks=PREFERENCE_TASKS, minimum=0, reserved=True
-    )
-    max_prompt_length: int = key(512, "Longest prompt in tokens.", tasks=PREFERENCE_TASKS, above=0, reserved=True)
+from component.config.keys import key
 
 
 @dataclass(frozen=True)

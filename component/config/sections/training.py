@@ -28,7 +28,11 @@ class TrainingSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys):
     num_train_epochs: float = key(1.0, "Passes over the training data.", above=0)
     max_steps: int = key(-1, "Optimizer steps; -1 lets num_train_epochs decide.", minimum=-1)
     learning_rate: float | None = key(
-        None, "Peak learning rate.", minimum=0, default_by_mode={"full": 1e-5, "lora": 2e-4, "qlora": 2e-4}
+        None,
+        "Peak learning rate.",
+        minimum=0,
+        default_by_mode={"full": 1e-5, "lora": 2e-4, "qlora": 2e-4},
+        default_by_task={"dpo": 5e-6},
     )
     lr_scheduler_type: str = key("cosine", "Learning rate schedule.")
     lr_scheduler_kwargs: dict[str, Any] = key({}, "Further arguments of the schedule, such as min_lr_rate.")

@@ -14,6 +14,8 @@ from component.trainers.token_counter import TokenCounter
 
 #: What transformers logs beside the loss and is kept under its own name.
 KEPT = ("loss", "grad_norm", "learning_rate", "eval_loss")
+#: What TRL logs, in training and with "eval_" in evaluation, beside names with a slash such as rewards/margins.
+KEPT_OF_TRL = ("entropy", "mean_token_accuracy", "aux_loss")
 #: What is measured here.
 MEASURED = ("tokens_per_second", "supervised_tokens", "total_tokens", "peak_memory_bytes")
 
@@ -56,7 +58,7 @@ class MetricsCallback(TrainerCallback):
         if "loss" in logs:
             logs.update(self._measure())
         record = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 6)}
-        record |= {name: value for name, value in logs.items() if name in KEPT or name in MEASURED}
+        record |= {name: value for name, value in logs.items() if is_kept(name)}
         if state.is_world_process_zero:
             self._writer.write(record)
 
@@ -77,6 +79,11 @@ class MetricsCallback(TrainerCallback):
             "total_tokens": counts.real,
             "peak_memory_bytes": peak_memory_bytes(),
         }
+
+
+def is_kept(name: str) -> bool:
+    """Whether a logged value goes into metrics.jsonl."""
+    return name in KEPT or name in MEASURED or "/" in name or name.removeprefix("eval_") in KEPT_OF_TRL
 
 
 def peak_memory_bytes() -> int:

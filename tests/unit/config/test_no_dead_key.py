@@ -1,7 +1,6 @@
 """No dead key: each key of the schema is changed, and something that is built from the config is different.
 
-A probe gives what is looked at for a value of its key; the test compares two values of the key. Reserved keys have a
-task that is refused by name instead.
+A probe gives what is looked at for a value of its key; the test compares two values of the key.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,9 +22,8 @@ import pytest
 pytest.importorskip("transformers")
 pytest.importorskip("bitsandbytes")
 
-from component.config.errors import RunError, UserError
+from component.config.errors import RunError
 from component.config.load import Config, load_config
-from component.config.reference import reference_page
 from component.config.schema import schema_fields
 from component.config.training_arguments_source import installed_training_arguments
 from component.data.cache import Cache
@@ -32,13 +31,14 @@ from component.models.precision import resolve_precision
 from component.models.tiny import Shape, make_tiny_model
 from component.pipeline import prepare as prepare_module
 from component.pipeline.choose_loader import choose_loader
-from component.pipeline.prepare import check_task, machine_notices, prepare
+from component.pipeline.load_models import load_model, load_models
+from component.pipeline.prepare import machine_notices, prepare
 from component.pipeline.rendering import build_rendering
 from component.pipeline.run import run
-from component.pipeline.train import load_model
 from component.registry import TASKS
 from component.runtime.hardware import Hardware
 from component.trainers.arguments import build_training_arguments
+from component.trainers.dpo import build_dpo_arguments
 from component.trainers.interrupts import Interrupts
 from component.trainers.task import RunContext
 from component.trainers.token_counter import TokenCounter
@@ -119,7 +119,8 @@ class Lab:
     def passed_arguments(self, config: Config) -> dict[str, Any]:
         """What TrainingArguments is called with, by names that it has."""
         context = replace(self.context(config), hardware=AMPERE)
-        passed = build_training_arguments(config.training, context, dict)  # type: ignore[arg-type]
+        passed = vars(build_training_arguments(config.training, context, SimpleNamespace))  # type: ignore[arg-type]
+        del passed["group_rates"]
         assert set(passed) <= set(installed_training_arguments() or passed)
         return passed
 
@@ -299,6 +300,11 @@ def weights(lab: Lab, config: Config) -> Any:
     return [float(value.sum()) for name, value in model.named_parameters() if "lora_A" in name]
 
 
+def rates(lab: Lab, config: Config) -> list[float]:
+    trainer = lab.trainer(**{key: config.values[key] for key in config.places})
+    return [group["lr"] for group in trainer.create_optimizer().param_groups]
+
+
 def with_evaluation(**values: Any) -> dict[str, Any]:
     return {"eval_split": 2, **values}
 
@@ -357,7 +363,39 @@ OF_TRAINING_ARGUMENTS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "fsdp_config": ({}, {"a": 1}, {}),
 }
 
+
+def dpo(name: str, one: Any, other: Any, **beside: Any) -> Probe:
+    """A setting of the dpo task that TRL knows by the same name."""
+
+    def look(lab: Lab, config: Config) -> Any:
+        context = lab.context(config)
+        return build_dpo_arguments(config.dpo, config.training, context, dict)[name]  # type: ignore[arg-type,index]
+
+    return probe(one, other, look, task_type="dpo", **beside)
+
+
+def reference(lab: Lab, config: Config) -> str:
+    section = config.dpo
+    return outcome(lambda: load_models(prepare(config), section).reference)
+
+
+OF_DPO: dict[str, Probe] = {
+    "beta": dpo("beta", 0.1, 0.2),
+    "loss_type": dpo("loss_type", "sigmoid", ["ipo", "sft"]),
+    "loss_weights": dpo("loss_weights", None, [1, 2], loss_type=["ipo", "sft"]),
+    "label_smoothing": dpo("label_smoothing", 0.1, 0.2, loss_type="robust"),
+    "ld_alpha": dpo("ld_alpha", None, 0.5),
+    "f_divergence_type": dpo("f_divergence_type", "reverse_kl", "forward_kl"),
+    "f_alpha_divergence_coef": dpo("f_alpha_divergence_coef", 0.5, 0.6, f_divergence_type="alpha_divergence"),
+    "use_weighting": dpo("use_weighting", False, True),
+    "discopop_tau": dpo("discopop_tau", 0.05, 0.1, loss_type="discopop"),
+    "disable_dropout": dpo("disable_dropout", True, False),
+    "precompute_ref_log_probs": dpo("precompute_ref_log_probs", False, True),
+    "reference_model_name_or_path": probe(None, "{other_model}", reference, task_type="dpo", train_file="{pairs}"),
+}
+
 PROBES: dict[str, Probe] = {
+    **OF_DPO,
     **{key: probe(one, other, argument(key), **rest) for key, (one, other, rest) in OF_TRAINING_ARGUMENTS.items()},
     "extra_training_args": probe(
         {}, {"ddp_bucket_cap_mb": 3}, lambda lab, config: lab.passed_arguments(config).get("ddp_bucket_cap_mb")
@@ -403,6 +441,12 @@ PROBES: dict[str, Probe] = {
     "lora_alpha": probe(4, 8, lora("lora_alpha")),
     "lora_dropout": probe(0, 0.5, lora("lora_dropout")),
     "lora_target_modules": probe("all-linear", ["q_proj"], lora("target_modules")),
+    "layers_to_transform": probe([0], ["0-1"], lambda lab, config: outcome(lambda: weights(lab, config))),
+    "modules_to_save": probe([], ["lm_head"], lora("modules_to_save")),
+    "use_rslora": probe(False, True, lora("use_rslora")),
+    "use_dora": probe(False, True, lora("use_dora")),
+    "lora_bias": probe(False, True, lora("lora_bias")),
+    "init_lora_weights": probe(True, "gaussian", weights),
     "train_file": probe("{rows}", "{more_rows}", data),
     "eval_file": probe(None, "{more_rows}", data),
     "eval_split": probe(None, 2, data),
@@ -431,8 +475,6 @@ PROBES: dict[str, Probe] = {
     "plugins": probe([], ["{plugin}"], lambda lab, config: (lab.folder / "plugin_ran").exists()),
 }  # fmt: skip
 
-RESERVED = {key for key, item in schema_fields().items() if item.metadata["reserved"]}
-
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
@@ -456,6 +498,8 @@ def fill(value: Any, lab: Lab) -> Any:
         return lab.write_rows("more.jsonl", 3, extra=" more")
     if value == "{long_rows}":
         return lab.write_rows("long.jsonl", 2, extra=" long" * 40)
+    if value == "{pairs}":
+        return str(ROOT / "data/samples/preference.jsonl")
     if value == "{turns}":
         return lab.write_rows("turns.jsonl", 1, turns=2)
     if value == "{controls}":
@@ -468,8 +512,7 @@ def fill(value: Any, lab: Lab) -> Any:
 
 
 def test_every_key_is_probed() -> None:
-    assert set(PROBES) | RESERVED == set(schema_fields())
-    assert not set(PROBES) & RESERVED
+    assert set(PROBES) == set(schema_fields())
 
 
 @pytest.mark.parametrize("key", PROBES)
@@ -516,16 +559,3 @@ def test_deepspeed_is_a_notice_on_a_cpu(lab: Lab) -> None:
     assert list(machine_notices(config, lab.cpu)) == [
         "deepspeed: ignored on a CPU; one process trains without sharding"
     ]
-
-
-@pytest.mark.parametrize("key", sorted(RESERVED))
-def test_a_reserved_key_has_a_task_that_is_refused_by_name(key: str, lab: Lab) -> None:
-    tasks = schema_fields()[key].metadata["tasks"]
-    assert tasks and not any(TASKS.is_available(task) for task in tasks)
-    for task in tasks:
-        config = lab.config(**{"task_type": task, key: 1})
-        with pytest.raises(UserError) as error:
-            check_task(config)
-        assert f"task_type: {task} is not available yet" in str(error.value)
-    [row] = [line for line in reference_page().splitlines() if line.startswith(f"| `{key}` |")]
-    assert f"{', '.join(tasks)} (still to come)" in row

@@ -1,0 +1,85 @@
+"""Rules over the losses of preference tasks and what belongs to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from component.config.choices import DIVERGENCE_LOSSES, LOSSES
+from component.config.errors import Problem
+from component.config.merged import Merged, Rule
+from component.config.schema import schema_fields
+
+
+def check_loss_names(merged: Merged) -> Iterator[Problem]:
+    """The task has each loss, and names it once."""
+    task, names = merged["task_type"], merged["loss_type"]
+    if task not in LOSSES or names is None:
+        return
+    place = merged.places["loss_type"]
+    unknown = [name for name in names if name not in LOSSES[task]]
+    if unknown:
+        yield Problem(place, "loss_type", f'{task} has no loss "{unknown[0]}"', f"use {', '.join(LOSSES[task])}")
+    elif not names or len(set(names)) < len(names):
+        yield Problem(place, "loss_type", f"got {names}", "name at least one loss, and each once")
+
+
+def check_loss_weights(merged: Merged) -> Iterator[Problem]:
+    """One weight a loss, none below 0."""
+    weights = merged["loss_weights"]
+    if merged["task_type"] != "dpo" or weights is None:
+        return
+    if len(weights) != len(_losses(merged)):
+        what = f"loss_weights has {len(weights)} numbers, loss_type {len(_losses(merged))} names"
+        yield merged.clash("loss_weights", "loss_type", what, "write one number for each loss")
+    if any(weight < 0 for weight in weights) or not any(weights):
+        place = merged.places["loss_weights"]
+        yield Problem(place, "loss_weights", f"got {weights}", "use numbers of 0 and more, not all of them 0")
+
+
+def check_loss_settings(merged: Merged) -> Iterator[Problem]:
+    """Settings that TRL's losses cannot have."""
+    if merged["task_type"] != "dpo":
+        return
+    losses, smoothing = _losses(merged), merged["label_smoothing"]
+    if "exo_pair" in losses and smoothing == 0:
+        what = "exo_pair takes the logarithm of label_smoothing, which is 0"
+        yield merged.clash("loss_type", "label_smoothing", what, "set label_smoothing: 0.001")
+    if "robust" in losses and smoothing >= 0.5:
+        what = f"robust divides by 1 - 2 * label_smoothing, and label_smoothing is {smoothing:g}"
+        yield merged.clash("loss_type", "label_smoothing", what, "use a label_smoothing below 0.5, such as 0.1")
+    undefined = [name for name in losses if name not in DIVERGENCE_LOSSES]
+    if merged["f_divergence_type"] != "reverse_kl" and undefined:
+        what = f"f_divergence_type {merged['f_divergence_type']} is not defined for the loss {undefined[0]}"
+        yield merged.clash("f_divergence_type", "loss_type", what, f"use {', '.join(DIVERGENCE_LOSSES)}")
+    sorting = [name for name in losses if name.startswith("aot")]
+    if merged["use_weighting"] and sorting:
+        what = f"use_weighting weighs pairs, and {sorting[0]} takes them apart"
+        yield merged.clash("use_weighting", "loss_type", what, "drop one of them")
+    if merged["beta"] == 0 and {"ipo", "sppo_hard"} & set(losses):
+        yield merged.clash("beta", "loss_type", "ipo and sppo_hard divide by beta, which is 0", "use a beta above 0")
+
+
+def check_liger(merged: Merged) -> Iterator[Problem]:
+    """Liger's fused loss of dpo does a part of what TRL's own does."""
+    if merged["task_type"] != "dpo" or not merged["use_liger_kernel"]:
+        return
+    clashes = {
+        "loss_type": len(_losses(merged)) > 1,
+        "f_divergence_type": merged["f_divergence_type"] != "reverse_kl",
+        "precompute_ref_log_probs": merged["precompute_ref_log_probs"],
+        "use_weighting": merged["use_weighting"],
+        "ld_alpha": merged["ld_alpha"] is not None,
+    }
+    for key, is_clash in clashes.items():
+        if is_clash:
+            what = f"use_liger_kernel's fused loss of dpo does not know this {key}"
+            yield merged.clash(key, "use_liger_kernel", what, "drop one of them")
+
+
+def _losses(merged: Merged) -> list[str]:
+    """The losses, also where the task's own default stands."""
+    defaults = schema_fields()["loss_type"].metadata["default_by_task"]
+    return merged["loss_type"] or defaults[merged["task_type"]]
+
+
+LOSS_RULES: tuple[Rule, ...] = (check_loss_names, check_loss_weights, check_loss_settings, check_liger)

@@ -1,0 +1,86 @@
+"""Keys that several preference tasks read, and the section of dpo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from component.config.keys import PREFERENCE_TASKS, key
+
+DPO = ("dpo",)
+
+
+@dataclass(frozen=True)
+class BetaKeys:
+    """How strongly a task pulls towards its reference."""
+
+    beta: float | None = key(
+        None,
+        "Strength of the pull towards the reference model; the tau of ipo.",
+        tasks=PREFERENCE_TASKS,
+        minimum=0,
+        default_by_task=dict.fromkeys(PREFERENCE_TASKS, 0.1),
+    )
+
+
+@dataclass(frozen=True)
+class LossKeys:
+    """Which loss of a task's family."""
+
+    loss_type: list[str] | None = key(
+        None,
+        "The loss, by TRL's name, or several that are added up.",
+        tasks=DPO,
+        default_by_task={"dpo": ["sigmoid"]},
+        one_or_many=True,
+    )
+
+
+@dataclass(frozen=True)
+class ReferenceKeys:
+    """The model that log-probabilities are compared with."""
+
+    reference_model_name_or_path: str | None = key(
+        None,
+        "Another reference model than the one that training starts from; a second model in memory.",
+        tasks=DPO,
+        default_note="the model that training starts from: an adapter is switched off, a full run loads it again",
+    )
+    precompute_ref_log_probs: bool = key(
+        False,
+        "Compute the reference's log-probabilities once, before training, so that no reference stays in memory.",
+        tasks=DPO,
+    )
+    disable_dropout: bool = key(
+        True, "Train without dropout, whatever lora_dropout says, so that policy and reference agree.", tasks=DPO
+    )
+
+
+@dataclass(frozen=True)
+class DPOSection(BetaKeys, LossKeys, ReferenceKeys):
+    """Direct preference optimization and its family of losses, under TRL's names."""
+
+    loss_weights: list[float] | None = key(
+        None, "Weight of each loss, where loss_type names several.", tasks=DPO, default_note="1 each"
+    )
+    label_smoothing: float = key(
+        0.0, "Share of preferences that are taken to be the wrong way round.", tasks=DPO, minimum=0, maximum=1
+    )
+    ld_alpha: float | None = key(
+        None,
+        "Weight of what a longer answer has beyond the shorter (https://arxiv.org/abs/2409.06411).",
+        tasks=DPO,
+        minimum=0,
+        maximum=1,
+        default_note="1",
+    )
+    f_divergence_type: Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"] = key(
+        "reverse_kl", "How far from the reference is measured (https://arxiv.org/abs/2309.16240).", tasks=DPO
+    )
+    f_alpha_divergence_coef: float = key(0.5, "The alpha of alpha_divergence.", tasks=DPO)
+    use_weighting: bool = key(
+        False,
+        "Weigh pairs by how likely the policy itself is to write them (https://arxiv.org/abs/2406.11827).",
+        tasks=DPO,
+    )
+    discopop_tau: float = key(0.05, "Temperature of the loss discopop.", tasks=DPO, above=0)

@@ -1,0 +1,63 @@
+"""The reference of a preference task: the model that training starts from, kept without a second copy if possible."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from component.config.schema import TrainingSection
+    from component.models.loaded import LoadedModel
+
+
+@dataclass(frozen=True)
+class Reference:
+    """How a trainer gets its reference.
+
+    Attributes:
+        description: for run.json.
+        model: what TRL is given as `ref_model`.
+    """
+
+    description: str
+    model: nn.Module | None = None
+
+
+class StandIn(nn.Module):
+    """What TRL is given as a reference so that it does not copy a new adapter; `real_reference` takes it away."""
+
+
+def real_reference(reference: nn.Module | None) -> nn.Module | None:
+    """The `ref_model` of a trainer without the stand-in: None switches the adapter off."""
+    return None if isinstance(reference, StandIn) else reference
+
+
+def needs_reference_model(section: Any, training: TrainingSection) -> bool:
+    """Whether a second model is loaded: one that the config names, or the start of a full run that precomputes nothing.
+
+    Args:
+        section: of the task, with ReferenceKeys.
+    """
+    if section.reference_model_name_or_path is not None:
+        return True
+    return training.train_mode == "full" and not section.precompute_ref_log_probs
+
+
+def choose_reference(section: Any, model: LoadedModel) -> Reference:
+    """Decide on the reference of a loaded model.
+
+    Args:
+        section: of the task, with ReferenceKeys.
+    """
+    if model.reference is not None:
+        name = section.reference_model_name_or_path
+        return Reference(f"the model {name}" if name else "the starting model, loaded a second time", model.reference)
+    if model.peft_config is None:
+        return Reference("the starting model, whose log-probabilities are computed beforehand")
+    if model.continued_adapter is not None:
+        # Without its adapter this model is the base of the earlier run, not what that run made of it.
+        return Reference("the starting model: its base with a frozen copy of the adapter that training goes on from")
+    # TRL would copy the adapter of any PeftModel; a new one is zero, and switching it off gives the same.
+    return Reference("the starting model: its base with the adapter switched off", StandIn())

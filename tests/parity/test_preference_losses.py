@@ -1,0 +1,160 @@
+"""The first step of preference tasks against TRL used directly on the same rows: loss and gradients, in float32."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from trl import DPOConfig, DPOTrainer
+
+from component.config.load import load_config
+from component.pipeline.load_models import load_models
+from component.pipeline.prepare import prepare
+from component.registry import TASKS
+from component.trainers.interrupts import Interrupts
+from component.trainers.task import RunContext
+from component.trainers.token_counter import TokenCounter
+
+#: Largest difference of a gradient, as a share of the largest gradient. Seen: below 1e-6.
+TOLERANCE = 1e-5
+ROWS = [
+    ("The sun rises in the", " east, as it does each day.", " afternoon."),
+    ("Say a number.\n", "Seven", "I would rather not say any number at all, thank you"),
+    ("Q: 1 + 1?\nA:", " 2", " 3, or more.\n"),
+    ("Name a tree:", " an oak", " a stone"),
+]
+
+
+@pytest.fixture
+def ours(tiny_settings: dict[str, Any], tmp_path: Path) -> Callable[..., Any]:
+    """Builds the trainer of a task on those rows."""
+
+    def build(rows: list[dict[str, Any]], **settings: Any) -> Any:
+        file = tmp_path / "rows.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        config = load_config(
+            {**tiny_settings, "train_file": str(file), "output_dir": str(tmp_path / "run"), "train_mode": "lora",
+             "per_device_train_batch_size": len(rows), "gradient_accumulation_steps": 1, **settings}
+        )  # fmt: skip
+        (tmp_path / "run").mkdir(exist_ok=True)
+        prepared = prepare(config)
+        section = getattr(config, prepared.task.section)
+        context = RunContext(
+            output_dir=tmp_path / "run", hardware=prepared.hardware, precision=prepared.precision, loader="vanilla",
+            stop_token_ids=(), tokens=TokenCounter(), interrupts=Interrupts(),
+        )  # fmt: skip
+        return prepared.task.build(section, config.training, load_models(prepared, section), prepared.data, context)
+
+    return build
+
+
+def lora(model: PreTrainedModel) -> LoraConfig:
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    return LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM")
+
+
+def fill(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Give what is trained the same values in both models; a new adapter would be zero, and all ratios one."""
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    generator = torch.Generator().manual_seed(0)
+    for name in sorted(trained):
+        values = torch.randn(trained[name].shape, generator=generator) * 0.05
+        with torch.no_grad():
+            trained[name].copy_(trained[name] + values if "lora" not in name else values)
+    return trained
+
+
+def first_step(trainer: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    trained = fill(trainer.model)
+    dataset = trainer.train_dataset
+    batch = trainer._prepare_inputs(trainer.data_collator([dataset[index] for index in range(len(dataset))]))
+    trainer.model.train()
+    loss = trainer.compute_loss(trainer.model, batch)
+    loss.backward()
+    return loss.detach(), {name: parameter.grad for name, parameter in trained.items()}
+
+
+def check_equal(ours: Any, theirs: Any) -> None:
+    (loss, gradients), (their_loss, their_gradients) = first_step(ours), first_step(theirs)
+    torch.testing.assert_close(loss, their_loss, rtol=TOLERANCE, atol=TOLERANCE)
+    assert gradients.keys() == their_gradients.keys() and gradients
+    largest = max(gradient.abs().max() for gradient in their_gradients.values())
+    assert largest > 1e-4, "nothing is compared"
+    for name, expected in their_gradients.items():
+        assert (gradients[name] - expected).abs().max() <= TOLERANCE * largest, name
+
+
+def trl_arguments(config_class: type, tmp_path: Path, **values: Any) -> Any:
+    return config_class(
+        output_dir=str(tmp_path / "trl"), use_cpu=True, bf16=False, report_to="none", gradient_checkpointing=False,
+        **values,
+    )  # fmt: skip
+
+
+def pairs() -> list[dict[str, Any]]:
+    return [{"prompt": prompt, "chosen": chosen, "rejected": rejected} for prompt, chosen, rejected in ROWS]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss_type": ["sigmoid"]},
+        {"loss_type": ["ipo"], "beta": 0.5},
+        {"loss_type": ["hinge"]},
+        {"loss_type": ["apo_zero"]},
+        {"loss_type": ["robust"], "label_smoothing": 0.2},
+        {"loss_type": ["sigmoid", "sft"], "loss_weights": [0.7, 0.3], "beta": 0.3},
+        {"loss_type": ["sigmoid"], "f_divergence_type": "js_divergence", "ld_alpha": 0.5},
+    ],
+    ids=["sigmoid", "ipo", "hinge", "apo_zero", "robust", "with_sft", "js_divergence"],
+)
+def test_dpo(settings: dict[str, Any], ours: Any, tiny_model: Path, tmp_path: Path) -> None:
+    theirs = DPOTrainer(
+        AutoModelForCausalLM.from_pretrained(tiny_model),
+        args=trl_arguments(DPOConfig, tmp_path, max_length=None, **settings),
+        train_dataset=Dataset.from_list(pairs()),
+        processing_class=AutoTokenizer.from_pretrained(tiny_model),
+        peft_config=lora(None),
+    )
+    check_equal(ours(pairs(), task_type="dpo", **settings), theirs)
+
+
+@pytest.mark.parametrize("precompute", [False, True])
+def test_dpo_in_full(precompute: bool, ours: Any, tiny_model: Path, tmp_path: Path) -> None:
+    """The reference is a second model, or was asked before: the same to the loss."""
+    settings = {"loss_type": ["sigmoid"], "precompute_ref_log_probs": precompute}
+    theirs = DPOTrainer(
+        AutoModelForCausalLM.from_pretrained(tiny_model),
+        AutoModelForCausalLM.from_pretrained(tiny_model),
+        args=trl_arguments(DPOConfig, tmp_path, max_length=None, loss_type=["sigmoid"]),
+        train_dataset=Dataset.from_list(pairs()),
+        processing_class=AutoTokenizer.from_pretrained(tiny_model),
+    )
+    built = ours(pairs(), task_type="dpo", train_mode="full", **settings)
+    assert (built.ref_model is None) == precompute
+    check_equal(built, theirs)
+
+
+def test_what_trl_has_is_what_we_name() -> None:
+    """The table of losses: each is computed, and what TRL says it has is all in it."""
+    import inspect
+    import re
+
+    from component.config.choices import DIVERGENCE_LOSSES, LOSSES
+    from component.config.schema import DPOSection
+    from component.trainers.dpo import TRL_KEYS
+
+    source = inspect.getsource(DPOTrainer)
+    listed = re.search(r"Unknown loss type: .*?Should be one of \[(.*?)\]\"", source, re.DOTALL)
+    assert set(re.findall(r"'(\w+)'", listed[1])) == set(LOSSES["dpo"])
+    allowed = re.search(r"f_divergence_loss_types = \{(.*?)\}", source)
+    assert set(re.findall(r'"(\w+)"', allowed[1])) == set(DIVERGENCE_LOSSES)
+    assert {*TRL_KEYS, "reference_model_name_or_path"} == set(DPOSection.__dataclass_fields__)
+    assert set(LOSSES) <= set(TASKS.names())
