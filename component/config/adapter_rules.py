@@ -93,4 +93,21 @@ def check_layers(merged: Merged) -> Iterator[Problem]:
         yield Problem(merged.places[key], key, f'"{error}" is neither a layer nor a range', fix)
 
 
-ADAPTER_RULES: tuple[Rule, ...] = (check_start, check_bias, check_layers)
+def check_rates(merged: Merged) -> Iterator[Problem]:
+    """A rate of its own is for something that is trained, by an optimizer that has groups."""
+    for key in ("loraplus_lr_ratio", "embedding_learning_rate"):
+        if merged[key] is None or (key == "loraplus_lr_ratio" and merged["train_mode"] not in ADAPTER_MODES):
+            continue
+        optimizer = merged["optim"]
+        if "layerwise" in optimizer or "lomo" in optimizer:
+            what = f"optim {optimizer} has one learning rate for all"
+            yield merged.clash(key, "optim", what, f"drop {key} or use optim: adamw_torch")
+    rate, mode = merged["embedding_learning_rate"], merged["train_mode"]
+    if rate is not None and mode in ADAPTER_MODES and not merged["modules_to_save"]:
+        what = f"train_mode {mode} trains no embeddings"
+        yield merged.clash(
+            "embedding_learning_rate", "modules_to_save", what, "set modules_to_save: [embed_tokens, lm_head]"
+        )
+
+
+ADAPTER_RULES: tuple[Rule, ...] = (check_start, check_bias, check_layers, check_rates)

@@ -118,7 +118,6 @@ FOREIGN: Mapping[str, str] = {
 #: Keys of Lampyris's design whose part is not built yet -> what it will belong to. Refused by name.
 PLANNED: Mapping[str, str] = {
     "global_batch_size": "automatic batch settings",
-    "loraplus_lr_ratio": "further adapter recipes",
     "num_generations": "grpo",
     "quantization": "further quantizations",
     "reward_functions": "grpo",

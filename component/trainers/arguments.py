@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 
 from component.config.errors import UserError
 from component.config.schema import TrainingSection
+from component.trainers.group_rates import GroupRates
 
 if TYPE_CHECKING:
     from component.trainers.task import RunContext
@@ -30,6 +31,8 @@ OWN_KEYS = frozenset(
         "gradient_checkpointing",
         "gradient_checkpointing_kwargs",
         "use_cpu",
+        "loraplus_lr_ratio",
+        "embedding_learning_rate",
     }
 )
 
@@ -60,7 +63,7 @@ def build_training_arguments(
     if context.hardware.kind == "cpu":
         passed["deepspeed"] = None  # said in a notice; transformers would want the package, which needs a GPU
     try:
-        return arguments_class(
+        arguments = arguments_class(
             output_dir=str(context.output_dir),
             bf16=context.precision.bf16,
             fp16=context.precision.fp16,
@@ -76,3 +79,6 @@ def build_training_arguments(
         raise UserError(
             f"transformers refuses the training arguments: {reason}; correct or drop that setting"
         ) from error
+    # The trainer's own, at hand wherever it is built; they are no fields, and no checkpoint holds them.
+    arguments.group_rates = GroupRates(training.loraplus_lr_ratio, training.embedding_learning_rate)
+    return arguments

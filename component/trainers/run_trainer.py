@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from component.config.schema import TrainingSection
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 class RunTrainer:
     """Stands before a Trainer (transformers' or one of TRL's) in the bases of a task's trainer.
 
-    Six methods differ from transformers' and say why.
+    Seven methods differ from transformers' and say why.
 
     Args:
         tokens: counts what is trained on.
@@ -45,6 +46,14 @@ class RunTrainer:
             len(self.train_dataset), seed=seed, lengths=lengths, rows_per_step=rows_per_step
         )
         self.add_callback(OrderCallback(self._order))
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Changed: some parameters have learning rates of their own."""
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if is_new:
+            self.args.group_rates.apply(optimizer, self.model if model is None else model)
+        return optimizer
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Tensor | int | None]:
         """Changed: counts the tokens of the step. The count that the loss is divided by is transformers' own."""

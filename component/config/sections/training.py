@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from component.config.keys import LANGUAGE_MODEL_TASKS, MAX_SEED, key
+from component.config.keys import ADAPTER_MODES, LANGUAGE_MODEL_TASKS, MAX_SEED, key
 from component.config.sections.shared import PackingKeys, PrecisionKeys, SequenceKeys, TaskKeys
 
 
@@ -33,6 +33,20 @@ class TrainingSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys):
         minimum=0,
         default_by_mode={"full": 1e-5, "lora": 2e-4, "qlora": 2e-4},
         default_by_task={"dpo": 5e-6},
+    )
+    loraplus_lr_ratio: float | None = key(
+        None,
+        "Learning rate of the adapter's second matrices, in times that of the first "
+        "(https://arxiv.org/abs/2402.12354).",
+        modes=ADAPTER_MODES,
+        minimum=1,
+        default_note="1",
+    )
+    embedding_learning_rate: float | None = key(
+        None,
+        "Peak learning rate of embeddings and output head, where these are trained.",
+        minimum=0,
+        default_note="learning_rate",
     )
     lr_scheduler_type: str = key("cosine", "Learning rate schedule.")
     lr_scheduler_kwargs: dict[str, Any] = key({}, "Further arguments of the schedule, such as min_lr_rate.")

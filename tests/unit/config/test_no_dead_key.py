@@ -441,6 +441,8 @@ PROBES: dict[str, Probe] = {
     "lora_alpha": probe(4, 8, lora("lora_alpha")),
     "lora_dropout": probe(0, 0.5, lora("lora_dropout")),
     "lora_target_modules": probe("all-linear", ["q_proj"], lora("target_modules")),
+    "loraplus_lr_ratio": probe(1, 4, rates),
+    "embedding_learning_rate": probe(None, 1e-5, rates, modules_to_save=["lm_head"]),
     "layers_to_transform": probe([0], ["0-1"], lambda lab, config: outcome(lambda: weights(lab, config))),
     "modules_to_save": probe([], ["lm_head"], lora("modules_to_save")),
     "use_rslora": probe(False, True, lora("use_rslora")),

@@ -61,6 +61,14 @@ IMPOSSIBLE = [
         "lora_bias: lora_bias goes with init_lora_weights: true alone, not gaussian; drop one of them",
     ),
     (
+        ["loraplus_lr_ratio=4", "optim=adalomo"],
+        "loraplus_lr_ratio: optim adalomo has one learning rate for all; drop loraplus_lr_ratio or use optim: adamw_torch",
+    ),
+    (
+        ["embedding_learning_rate=1e-5"],
+        "embedding_learning_rate: train_mode qlora trains no embeddings; set modules_to_save: [embed_tokens, lm_head]",
+    ),
+    (
         ["layers_to_transform=7-0"],
         'layers_to_transform: "7-0" is neither a layer nor a range; write numbers and ranges such as [0, "4-7"]',
     ),

@@ -1,0 +1,51 @@
+"""Recipes beside plain LoRA, end to end: trained, interrupted, resumed, saved, and loaded again as it was in memory."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from component.config.errors import InterruptedRun
+from component.pipeline import run
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "lora+ on 4 bit": {"train_mode": "qlora", "loraplus_lr_ratio": 8, "use_rslora": True},
+    "lora+ in 8-bit adam": {"train_mode": "lora", "loraplus_lr_ratio": 8, "optim": "adamw_8bit"},
+    "dora": {"train_mode": "qlora", "use_dora": True},
+    "pissa": {"train_mode": "lora", "init_lora_weights": "pissa_niter_4"},
+    "embeddings": {
+        "train_mode": "lora",
+        "modules_to_save": ["embed_tokens"],
+        "embedding_learning_rate": 1e-4,
+        "layers_to_transform": ["0-1"],
+    },
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_interrupted_and_resumed_is_as_left_alone(
+    recipe, tiny_settings, conversations, signal_at, trained_metrics, tmp_path: Path
+) -> None:
+    settings = {**tiny_settings, **recipe, "max_steps": 4, "save_steps": 2, "logging_steps": 1, "learning_rate": 5e-3}
+    run({**settings, "output_dir": str(tmp_path / "alone")})
+    with signal_at("step 1/4", signal.SIGTERM), pytest.raises(InterruptedRun):
+        run({**settings, "output_dir": str(tmp_path / "resumed")})
+    run({**settings, "output_dir": str(tmp_path / "resumed")})
+    assert trained_metrics(tmp_path / "alone") == trained_metrics(tmp_path / "resumed")
+    alone, resumed = (tmp_path / name / "adapter_model.safetensors" for name in ("alone", "resumed"))
+    assert alone.read_bytes() == resumed.read_bytes()
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_the_run_folder_holds_what_was_trained(recipe, tiny_settings, tmp_path: Path) -> None:
+    """The loss of the last checkpoint's weights in memory is that of the run folder, loaded for another run."""
+    settings = {**tiny_settings, **recipe, "eval_split": 4, "learning_rate": 5e-3}
+    first = run({**settings, "max_steps": 3, "output_dir": str(tmp_path / "first")})
+    again = {**settings, "model_name_or_path": str(tmp_path / "first"), "eval_on_start": True}
+    second = run({**again, "max_steps": 1, "learning_rate": 0.0, "output_dir": str(tmp_path / "second")})
+    assert first.metrics["eval_loss"] == pytest.approx(second.metrics["eval_loss"], abs=1e-4)
+    assert torch.isfinite(torch.tensor(first.metrics["last_loss"]))
