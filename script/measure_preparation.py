@@ -9,10 +9,6 @@ read from /proc: all that is resident, and what of it is no page of a mapped fil
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import random
-import re
 import signal
 import subprocess
 import sys
@@ -21,29 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from component.pipeline.data_benchmark import write_chat_rows
 from component.runtime.command import positive_int, run_command
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-#: Of the number of words in a row.
-MEDIAN_LOG, SPREAD_LOG = math.log(112), 0.6
-
-
-def write_rows(path: Path, num_rows: int) -> None:
-    """Write conversations of one to three turns, of the words of the README as often as they stand there."""
-    generator = random.Random(0)
-    words = re.findall(r"[A-Za-z]+|[.,;:!]", (REPOSITORY / "README.md").read_text(encoding="utf-8"))
-    with path.open("w", encoding="utf-8") as file:
-        for _ in range(num_rows):
-            length = max(12, round(generator.lognormvariate(MEDIAN_LOG, SPREAD_LOG)))
-            text = generator.choices(words, k=length)
-            num_turns = generator.choice((1, 1, 2, 3))
-            cuts = sorted(generator.sample(range(1, length), 2 * num_turns - 1))
-            parts = [" ".join(text[start:end]) for start, end in zip((0, *cuts), (*cuts, length), strict=True)]
-            turns = [
-                {"human": question.capitalize() + "?", "assistant": answer.capitalize() + "."}
-                for question, answer in zip(parts[::2], parts[1::2], strict=True)
-            ]
-            file.write(json.dumps({"conversation": turns}) + "\n")
 
 
 def prepare(options: argparse.Namespace) -> None:
@@ -118,7 +93,7 @@ def main() -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     rows = options.output / "rows.jsonl"
     if not rows.exists():
-        write_rows(rows, options.rows)
+        write_chat_rows(rows, options.rows)
     print(f"{rows}: {rows.stat().st_size / 2**20:,.0f} MiB", flush=True)
     if options.kill_after is not None:
         measure(options, kill_after=options.kill_after)
