@@ -1,4 +1,4 @@
-"""One JSON value to a record, or to the reason why it is none."""
+"""One JSON value to a record, or to the reason why it is none; and JSON that a record holds as text."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ _BLANKS = re.compile(r"[ \t\r\n]*")
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 #: What a decoder says of a number that Python refuses to read; nobody knows where in the value it stands.
 TOO_MANY_DIGITS = "a number with too many digits"
+#: A value that is nested deeper is a mistake, and code that calls itself for each level would end with it.
+MAX_DEPTH = 64
+_TOO_DEEP = f"nested too deeply: over {MAX_DEPTH} levels"
 _JSON_KINDS = {list: "a list", str: "a string", int: "a number", float: "a number", bool: "a boolean"}
 
 
@@ -61,13 +64,36 @@ class RecordDecoder:
             return over_long(len(text))
         if not isinstance(value, dict):
             return RowError(f"not an object: {_JSON_KINDS.get(type(value), 'null')}")
-        if self._duplicate is not None:
-            return RowError(f"duplicate key: {self._duplicate!r}")
         if not _is_unicode(text):
             return RowError("invalid UTF-8")
+        fault = self._fault(value, text)
+        return value if fault is None else RowError(fault)
+
+    def decode_nested(self, text: str) -> tuple[Any, str | None]:
+        """Decode any value that a record holds as JSON text.
+
+        Returns:
+            The value, and what makes it unusable all the same; None if nothing does.
+
+        Raises:
+            ValueError: the text is not JSON.
+        """
+        self._duplicate = None
+        try:
+            value = self._decoder.decode(text)
+        except RecursionError:
+            return None, _TOO_DEEP
+        return value, self._fault(value, text)
+
+    def _fault(self, value: Any, text: str) -> str | None:
+        """What is wrong with the value of a text, whatever kind of value it is."""
+        if text.count("[") + text.count("{") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
+            return _TOO_DEEP
+        if self._duplicate is not None:
+            return f"duplicate key: {self._duplicate!r}"
         if _SURROGATE_ESCAPE.search(text) and not _is_unicode(json.dumps(value, ensure_ascii=False)):
-            return RowError("lone surrogate: half of a \\u pair stands alone")
-        return value
+            return "lone surrogate: half of a \\u pair stands alone"
+        return None
 
 
 def read_json_line(text: str, decoder: RecordDecoder) -> dict[str, Any]:
@@ -102,6 +128,15 @@ def describe_json_error(error: json.JSONDecodeError) -> str:
 
 def _skip_blanks(text: str, at: int) -> int:
     return _BLANKS.match(text, at).end()  # type: ignore[union-attr]
+
+
+def _is_deeper(value: Any, num_levels: int) -> bool:
+    """Whether lists and objects are within each other on more levels than that."""
+    level = [value]
+    for _ in range(num_levels):
+        containers = (item for item in level if isinstance(item, dict | list))
+        level = [inner for item in containers for inner in (item.values() if isinstance(item, dict) else item)]
+    return any(isinstance(item, dict | list) for item in level)
 
 
 def _is_unicode(text: str) -> bool:

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from component.data.formats.conversation import check_conversation, with_system
-from component.data.formats.fields import kind_of, read_optional_text, read_text, require_key, split_columns
+from component.data.formats.fields import (
+    kind_of,
+    parse_json_text,
+    read_optional_text,
+    read_text,
+    require_key,
+    split_columns,
+)
 from component.data.rows import Message, Row, RowError, Source
 
 _KEYS = ("instruction", "input", "output", "system", "history")
@@ -54,6 +61,8 @@ def _read_history(history: Any) -> tuple[list[Message], list[str]]:
     places: list[str] = []
     if history is None or history == "":
         return messages, places
+    if isinstance(history, str) and history.lstrip().startswith("["):
+        history = parse_json_text(history, "history")
     if not isinstance(history, list):
         raise RowError(f"history is not a list: {kind_of(history)}")
     for number, pair in enumerate(history, start=1):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import functools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from component.data.formats.interface import KIND_TASKS, each_format, load_format
+from component.data.json_records import RecordDecoder
 from component.data.rows import RowError
 
 _KINDS = {str: "a string", list: "a list", dict: "an object", int: "a number", float: "a number", bool: "a boolean"}
@@ -216,9 +216,12 @@ def parse_json_text(text: str, what: str, place: str = "") -> Any:
         place: the turn that holds it, for the reason.
 
     Raises:
-        RowError: it is not JSON.
+        RowError: it is not JSON, or has what a record may not have either: half a surrogate pair, a key twice.
     """
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        value, fault = RecordDecoder().decode_nested(text)
+    except ValueError:
         raise RowError(f"bad JSON in {what}" + (f": {place}" if place else "")) from None
+    if fault is not None:
+        raise RowError(f"{fault}, in {what}" + (f" of {place}" if place else ""))
+    return value

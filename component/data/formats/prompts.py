@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from component.data.formats.conversation import check_answer, check_prompt
 from component.data.formats.fields import check_list, kind_of, read_tools, split_columns
 from component.data.formats.openai import read_messages
+from component.data.json_records import RecordDecoder
 from component.data.rows import Message, Row, RowError, Segment, Source
 
 TextOrMessages = str | tuple[Message, ...]
@@ -42,15 +42,22 @@ def read_text_or_messages(value: Any, key: str) -> tuple[TextOrMessages, tuple[s
 
 
 def messages_of(value: Any) -> Any:
-    """A value as it is, or the messages of which it is the JSON text, as tables without nested columns hold them."""
+    """A value as it is, or the messages of which it is the JSON text, as tables without nested columns hold them.
+
+    Raises:
+        RowError: they are messages with half a surrogate pair or a key twice.
+    """
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return value
     try:
-        written = json.loads(value)
-    except (ValueError, RecursionError):
+        written, fault = RecordDecoder().decode_nested(value)
+    except ValueError:
         return value
-    is_messages = written and all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in written)
-    return written if is_messages else value
+    if not written or not all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in written):
+        return value
+    if fault is not None:
+        raise RowError(f"{fault}, in messages that are JSON text")
+    return written
 
 
 def as_messages(value: TextOrMessages, role: str) -> tuple[Message, ...]:

@@ -784,3 +784,66 @@ def test_any_record_is_a_row_or_has_a_reason(data: st.DataObject, case: Any, val
             assert row.text or row.segments or row.messages or row.chosen
             if load_format(name).row_kind == "messages":
                 assert row.segments or any(message.role == "assistant" for message in row.messages)
+
+
+HALF = r'"\ud800"'  # as JSON text in a record, where it is no surrogate yet
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "reason"),
+    [
+        (
+            "openai",
+            {"messages": [says("user", "a"), says("assistant", "b")], "tools": f'[{{"name": {HALF}}}]'},
+            "lone surrogate: half of a \\u pair stands alone, in tools",
+        ),
+        (
+            "openai",
+            {"messages": f'[{{"role": "user", "content": {HALF}}}, {{"role": "assistant", "content": "b"}}]'},
+            "lone surrogate: half of a \\u pair stands alone, in messages",
+        ),
+        (
+            "sharegpt",
+            {"conversations": [human("a"), {"from": "function_call", "value": f'{{"name": {HALF}}}'}]},
+            "lone surrogate: half of a \\u pair stands alone, in function_call of turn 2",
+        ),
+        (
+            "openai",
+            {
+                "messages": [
+                    says("user", "a"),
+                    {"role": "assistant", "tool_calls": [{"name": "f", "arguments": '{"a": 1, "a": 2}'}]},
+                ]
+            },
+            "duplicate key: 'a', in tool call arguments of message 2",
+        ),
+        (
+            "openai",
+            {"messages": [says("user", "a"), says("assistant", "b")], "tools": "[" * 700 + "]" * 700},
+            "nested too deeply: over 64 levels, in tools",
+        ),
+        (
+            "preference",
+            {
+                "prompt": f'[{{"role": "user", "content": {HALF}}}]',
+                "chosen": [says("assistant", "b")],
+                "rejected": [says("assistant", "c")],
+            },
+            "lone surrogate: half of a \\u pair stands alone, in messages that are JSON text",
+        ),
+    ],
+)
+def test_json_text_in_a_record_is_read_as_strictly_as_the_record(name: str, record: dict, reason: str) -> None:
+    with pytest.raises(RowError) as caught:
+        parse(name, record)
+    assert str(caught.value) == reason
+
+
+def test_text_that_is_json_but_no_messages_is_text() -> None:
+    row = parse("prompt_only", {"prompt": '[{"a": 1, "a": 2}]'})
+    assert row.text == '[{"a": 1, "a": 2}]'
+
+
+def test_history_that_a_table_holds_as_json_text() -> None:
+    row = parse("alpaca", {"instruction": "c", "input": "", "output": "d", "history": '[["a", "b"]]'})
+    assert [message.content for message in row.messages] == ["a", "b", "c", "d"]

@@ -117,6 +117,8 @@ def test_bad_records_of_an_array_spoil_no_other() -> None:
         ('{"a": 1} {"a": 2}', "bad JSON: more text after the object, column 10"),
         ("[", "bad JSON: a line with [ alone; name the file .json if it is an array"),
         ("[" * 100_000, "bad JSON: nested too deeply, column 1"),
+        ('{"a": ' + "[" * 64 + "]" * 64 + "}", "nested too deeply: over 64 levels"),
+        ('{"a": ' + "[" * 700 + "]" * 700 + "}", "nested too deeply: over 64 levels"),
         ('{"a": ' + "9" * 5000 + "}", "bad JSON: a number with too many digits, column 1"),
         ('["a"]', "not an object: a list"),
         ('"a"', "not an object: a string"),
@@ -131,6 +133,11 @@ def test_a_bad_line_gives_its_reason(text: str, reason: str) -> None:
     with pytest.raises(RowError) as caught:
         read_json_line(text, RecordDecoder())
     assert str(caught.value) == reason
+
+
+@pytest.mark.parametrize("text", ['{"a": ' + "[" * 63 + "]" * 63 + "}", '{"a": [' + "[[]], " * 100 + "0]}"])
+def test_what_is_nested_less_is_a_record(text: str) -> None:
+    assert read_json_line(text, RecordDecoder()) == json.loads(text)
 
 
 WINDOWS = st.integers(min_value=1, max_value=64)
