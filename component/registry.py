@@ -75,8 +75,10 @@ TASKS = Registry(
         "pretrain": "component.trainers.pretrain:PRETRAIN",
         "sft": "component.trainers.sft:SFT",
         "dpo": "component.trainers.dpo:DPO",
+        "orpo": "component.trainers.orpo:ORPO",
+        "kto": "component.trainers.kto:KTO",
     },
-    planned=("orpo", "kto", "reward", "grpo"),
+    planned=("reward", "grpo"),
 )
 
 #: Training type -> the kind of rows that it reads, also for those still to come; a plugin's task says it itself.

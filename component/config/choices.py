@@ -75,6 +75,7 @@ LOSSES = {
         "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
         "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
     ),
+    "kto": ("kto", "apo_zero_unpaired"),
 }  # fmt: skip
 #: Losses of dpo that label_smoothing changes.
 SMOOTHED_LOSSES = ("exo_pair", "robust", "aot", "aot_unpaired")

@@ -32,7 +32,9 @@ from component.config.schema import (
     DataSection,
     DPOSection,
     GenerationSection,
+    KTOSection,
     ModelSection,
+    ORPOSection,
     RunSection,
     TrainingSection,
     schema_fields,
@@ -62,6 +64,8 @@ class Config:
     adapter: AdapterSection
     data: DataSection
     dpo: DPOSection
+    kto: KTOSection
+    orpo: ORPOSection
     generation: GenerationSection
     run: RunSection
     training: TrainingSection

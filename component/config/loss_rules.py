@@ -59,6 +59,29 @@ def check_loss_settings(merged: Merged) -> Iterator[Problem]:
         yield merged.clash("beta", "loss_type", "ipo and sppo_hard divide by beta, which is 0", "use a beta above 0")
 
 
+def check_kto(merged: Merged) -> Iterator[Problem]:
+    """kto has one loss, and estimates a divergence from the other answers of a batch."""
+    if merged["task_type"] != "kto":
+        return
+    losses = _losses(merged)
+    if len(losses) > 1:
+        yield Problem(merged.places["loss_type"], "loss_type", f"kto has one loss, not {len(losses)}", "keep one")
+    if losses != ["kto"]:
+        return
+    size = merged["per_device_train_batch_size"]
+    if size < 2:
+        what = f"kto compares the answers of a micro-batch, and per_device_train_batch_size is {size}"
+        fix = "use 2 or more, or loss_type: apo_zero_unpaired"
+        yield merged.clash("per_device_train_batch_size", "task_type", what, fix)
+    if merged["precompute_ref_log_probs"]:
+        what = "the loss kto pairs prompts and answers anew in each batch, so nothing can be computed before"
+        fix = "drop precompute_ref_log_probs, or use loss_type: apo_zero_unpaired"
+        yield merged.clash("precompute_ref_log_probs", "task_type", what, fix)
+    if not merged["desirable_weight"] and not merged["undesirable_weight"]:
+        what = "desirable_weight and undesirable_weight are both 0"
+        yield merged.clash("desirable_weight", "undesirable_weight", what, "give one of them a weight")
+
+
 def check_liger(merged: Merged) -> Iterator[Problem]:
     """Liger's fused loss of dpo does a part of what TRL's own does."""
     if merged["task_type"] != "dpo" or not merged["use_liger_kernel"]:
@@ -82,4 +105,4 @@ def _losses(merged: Merged) -> list[str]:
     return merged["loss_type"] or defaults[merged["task_type"]]
 
 
-LOSS_RULES: tuple[Rule, ...] = (check_loss_names, check_loss_weights, check_loss_settings, check_liger)
+LOSS_RULES: tuple[Rule, ...] = (check_loss_names, check_loss_weights, check_loss_settings, check_kto, check_liger)

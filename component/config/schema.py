@@ -12,7 +12,7 @@ from typing import Any
 from component.config.sections.adapter import AdapterSection
 from component.config.sections.data import DataSection
 from component.config.sections.model import ModelSection
-from component.config.sections.preference import DPOSection
+from component.config.sections.preference import DPOSection, KTOSection, ORPOSection
 from component.config.sections.run import RunSection
 from component.config.sections.tasks import GenerationSection
 from component.config.sections.training import TrainingSection
@@ -22,6 +22,8 @@ SECTIONS: dict[str, type] = {
     "adapter": AdapterSection,
     "data": DataSection,
     "dpo": DPOSection,
+    "kto": KTOSection,
+    "orpo": ORPOSection,
     "generation": GenerationSection,
     "run": RunSection,
     "training": TrainingSection,

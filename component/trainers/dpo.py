@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import torch
 import trl
-from loguru import logger
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
@@ -37,14 +36,9 @@ class DPOTrainer(TRLTrainer, trl.DPOTrainer):
         if "ref_chosen_logps" in dataset.columns:
             return dataset
         self.ref_model = real_reference(self.ref_model)
-        model = self.ref_model or self.model
-        logger.info(f"computing the reference's log-probabilities of {len(dataset):,} pairs ({name})")
         loader = DataLoader(dataset, batch_size=batch_size, collate_fn=self.data_collator)
-        self.model.eval()
-        with self.compute_loss_context_manager():  # in the number format that training computes in
-            pairs = [self.compute_ref_log_probs(model, self._prepare_inputs(batch)) for batch in loader]
-        self.model.train()
-        chosen, rejected = (torch.cat(parts).float().cpu() for parts in zip(*pairs, strict=True))
+        parts = self.reference_parts(loader, f"{len(dataset):,} pairs ({name})")
+        chosen, rejected = (torch.cat(side).float().cpu() for side in zip(*parts, strict=True))
         return PairDataset(dataset.samples, {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected})
 
 

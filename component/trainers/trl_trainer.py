@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset as TableDataset
+from loguru import logger
 from torch import Tensor, nn
 
 from component.trainers.run_trainer import RunTrainer
@@ -26,14 +28,22 @@ class TRLTrainer(RunTrainer):
 
     def __init__(self, *, model: nn.Module, train_dataset: Any, eval_dataset: Any = None, **kwargs: Any) -> None:
         self._datasets = {"train": train_dataset, "eval": eval_dataset}
-        self._num_eval_rows: list[int] = []
+        self._eval_sizes: list[dict[str, int]] = []
         trained = [(parameter, parameter.data) for parameter in model.parameters() if parameter.requires_grad]
-        row = TableDataset.from_dict({"row": [0]})  # TRL looks for images in it, and no further than _prepare_dataset
-        super().__init__(model=model, train_dataset=row, eval_dataset=None if eval_dataset is None else row, **kwargs)
+        super().__init__(
+            model=model,
+            train_dataset=self._given(train_dataset),
+            eval_dataset=None if eval_dataset is None else self._given(eval_dataset),
+            **kwargs,
+        )
         # TRL rounds the adapter of a 4-bit model to bfloat16, where small updates would be lost.
         for parameter, data in trained:
             if parameter.dtype != data.dtype:
                 parameter.data = data
+
+    def _given(self, dataset: Any) -> Any:
+        """What TRL is given for a dataset: it looks for images in the first row, and then asks _prepare_dataset."""
+        return TableDataset.from_dict({"row": [0]})
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         """Changed: the samples are ours, tokenized and cut by our own rules."""
@@ -47,19 +57,43 @@ class TRLTrainer(RunTrainer):
 
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Changed: remembers the size of the batch, for the means over the whole evaluation set."""
-        self._num_eval_rows.append(next(len(value) for value in inputs.values() if isinstance(value, Tensor)))
-        return super().prediction_step(model, inputs, *args, **kwargs)
+        self._eval_sizes.append(self._sizes(inputs))
+        with self.compute_loss_context_manager():  # not all of TRL's trainers evaluate in the format they train in
+            return super().prediction_step(model, inputs, *args, **kwargs)
+
+    def reference_parts(self, batches: Iterable[dict[str, Tensor]], what: str) -> list[Any]:
+        """What TRL's `compute_ref_log_probs` gives for each batch, in the number format that training computes in."""
+        logger.info(f"computing the reference's log-probabilities of {what}")
+        model = self.ref_model or self.model
+        self.model.eval()
+        with self.compute_loss_context_manager():
+            parts = [self.compute_ref_log_probs(model, self._prepare_inputs(batch)) for batch in batches]
+        self.model.train()
+        return parts
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Changed: an evaluation's metrics are means over its rows; TRL's are over batches, of which one is smaller."""
         if not self.model.training:
-            metrics, sizes = self._metrics["eval"], self._num_eval_rows
-            for name, values in metrics.items():
-                if len(values) == len(sizes):
-                    weighted = sum(value * size for value, size in zip(values, sizes, strict=True))
-                    metrics[name] = [weighted / sum(sizes)]
-            self._num_eval_rows = []
+            self._metrics["eval"].update(self._eval_means())
+            self._eval_sizes = []
         super().log(logs, *args, **kwargs)
+
+    def _eval_means(self) -> dict[str, list[float]]:
+        """Each metric of the evaluation as one mean over its rows; a batch that has none of them logged nothing."""
+        means = {}
+        for name, values in self._metrics["eval"].items():
+            sizes = [size for size in (self._weight(name, batch) for batch in self._eval_sizes) if size]
+            if len(values) == len(sizes):
+                means[name] = [sum(value * size for value, size in zip(values, sizes, strict=True)) / sum(sizes)]
+        return means
+
+    def _weight(self, name: str, batch: Mapping[str, int]) -> int:
+        """Rows of an evaluation batch that a metric is the mean of."""
+        return batch["rows"]
+
+    def _sizes(self, inputs: Mapping[str, Tensor]) -> dict[str, int]:
+        """What is remembered of an evaluation batch."""
+        return {"rows": next(len(value) for value in inputs.values() if isinstance(value, Tensor))}
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Changed: adds the metrics that are not yet logged to a checkpoint."""

@@ -12,13 +12,14 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
-from trl import DPOConfig, DPOTrainer
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from component.config.load import load_config
 from component.pipeline.load_models import load_models
 from component.pipeline.prepare import prepare
 from component.registry import TASKS
 from component.trainers.interrupts import Interrupts
+from component.trainers.orpo import orpo
 from component.trainers.task import RunContext
 from component.trainers.token_counter import TokenCounter
 
@@ -142,6 +143,48 @@ def test_dpo_in_full(precompute: bool, ours: Any, tiny_model: Path, tmp_path: Pa
     check_equal(built, theirs)
 
 
+@pytest.mark.parametrize("beta", [0.1, 0.5])
+def test_orpo(beta: float, ours: Any, tiny_model: Path, tmp_path: Path) -> None:
+    theirs = orpo.ORPOTrainer(
+        AutoModelForCausalLM.from_pretrained(tiny_model),
+        args=trl_arguments(orpo.ORPOConfig, tmp_path, beta=beta, max_length=512),
+        train_dataset=Dataset.from_list(pairs()),
+        processing_class=AutoTokenizer.from_pretrained(tiny_model),
+        peft_config=lora(None),
+    )
+    check_equal(ours(pairs(), task_type="orpo", beta=beta), theirs)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss_type": "kto", "desirable_weight": 0.7, "undesirable_weight": 1.3},
+        {"loss_type": "kto", "beta": 0.5},
+        {"loss_type": "apo_zero_unpaired"},
+        {"loss_type": "apo_zero_unpaired", "precompute_ref_log_probs": True},
+    ],
+    ids=["weights", "beta", "apo", "precomputed"],
+)
+def test_kto(settings: dict[str, Any], ours: Any, tiny_model: Path, tmp_path: Path) -> None:
+    """The mismatched answers too: one batch holds all rows, so that both pair them alike."""
+    rows = [
+        {"prompt": prompt, "completion": answer, "label": number % 3 != 1}
+        for number, (prompt, *answers) in enumerate(ROWS)
+        for answer in answers[: 1 + number % 2]
+    ]
+    theirs = KTOTrainer(
+        AutoModelForCausalLM.from_pretrained(tiny_model),
+        args=trl_arguments(
+            KTOConfig, tmp_path, max_length=None, per_device_train_batch_size=len(rows),
+            **{**settings, "precompute_ref_log_probs": False},
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=AutoTokenizer.from_pretrained(tiny_model),
+        peft_config=lora(None),
+    )  # fmt: skip
+    check_equal(ours(rows, task_type="kto", **settings), theirs)
+
+
 def test_what_trl_has_is_what_we_name() -> None:
     """The table of losses: each is computed, and what TRL says it has is all in it."""
     import inspect
@@ -157,4 +200,5 @@ def test_what_trl_has_is_what_we_name() -> None:
     allowed = re.search(r"f_divergence_loss_types = \{(.*?)\}", source)
     assert set(re.findall(r'"(\w+)"', allowed[1])) == set(DIVERGENCE_LOSSES)
     assert {*TRL_KEYS, "reference_model_name_or_path"} == set(DPOSection.__dataclass_fields__)
+    assert set(re.findall(r'self.loss_type == "(\w+)"', inspect.getsource(KTOTrainer))) == set(LOSSES["kto"])
     assert set(LOSSES) <= set(TASKS.names())

@@ -120,6 +120,23 @@ def signal_at() -> Callable[..., contextlib.AbstractContextManager[None]]:
 
 
 @pytest.fixture(scope="session")
-def task_settings(preference_settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def task_settings(
+    preference_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
     """Settings of a small run of each task of TRL."""
-    return {"dpo": {**preference_settings, "task_type": "dpo"}}
+    labelled = tmp_path_factory.mktemp("labelled") / "answers.jsonl"
+    rows = [
+        {
+            "prompt": f"Is {index} even?",
+            "completion": "Yes" if index % 2 else "No, " * (index % 3),
+            "label": index % 3 > 0,
+        }
+        for index in range(20)
+    ]
+    rows = [row | {"completion": row["completion"] + "."} for row in rows]
+    labelled.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return {
+        "dpo": {**preference_settings, "task_type": "dpo"},
+        "kto": {**preference_settings, "task_type": "kto", "train_file": str(labelled)},
+        "orpo": {**preference_settings, "task_type": "orpo"},
+    }

@@ -21,7 +21,13 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "train_args"
 
 #: Written by hand; the others come from the table of model families.
-DEMO = {"demo/pretrain.json", "demo/sft-qlora.json", "demo/dpo-qlora.json"}
+DEMO = {
+    "demo/pretrain.json",
+    "demo/sft-qlora.json",
+    "demo/dpo-qlora.json",
+    "demo/kto-qlora.json",
+    "demo/orpo-qlora.json",
+}
 RUNS = DEMO | set(config_texts())
 #: Files that others build on, one a task and one a mode: complete but for the mandatory keys.
 BASES = {f"base/{name}.json" for name in (*SHIPPED_TASKS, *MODES)}
@@ -37,7 +43,7 @@ def shipped() -> list[str]:
 
 def test_the_lists_are_complete() -> None:
     assert shipped() == sorted(RUNS | BASES)
-    assert len(shipped()) == 91
+    assert len(shipped()) == 93
     counts = Counter(name.rpartition("/")[0] for name in config_texts())
     assert counts == {
         "sft/qlora": 52, "sft/lora": 4, "sft/full": 4, "pretrain/qlora": 2, "pretrain/lora": 1, "pretrain/full": 2,

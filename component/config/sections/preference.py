@@ -1,4 +1,4 @@
-"""Keys that several preference tasks read, and the section of dpo."""
+"""Keys that several preference tasks read, and their sections."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Literal
 
 from component.config.keys import PREFERENCE_TASKS, key
 
-DPO = ("dpo",)
+DPO, KTO = ("dpo",), ("kto",)
+WITH_REFERENCE = (*DPO, *KTO)
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class LossKeys:
 
     loss_type: list[str] | None = key(
         None,
-        "The loss, by TRL's name, or several that are added up.",
-        tasks=DPO,
-        default_by_task={"dpo": ["sigmoid"]},
+        "The loss, by TRL's name; for dpo also several, which are added up.",
+        tasks=WITH_REFERENCE,
+        default_by_task={"dpo": ["sigmoid"], "kto": ["kto"]},
         one_or_many=True,
     )
 
@@ -43,21 +44,29 @@ class ReferenceKeys:
     reference_model_name_or_path: str | None = key(
         None,
         "Another reference model than the one that training starts from; a second model in memory.",
-        tasks=DPO,
+        tasks=WITH_REFERENCE,
         default_note="the model that training starts from: an adapter is switched off, a full run loads it again",
     )
     precompute_ref_log_probs: bool = key(
         False,
         "Compute the reference's log-probabilities once, before training, so that no reference stays in memory.",
-        tasks=DPO,
-    )
-    disable_dropout: bool = key(
-        True, "Train without dropout, whatever lora_dropout says, so that policy and reference agree.", tasks=DPO
+        tasks=WITH_REFERENCE,
     )
 
 
 @dataclass(frozen=True)
-class DPOSection(BetaKeys, LossKeys, ReferenceKeys):
+class DropoutKeys:
+    """Whether a preference task drops out."""
+
+    disable_dropout: bool = key(
+        True,
+        "Train without dropout, whatever lora_dropout says, so that answers are compared alike.",
+        tasks=PREFERENCE_TASKS,
+    )
+
+
+@dataclass(frozen=True)
+class DPOSection(BetaKeys, LossKeys, ReferenceKeys, DropoutKeys):
     """Direct preference optimization and its family of losses, under TRL's names."""
 
     loss_weights: list[float] | None = key(
@@ -84,3 +93,16 @@ class DPOSection(BetaKeys, LossKeys, ReferenceKeys):
         tasks=DPO,
     )
     discopop_tau: float = key(0.05, "Temperature of the loss discopop.", tasks=DPO, above=0)
+
+
+@dataclass(frozen=True)
+class KTOSection(BetaKeys, LossKeys, ReferenceKeys, DropoutKeys):
+    """Kahneman-Tversky optimization on answers that are good or bad, without pairs."""
+
+    desirable_weight: float = key(1.0, "Weight of good answers.", tasks=KTO, minimum=0)
+    undesirable_weight: float = key(1.0, "Weight of bad answers.", tasks=KTO, minimum=0)
+
+
+@dataclass(frozen=True)
+class ORPOSection(BetaKeys, DropoutKeys):
+    """Odds ratio preference optimization; beta is the weight of the preference beside the sft loss."""

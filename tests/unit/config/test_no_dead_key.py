@@ -40,6 +40,7 @@ from component.runtime.hardware import Hardware
 from component.trainers.arguments import build_training_arguments
 from component.trainers.dpo import build_dpo_arguments
 from component.trainers.interrupts import Interrupts
+from component.trainers.kto import build_kto_arguments
 from component.trainers.task import RunContext
 from component.trainers.token_counter import TokenCounter
 
@@ -369,9 +370,17 @@ def dpo(name: str, one: Any, other: Any, **beside: Any) -> Probe:
 
     def look(lab: Lab, config: Config) -> Any:
         context = lab.context(config)
-        return build_dpo_arguments(config.dpo, config.training, context, dict)[name]  # type: ignore[arg-type,index]
+        return vars(build_dpo_arguments(config.dpo, config.training, context, SimpleNamespace))[name]  # type: ignore[arg-type]
 
     return probe(one, other, look, task_type="dpo", **beside)
+
+
+def kto(name: str, one: Any, other: Any) -> Probe:
+    def look(lab: Lab, config: Config) -> Any:
+        context = lab.context(config)
+        return vars(build_kto_arguments(config.kto, config.training, context, SimpleNamespace))[name]  # type: ignore[arg-type]
+
+    return probe(one, other, look, task_type="kto")
 
 
 def reference(lab: Lab, config: Config) -> str:
@@ -379,7 +388,7 @@ def reference(lab: Lab, config: Config) -> str:
     return outcome(lambda: load_models(prepare(config), section).reference)
 
 
-OF_DPO: dict[str, Probe] = {
+OF_PREFERENCES: dict[str, Probe] = {
     "beta": dpo("beta", 0.1, 0.2),
     "loss_type": dpo("loss_type", "sigmoid", ["ipo", "sft"]),
     "loss_weights": dpo("loss_weights", None, [1, 2], loss_type=["ipo", "sft"]),
@@ -390,12 +399,14 @@ OF_DPO: dict[str, Probe] = {
     "use_weighting": dpo("use_weighting", False, True),
     "discopop_tau": dpo("discopop_tau", 0.05, 0.1, loss_type="discopop"),
     "disable_dropout": dpo("disable_dropout", True, False),
+    "desirable_weight": kto("desirable_weight", 1, 2),
+    "undesirable_weight": kto("undesirable_weight", 1, 2),
     "precompute_ref_log_probs": dpo("precompute_ref_log_probs", False, True),
     "reference_model_name_or_path": probe(None, "{other_model}", reference, task_type="dpo", train_file="{pairs}"),
 }
 
 PROBES: dict[str, Probe] = {
-    **OF_DPO,
+    **OF_PREFERENCES,
     **{key: probe(one, other, argument(key), **rest) for key, (one, other, rest) in OF_TRAINING_ARGUMENTS.items()},
     "extra_training_args": probe(
         {}, {"ddp_bucket_cap_mb": 3}, lambda lab, config: lab.passed_arguments(config).get("ddp_bucket_cap_mb")
