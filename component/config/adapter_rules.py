@@ -110,4 +110,12 @@ def check_rates(merged: Merged) -> Iterator[Problem]:
         )
 
 
-ADAPTER_RULES: tuple[Rule, ...] = (check_start, check_bias, check_layers, check_rates)
+def check_quantized_mode(merged: Merged) -> Iterator[Problem]:
+    """Only qlora quantizes; what asks for quantized weights elsewhere is not passed over."""
+    mode = merged["train_mode"]
+    if merged.is_set("quantization") and mode != "qlora":
+        what = f"train_mode {mode} keeps weights of 16 bit or more, quantization {merged['quantization']} does not"
+        yield merged.clash("quantization", "train_mode", what, "use train_mode: qlora, or drop quantization")
+
+
+ADAPTER_RULES: tuple[Rule, ...] = (check_start, check_bias, check_layers, check_rates, check_quantized_mode)

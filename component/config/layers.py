@@ -11,7 +11,7 @@ from typing import Any
 from component.config.coerce import CoercionError, coerce
 from component.config.errors import COMMAND_LINE, Place, Problem
 from component.config.json_text import parse_json
-from component.config.legacy import DROPPED, RENAMED, RENAMED_VALUES, SHARES
+from component.config.legacy import DROPPED, RENAMED, RENAMED_VALUES, SHARES, SWITCHES
 from component.config.nodes import MAX_DEPTH, Node, excerpt, join_surrogates
 from component.config.schema import FILE_KEYS
 from component.config.yaml_text import parse_scalar, parse_yaml
@@ -177,6 +177,9 @@ class LayerReader:
             if key in DROPPED:
                 self.notices.append(Problem(place, key, "ignored", DROPPED[key]))
                 continue
+            if key in SWITCHES:
+                self._translate_switch(key, node, values, translated)
+                continue
             name = RENAMED.get(key, key)
             if name != key:
                 if name in values:
@@ -189,6 +192,22 @@ class LayerReader:
                 self.notices.append(Problem(place, key, f"an old name, read as {name}", f"write {name}"))
             translated[name] = self._translate_value(name, node)
         return translated
+
+    def _translate_switch(self, key: str, node: Node, values: Mapping[str, Node], translated: dict[str, Node]) -> None:
+        name, value = SWITCHES[key]
+        place = node.key_place or node.place
+        try:
+            is_on = coerce(node.value, bool)
+        except CoercionError as error:
+            self._report(node.place, key, error.what, error.fix)
+            return
+        if not is_on:
+            self.notices.append(Problem(place, key, "ignored", f"{name} says what is done"))
+        elif name in values or name in translated:
+            self._report(place, key, f"another way to write {name}, which is set too", "keep one of them")
+        else:
+            self.notices.append(Problem(place, key, f"read as {name}: {value}", f"write {name}"))
+            translated[name] = Node(value, node.place, node.key_place)
 
     def _translate_value(self, key: str, node: Node) -> Node:
         if isinstance(node.value, list):

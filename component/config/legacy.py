@@ -14,6 +14,12 @@ RENAMED: Mapping[str, str] = {
     "per_gpu_eval_batch_size": "per_device_eval_batch_size",
 }
 
+#: Switches of other frameworks -> the key here and what it is where the switch is on. Translated with a notice.
+SWITCHES: Mapping[str, tuple[str, str]] = {
+    "load_in_4bit": ("quantization", "int4"),
+    "load_in_8bit": ("quantization", "int8"),
+}
+
 #: Renamed keys whose value was a share: the new key would take 1 and more as a count.
 SHARES = ("warmup_ratio",)
 
@@ -72,8 +78,8 @@ FOREIGN: Mapping[str, str] = {
     "infer_backend": "leave it out: it is not a training setting",
     "interleave_probs": "use mixture_weights",
     "load_in_16bit": "use train_mode: lora",
-    "load_in_4bit": "use train_mode: qlora",
-    "load_in_8bit": "8-bit bases are not available yet; use train_mode: qlora",
+    "load_in_fp8": "fp8 bases are not available: only Unsloth has them, on GPUs of compute capability 8.9 and newer, "
+    "and training on them is not verified here; use quantization: int8",
     "lora_r": "use lora_rank",
     "lora_target": "use lora_target_modules",
     "lora_target_linear": "use lora_target_modules: all-linear",
@@ -94,7 +100,7 @@ FOREIGN: Mapping[str, str] = {
     "pref_beta": "use beta",
     "preprocessing_num_workers": "use tokenize_num_workers",
     "pure_bf16": "use dtype: bfloat16 with train_mode: full",
-    "quantization_bit": "use train_mode: qlora",
+    "quantization_bit": "use train_mode: qlora with quantization: int4 or int8",
     "r": "use lora_rank",
     "random_state": "use seed",
     "resume_from_checkpoint": "use train.py --resume auto|never|PATH; auto is the default",
@@ -119,7 +125,6 @@ FOREIGN: Mapping[str, str] = {
 PLANNED: Mapping[str, str] = {
     "global_batch_size": "automatic batch settings",
     "num_generations": "grpo",
-    "quantization": "further quantizations",
     "reward_functions": "grpo",
     "use_sharegpt_mapping": "further formats",
 }

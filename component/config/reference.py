@@ -12,7 +12,7 @@ from omegaconf import MISSING
 
 from component.config.choices import named_choices
 from component.config.coerce import describe_type, json_schema
-from component.config.legacy import DROPPED, PLANNED, RENAMED, RENAMED_VALUES
+from component.config.legacy import DROPPED, PLANNED, RENAMED, RENAMED_VALUES, SWITCHES
 from component.config.resolve import DEPENDENT_KEYS
 from component.config.schema import FILE_KEYS, SECTIONS, schema_fields
 from component.registry import TASKS
@@ -58,6 +58,8 @@ def json_schema_text() -> str:
         properties[key] = _property(key, item, types[key])
     for old, new in RENAMED.items():
         properties[old] = {**properties[new], "description": f"Old name of {new}.", "deprecated": True}
+    for old, (new, value) in SWITCHES.items():
+        properties[old] = {"type": "boolean", "description": f"Read as {new}: {value}.", "deprecated": True}
     for old, reason in DROPPED.items():
         properties[old] = {"description": f"Ignored: {reason}.", "deprecated": True}
     document = {
@@ -141,6 +143,7 @@ def _other_names() -> Iterator[str]:
     yield f"\nThe tasks {', '.join(planned)} are still to come: `--check` accepts them, training refuses them by name."
     yield "\n## Old names, translated with a notice\n"
     yield from (f"- `{old}`: `{new}`" for old, new in RENAMED.items())
+    yield from (f"- `{old}` where it is true: `{new}: {value}`" for old, (new, value) in SWITCHES.items())
     yield from (f"- `{key}: {old}`: `{new}`" for (key, old), new in RENAMED_VALUES.items())
     yield "\n## Old keys, left out with a notice\n"
     yield from (f"- `{key}`: {reason}" for key, reason in DROPPED.items())

@@ -55,6 +55,8 @@ DEPENDENT_KEYS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = 
         "f_divergence_type: alpha_divergence",
         lambda values: values["f_divergence_type"] == "alpha_divergence",
     ),
+    "bnb_4bit_quant_type": ("quantization: int4", lambda values: values["quantization"] == "int4"),
+    "bnb_4bit_use_double_quant": ("quantization: int4", lambda values: values["quantization"] == "int4"),
     "gradient_checkpointing_kwargs": ("gradient_checkpointing", lambda values: values["gradient_checkpointing"]),
 }
 

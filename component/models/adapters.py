@@ -13,7 +13,7 @@ from component.config.schema import AdapterSection
 from component.models.decoder_layers import layer_prefixes
 from component.models.failures import told_as_user_error
 from component.models.language_model import is_tower
-from component.models.quantization import four_bit_layers
+from component.models.quantization import eight_bit_layers, four_bit_layers
 from component.models.saved_modules import are_tied, check_saved_modules, train_in_float32
 
 if TYPE_CHECKING:
@@ -199,11 +199,11 @@ def load_adapter(model: PreTrainedModel, folder: str, *, revision: str | None, i
 
 
 def explain_unadapted_experts(model: nn.Module) -> str | None:
-    """Say so where experts are one fused parameter: LoRA on linear layers and 4-bit linear layers do not reach them."""
+    """Say so where experts are one fused parameter: LoRA on linear layers and quantized ones do not reach them."""
     fused = sum(value.numel() for name, value in model.named_parameters() if value.dim() == 3 and "expert" in name)
     if not fused:
         return None
-    kept = "and are not quantized" if four_bit_layers(model) else "and stay frozen"
+    kept = "and are not quantized" if four_bit_layers(model) or eight_bit_layers(model) else "and stay frozen"
     notice = f"{fused:,} parameters of fused experts are no linear layers: they get no adapter {kept}"
     reserved = names_of_experts(model)
     passed_over = sum(_last_part(path) in reserved for path in linear_layers(model))

@@ -10,7 +10,12 @@ from component.models.adapters import load_adapter
 from component.models.attention import softcap_obstacle
 from component.models.checkpoint import load_config, load_weights
 from component.models.model_files import ModelSource, find_source, has_file, read_source_config
-from component.models.quantization import build_4bit_config, prepare_four_bit_layers, unquantized_parts
+from component.models.quantization import (
+    build_4bit_config,
+    build_8bit_config,
+    prepare_four_bit_layers,
+    unquantized_parts,
+)
 from component.models.tokenizer import read_tokenizer, set_pad_token
 
 if TYPE_CHECKING:
@@ -115,11 +120,13 @@ def _dtype(device: str) -> str:
 
 
 def _run_quantization(source: ModelSource, dtype: str) -> Any | None:
-    """The 4-bit settings that the run of a local adapter folder trained with; None where it says nothing of them."""
+    """The quantized base that the run of a local adapter folder trained on; None where it says nothing of one."""
     settings = read_run_settings(source.adapter) if source.adapter else {}
     config = read_source_config(source)
     if settings.get("train_mode") != "qlora" or config.get("quantization_config"):
         return None
+    if settings.get("quantization") == "int8":
+        return build_8bit_config(unquantized=unquantized_parts(config))
     return build_4bit_config(
         quant_type=settings.get("bnb_4bit_quant_type", "nf4"),
         use_double_quant=settings.get("bnb_4bit_use_double_quant", True),

@@ -50,6 +50,13 @@ def set_training_flags(model: PreTrainedModel) -> None:
         model.config.output_router_logits = True
 
 
+def asked_quantization(model: ModelSection) -> str | None:
+    """The weights that a config asks for, "4-bit nf4"; None for those of 16 bit and more."""
+    if model.train_mode != "qlora":
+        return None
+    return "8-bit" if model.quantization == "int8" else f"4-bit {model.bnb_4bit_quant_type}"
+
+
 def describe_asked(model: ModelSection) -> dict[str, Any]:
     """`asked` of a LoadedModel."""
     return {
@@ -57,7 +64,7 @@ def describe_asked(model: ModelSection) -> dict[str, Any]:
         "bf16": model.bf16,
         "fp16": model.fp16,
         "attn_implementation": model.attn_implementation,
-        "quantization": f"4-bit {model.bnb_4bit_quant_type}" if model.train_mode == "qlora" else None,
+        "quantization": asked_quantization(model),
         "gradient_checkpointing": model.gradient_checkpointing,
     }
 

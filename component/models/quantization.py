@@ -1,4 +1,4 @@
-"""4-bit weights: how they are made, which quantized checkpoints train, and what bitsandbytes needs on a CPU."""
+"""Quantized weights: how they are made, which quantized checkpoints train, and what bitsandbytes needs on a CPU."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def check_quantization(config: Mapping[str, Any], train_mode: str) -> str | None
 def build_quantization_config(
     model: ModelSection, precision: Precision, config: Mapping[str, Any]
 ) -> BitsAndBytesConfig | None:
-    """Build the 4-bit settings of a qlora run; None for other modes and for checkpoints that are quantized already.
+    """Build the settings of a qlora run's weights; None for other modes and for checkpoints that are quantized already.
 
     Args:
         config: the model's config.json.
@@ -73,6 +73,8 @@ def build_quantization_config(
     """
     if check_quantization(config, model.train_mode) or model.train_mode != "qlora":
         return None
+    if model.quantization == "int8":
+        return build_8bit_config(unquantized=unquantized_parts(config))
     return build_4bit_config(
         quant_type=model.bnb_4bit_quant_type,
         use_double_quant=model.bnb_4bit_use_double_quant,
@@ -101,8 +103,7 @@ def build_4bit_config(
     import torch
     from transformers import BitsAndBytesConfig
 
-    if find_spec("bitsandbytes") is None:
-        raise MachineError("train_mode: qlora needs bitsandbytes, which is not installed; pip install bitsandbytes")
+    _require_bitsandbytes()
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=quant_type,
@@ -110,6 +111,43 @@ def build_4bit_config(
         bnb_4bit_compute_dtype=getattr(torch, compute_dtype),
         llm_int8_skip_modules=list(unquantized) or None,
     )
+
+
+def build_8bit_config(*, unquantized: Sequence[str] = ()) -> BitsAndBytesConfig:
+    """8-bit settings of bitsandbytes, LLM.int8() (https://arxiv.org/abs/2208.07339); see `build_4bit_config`."""
+    from transformers import BitsAndBytesConfig
+
+    _require_bitsandbytes()
+    return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(unquantized) or None)
+
+
+def _require_bitsandbytes() -> None:
+    if find_spec("bitsandbytes") is None:
+        raise MachineError("train_mode: qlora needs bitsandbytes, which is not installed; pip install bitsandbytes")
+
+
+def eight_bit_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The 8-bit linear layers of a model by name; empty without bitsandbytes."""
+    if "bitsandbytes" not in sys.modules:
+        return {}
+    import bitsandbytes
+
+    return {name: module for name, module in model.named_modules() if isinstance(module, bitsandbytes.nn.Linear8bitLt)}
+
+
+def describe_layers(model: nn.Module, section: ModelSection, own: str | None) -> str | None:
+    """The quantized layers of a loaded model in words, for run.json; None where there are none.
+
+    Args:
+        own: from `check_quantization`.
+    """
+    num_4bit, num_8bit = len(four_bit_layers(model)), len(eight_bit_layers(model))
+    if own is not None:
+        return f"{own}, the checkpoint's own ({num_4bit or num_8bit} {'4' if num_4bit else '8'}-bit layers)"
+    if num_8bit:
+        return f"8-bit ({num_8bit} layers)"
+    double = ", double quantization" if section.bnb_4bit_use_double_quant else ""
+    return f"4-bit {section.bnb_4bit_quant_type}{double} ({num_4bit} layers)" if num_4bit else None
 
 
 def four_bit_layers(model: nn.Module) -> dict[str, nn.Module]:

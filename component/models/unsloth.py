@@ -30,7 +30,13 @@ from component.models.preparing import (
     device_map,
     set_training_flags,
 )
-from component.models.quantization import check_quantization, prepare_four_bit_layers
+from component.models.quantization import (
+    check_quantization,
+    describe_layers,
+    eight_bit_layers,
+    four_bit_layers,
+    prepare_four_bit_layers,
+)
 from component.models.support import is_fast_family
 from component.models.unsloth_attention import DISPATCH, prepare_packed_attention
 from component.runtime.logging import demote_to_debug
@@ -115,8 +121,8 @@ def load_unsloth(
         module.FastLanguageModel.from_pretrained,
         **_loading_arguments(model, source, precision, hardware, checkpointing),
     )
-    num_4bit = prepare_four_bit_layers(base, compute_dtype=precision.compute_dtype)
-    _check_loaded(model, base, tokenizer, theirs, num_4bit)
+    prepare_four_bit_layers(base, compute_dtype=precision.compute_dtype)
+    _check_loaded(model, base, tokenizer, theirs)
     notices = [
         *precision.notices,
         *_unplaced(source, base),
@@ -158,7 +164,7 @@ def load_unsloth(
             "attn_implementation": "unsloth" if hardware.kind == "cuda" else base.config._attn_implementation,
             "attn_implementation_reason": "Unsloth chooses it",
             **(packed.describe() if packed else {}),
-            "quantization": own_quantization or ("4-bit nf4, double quantization" if num_4bit else None),
+            "quantization": describe_layers(base, model, own_quantization),
             "gradient_checkpointing": checkpointing,
         },
         notices=tuple(notices),
@@ -176,8 +182,8 @@ def _loading_arguments(
         "revision": source.base_revision,
         "max_seq_length": model.max_seq_length,
         "dtype": getattr(torch, precision.load_dtype),
-        "load_in_4bit": model.train_mode == "qlora",
-        "load_in_8bit": False,
+        "load_in_4bit": model.train_mode == "qlora" and model.quantization == "int4",
+        "load_in_8bit": model.train_mode == "qlora" and model.quantization == "int8",
         "load_in_16bit": model.train_mode == "lora",
         "full_finetuning": is_full,
         "use_exact_model_name": True,
@@ -213,11 +219,10 @@ def _check_loaded(
     base: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     theirs: PreTrainedTokenizerBase,
-    num_4bit: int,
 ) -> None:
     """Hold Unsloth to what was asked: it falls back to 16 bit by itself, and may add tokens to tokenizer and model."""
-    if model.train_mode == "qlora" and not num_4bit:
-        raise UnslothFailed("it loaded no 4-bit layers")
+    if model.train_mode == "qlora" and not (four_bit_layers(base) or eight_bit_layers(base)):
+        raise UnslothFailed("it loaded no quantized layers")
     # For some families it returns a processor around the tokenizer.
     known = getattr(theirs, "tokenizer", theirs).get_vocab()
     if model.tokenizer_name_or_path is None and tokenizer.get_vocab().items() - known.items():

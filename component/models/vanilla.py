@@ -28,7 +28,12 @@ from component.models.preparing import (
     max_positions,
     set_training_flags,
 )
-from component.models.quantization import build_quantization_config, check_quantization, prepare_four_bit_layers
+from component.models.quantization import (
+    build_quantization_config,
+    check_quantization,
+    describe_layers,
+    prepare_four_bit_layers,
+)
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -68,7 +73,7 @@ def load_vanilla(
     attention = choose_attention(model.attn_implementation, config, hardware, **rows)
     attention = settle_attention(attention, config, hardware, **rows)
     base, unplaced = _read_weights(model, source, config, quantization, attention, precision, hardware)
-    num_4bit = prepare_four_bit_layers(base, compute_dtype=precision.compute_dtype)
+    prepare_four_bit_layers(base, compute_dtype=precision.compute_dtype)
     check_vocabulary(base, tokenizer)
     set_training_flags(base)
     if model.gradient_checkpointing:
@@ -92,7 +97,7 @@ def load_vanilla(
             **describe_precision(precision),
             **attention.describe(),
             **(attention.packed().describe() if model.packing else {}),
-            "quantization": _quantization_shown(model, files_config, num_4bit),
+            "quantization": describe_layers(prepared, model, check_quantization(files_config, model.train_mode)),
             "gradient_checkpointing": model.gradient_checkpointing,
         },
         notices=tuple(notices),
@@ -150,13 +155,3 @@ def _read_weights(
         device_map=device_map(hardware),
         **extra,
     )
-
-
-def _quantization_shown(model: ModelSection, files_config: Mapping[str, Any], num_4bit: int) -> str | None:
-    own = check_quantization(files_config, model.train_mode)
-    if own is not None:
-        return f"{own}, the checkpoint's own ({num_4bit} 4-bit layers)"
-    if not num_4bit:
-        return None
-    double = ", double quantization" if model.bnb_4bit_use_double_quant else ""
-    return f"4-bit {model.bnb_4bit_quant_type}{double} ({num_4bit} layers)"

@@ -90,14 +90,16 @@ def _obstacle(
         return f"{', '.join(too_early)} was imported before it, perhaps by a plugin"
     return (
         why_unsupported(str(config.get("model_type")), task_type)
-        or _hardware_obstacle(hardware)
+        or _hardware_obstacle(model, hardware)
         or _setting_obstacle(model, source, config)
     )
 
 
-def _hardware_obstacle(hardware: Hardware) -> str | None:
+def _hardware_obstacle(model: ModelSection, hardware: Hardware) -> str | None:
     if hardware.kind not in ("cuda", "cpu"):
         return f"Unsloth is used on NVIDIA GPUs and CPUs here, and this is {hardware.name}"
+    if model.train_mode == "qlora" and model.quantization == "int8" and hardware.kind == "cpu":
+        return "Unsloth makes no 8-bit weights on a CPU"
     if hardware.compute_capability is not None and hardware.compute_capability < (7, 0):
         major, minor = hardware.compute_capability
         return f"Unsloth needs compute capability 7.0, and {hardware.name} has {major}.{minor}"
@@ -113,7 +115,8 @@ def _setting_obstacle(model: ModelSection, source: ModelSource, config: Mapping[
         return f"max_seq_length {model.max_seq_length} exceeds the model's {limit} positions, and Unsloth would rescale"
     if check_quantization(config, model.train_mode) not in (None, "bitsandbytes 4-bit"):
         return "the checkpoint is quantized to 8 bit"
-    if model.train_mode == "qlora" and not config.get("quantization_config"):
+    is_4bit = model.train_mode == "qlora" and model.quantization == "int4"
+    if is_4bit and not config.get("quantization_config"):
         if model.bnb_4bit_quant_type != "nf4":
             return f"bnb_4bit_quant_type {model.bnb_4bit_quant_type} is not offered by Unsloth"
         if not model.bnb_4bit_use_double_quant:

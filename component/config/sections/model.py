@@ -36,6 +36,12 @@ class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys):
         "or on flex_attention where the model needs it, other rows as with sdpa.",
         loaders=("vanilla",),
     )
+    quantization: Literal["int4", "int8"] = key(
+        "int4",
+        "What bitsandbytes makes of the frozen base: 4-bit weights, or 8-bit ones, which are closer to 16 bit, larger "
+        "and slower.",
+        modes=("qlora",),
+    )
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = key("nf4", "4-bit number format of the frozen base.", modes=("qlora",))
     bnb_4bit_use_double_quant: bool = key(True, "Quantize the quantization constants as well.", modes=("qlora",))
     hub_token: str | None = key(

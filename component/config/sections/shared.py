@@ -14,7 +14,7 @@ class TaskKeys:
 
     task_type: str = key("sft", "The training type.")
     train_mode: Literal["full", "lora", "qlora"] = key(
-        "qlora", "All parameters, a LoRA adapter on 16-bit weights, or a LoRA adapter on 4-bit weights."
+        "qlora", "All parameters, a LoRA adapter on 16-bit weights, or a LoRA adapter on quantized weights."
     )
     seed: int = key(42, "Seed of adapter initialisation, data order, splits and dropout.", minimum=0, maximum=MAX_SEED)
 

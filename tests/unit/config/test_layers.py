@@ -299,3 +299,17 @@ def test_sections_are_frozen_and_typed(tmp_path: Path) -> None:
             section.seed = 3  # type: ignore[attr-defined]
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.model = None  # type: ignore[misc]
+
+
+def test_switches_of_others_are_read_as_the_quantization() -> None:
+    config = load_config({**MINIMAL, "output_dir": "o", "load_in_8bit": True, "load_in_4bit": False})
+    assert config.model.quantization == "int8"
+    assert [str(notice) for notice in config.notices] == [
+        "config: load_in_4bit: ignored; quantization says what is done",
+        "config: load_in_8bit: read as quantization: int8; write quantization",
+    ]
+    with pytest.raises(ConfigError) as error:
+        load_config({**MINIMAL, "output_dir": "o", "load_in_8bit": True, "quantization": "int4"})
+    assert error.value.messages == (
+        "config: load_in_8bit: another way to write quantization, which is set too; keep one of them",
+    )

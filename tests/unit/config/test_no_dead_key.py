@@ -443,6 +443,7 @@ PROBES: dict[str, Probe] = {
     "attn_implementation": probe(
         "eager", "sdpa", lambda lab, config: load_model(prepare(config)).model.config._attn_implementation
     ),
+    "quantization": probe("int4", "int8", quantization("load_in_8bit"), train_mode="qlora"),
     "bnb_4bit_quant_type": probe("nf4", "fp4", quantization("bnb_4bit_quant_type"), train_mode="qlora"),
     "bnb_4bit_use_double_quant": probe(True, False, quantization("bnb_4bit_use_double_quant"), train_mode="qlora"),
     "hub_token": probe(None, "${oc.env:SESAME}", hub("HF_TOKEN")),

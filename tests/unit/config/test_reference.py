@@ -11,7 +11,7 @@ import pytest
 
 from component.config import training_arguments_source as source
 from component.config.choices import METRICS, OPTIMIZERS, REPORTERS, SCHEDULERS, named_choices
-from component.config.legacy import DROPPED, FOREIGN, PLANNED, RENAMED, RENAMED_VALUES, SHARES
+from component.config.legacy import DROPPED, FOREIGN, PLANNED, RENAMED, RENAMED_VALUES, SHARES, SWITCHES
 from component.config.reference import json_schema_text, reference_page
 from component.config.schema import FILE_KEYS, schema_fields
 from component.registry import TASKS
@@ -36,7 +36,7 @@ def test_the_page_explains_every_name() -> None:
         assert len(rows) == 1, key
         assert item.metadata["help"].replace("|", "\\|") in rows[0]
         assert len(rows[0].replace("\\|", "").split("|")) == 7
-    for key in (*FILE_KEYS, *RENAMED, *DROPPED, *PLANNED, *named_choices()):
+    for key in (*FILE_KEYS, *RENAMED, *SWITCHES, *DROPPED, *PLANNED, *named_choices()):
         assert f"- `{key}`" in page, key
     planned = ", ".join(name for name in TASKS.names() if not TASKS.is_available(name))
     assert f"The tasks {planned} are still to come" in page
@@ -44,7 +44,7 @@ def test_the_page_explains_every_name() -> None:
 
 def test_the_schema_is_a_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    assert set(SCHEMA["properties"]) == {*schema_fields(), *FILE_KEYS, *RENAMED, *DROPPED}
+    assert set(SCHEMA["properties"]) == {*schema_fields(), *FILE_KEYS, *RENAMED, *SWITCHES, *DROPPED}
     assert all(entry["description"] for entry in SCHEMA["properties"].values())
 
 
@@ -109,7 +109,7 @@ def test_every_training_argument_of_ours_is_one_of_transformers() -> None:
     if installed is None:
         pytest.skip("transformers is not installed")
     ours = {"task_type", "train_mode", "early_stopping_patience", "early_stopping_threshold", "extra_training_args"}
-    ours |= {"packing", "group_by_length", "max_seq_length"}
+    ours |= {"packing", "group_by_length", "max_seq_length", "loraplus_lr_ratio", "embedding_learning_rate"}
     section = {name for name, item in schema_fields().items() if name in _training_keys()}
     assert section - ours <= set(installed)
 
@@ -123,7 +123,8 @@ def _training_keys() -> set[str]:
 
 
 def test_tables_of_names_do_not_overlap() -> None:
-    tables = [set(schema_fields()), set(FILE_KEYS), set(RENAMED), set(DROPPED), set(FOREIGN), set(PLANNED)]
+    tables = [set(schema_fields())]
+    tables += [set(table) for table in (FILE_KEYS, RENAMED, SWITCHES, DROPPED, FOREIGN, PLANNED)]
     for index, table in enumerate(tables):
         for other in tables[index + 1 :]:
             assert table & other == set()
@@ -132,6 +133,7 @@ def test_tables_of_names_do_not_overlap() -> None:
 def test_tables_of_names_lead_to_names_that_exist() -> None:
     assert set(RENAMED.values()) <= set(schema_fields())
     assert set(SHARES) <= set(RENAMED)
+    assert {key for key, _ in SWITCHES.values()} <= set(schema_fields())
     for (key, _), new in RENAMED_VALUES.items():
         assert new in named_choices()[key]
     named = {hint.split()[1].rstrip(":") for hint in FOREIGN.values() if hint.startswith("use ")}

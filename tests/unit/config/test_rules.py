@@ -62,11 +62,17 @@ IMPOSSIBLE = [
     ),
     (
         ["loraplus_lr_ratio=4", "optim=adalomo"],
-        "loraplus_lr_ratio: optim adalomo has one learning rate for all; drop loraplus_lr_ratio or use optim: adamw_torch",
+        "loraplus_lr_ratio: optim adalomo has one learning rate for all; "
+        "drop loraplus_lr_ratio or use optim: adamw_torch",
     ),
     (
         ["embedding_learning_rate=1e-5"],
         "embedding_learning_rate: train_mode qlora trains no embeddings; set modules_to_save: [embed_tokens, lm_head]",
+    ),
+    (
+        ["quantization=int8", "train_mode=lora"],
+        "quantization: train_mode lora keeps weights of 16 bit or more, quantization int8 does not; "
+        "use train_mode: qlora, or drop quantization",
     ),
     (
         ["layers_to_transform=7-0"],

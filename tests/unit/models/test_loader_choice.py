@@ -80,6 +80,11 @@ def test_settings_that_unsloth_would_not_follow(section, machines, before_import
     assert (choice.got, choice.reason) == ("vanilla", "bnb_4bit_quant_type fp4 is not offered by Unsloth")
 
 
+def test_8_bit_weights_on_a_cpu_are_not_unsloths(section, cpu, before_imports) -> None:
+    choice = choose_loader(section(use_unsloth=True, quantization="int8"), "sft", cpu)
+    assert (choice.got, choice.reason) == ("vanilla", "Unsloth makes no 8-bit weights on a CPU")
+
+
 def test_an_early_import_is_told(section, cpu, before_imports, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", object())
     choice = choose_loader(section(use_unsloth=True), "sft", cpu)

@@ -56,3 +56,49 @@ def test_routers_and_towers_stay_in_16_bit(section, cpu) -> None:
 def test_other_modes_are_not_quantized(section, mode, cpu) -> None:
     model = section(train_mode=mode)
     assert build_quantization_config(model, resolve_precision(model, cpu), {}) is None
+
+
+def test_8_bit_layers_learn_on_the_cpu(load, tmp_path) -> None:
+    """Outputs near those of the 16-bit model, gradients through every layer, and a base that stays as it is."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from component.models.inference import load_for_inference
+    from component.models.quantization import eight_bit_layers, four_bit_layers
+
+    loaded = load(quantization="int8", gradient_checkpointing=False)
+    layers = eight_bit_layers(loaded.model)
+    assert (len(layers), len(four_bit_layers(loaded.model))) == (2 * 7, 0)
+    assert {layer.weight.dtype for layer in layers.values()} == {torch.int8}
+    assert loaded.asked["quantization"] == "8-bit"
+    assert loaded.got["quantization"] == "8-bit (14 layers)"
+    row = torch.arange(5, 25)[None]
+    plain = AutoModelForCausalLM.from_pretrained(loaded.model.get_base_model().name_or_path)
+    with torch.no_grad():
+        exact = plain(row).logits
+        near = loaded.model.eval()(row, use_cache=False).logits
+    assert 0 < (near - exact).abs().mean() < 0.05 * exact.abs().mean()
+    before = {name: layer.weight.detach().clone() for name, layer in layers.items()}
+    optimizer = torch.optim.SGD([value for value in loaded.model.parameters() if value.requires_grad], lr=0.5)
+    loaded.model.train()
+    losses = []
+    for _ in range(8):
+        loss = loaded.model(row, labels=row, use_cache=False).loss
+        loss.backward()
+        losses.append(loss.item())
+        gradients = [value.grad for name, value in loaded.model.named_parameters() if "lora_B" in name]
+        assert all(gradient.abs().sum() > 0 for gradient in gradients)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < 0.9 * losses[0]
+    assert all(torch.equal(before[name], layer.weight) for name, layer in layers.items())
+
+    with torch.no_grad():
+        trained = loaded.model.eval()(row, use_cache=False).logits
+    loaded.model.save_pretrained(tmp_path)
+    loaded.tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "train_args.yaml").write_text("train_mode: qlora\nquantization: int8\n")
+    again, _ = load_for_inference(str(tmp_path), device="cpu")
+    assert len(eight_bit_layers(again)) == 14
+    with torch.no_grad():
+        torch.testing.assert_close(again(row, use_cache=False).logits, trained, rtol=1e-4, atol=1e-5)
