@@ -137,3 +137,20 @@ def test_data_of_another_task(settings: dict[str, Any], tiny_settings: dict[str,
             run({**values, "output_dir": str(tmp_path / str(number))})
         assert raised.value.exit_code == 2
         assert not (tmp_path / str(number)).exists()
+
+
+def test_three_configs_one_after_the_other(
+    tiny_model: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The demo's configs, shortened: pretrain in full, sft on that run, dpo on the run of sft."""
+    monkeypatch.chdir(repository)
+    model = tiny_model
+    for name in ("pretrain", "sft-qlora", "dpo-qlora"):
+        settings = {"eval_strategy": "no", "eval_file": None, "eval_split": None, "use_cpu": True, "bf16": False}
+        run(f"train_args/demo/{name}.json", model_name_or_path=str(model), output_dir=str(tmp_path / name),
+            max_steps=2, per_device_train_batch_size=4, **settings)  # fmt: skip
+        model = tmp_path / name
+    adapter = json.loads((model / "adapter_config.json").read_text(encoding="utf-8"))
+    assert adapter["base_model_name_or_path"] == str(tmp_path / "pretrain") and adapter["r"] == 32
+    assert "frozen copy of the adapter" in decided(model)["reference"]
+    load_for_inference(str(model), device="cpu")
