@@ -7,7 +7,7 @@ from typing import Any
 
 from component.config.errors import DataError
 from component.data.formats.fields import likely_format
-from component.data.formats.interface import KIND_TASKS, each_format
+from component.data.formats.interface import GUARDED_KINDS, KIND_TASKS, each_format
 
 #: How many rows of a file detection looks at.
 NUM_ROWS = 20
@@ -19,8 +19,6 @@ _KIND_WORDS = {
     "labelled": "answers with a label",
     "prompt": "prompts without answers",
 }
-#: Kinds whose files hold answers that are not to be learned from, whatever else their rows look like.
-_GUARDED_KINDS = ("preference", "labelled")
 
 
 def detect_format(records: Sequence[Mapping[str, Any]], row_kind: str, file: str) -> str:
@@ -43,7 +41,7 @@ def detect_format(records: Sequence[Mapping[str, Any]], row_kind: str, file: str
     kinds = {name: format.row_kind for name, format in formats.items()}
     agreed = set.intersection(*seen)
     usable = {name for name in agreed if kinds[name] == row_kind}
-    guarded = [name for name in kinds if name in agreed and kinds[name] in _GUARDED_KINDS]
+    guarded = [name for name in kinds if name in agreed and kinds[name] in GUARDED_KINDS]
     if guarded and row_kind == "messages":
         way_out = f", or data_format: {min(usable)} to train on its answers all the same" if usable else ""
         raise DataError(

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from component.data.formats.interface import KIND_TASKS, each_format, load_format
+from component.data.formats.interface import GUARDED_KINDS, KIND_TASKS, each_format, load_format
 from component.data.json_records import RecordDecoder
 from component.data.rows import RowError
 
@@ -117,7 +117,8 @@ def require_key(record: Mapping[str, Any], key: str, format_name: str, known: Se
 def likely_format(record: Mapping[str, Any], format_name: str) -> str | None:
     """The format, other than that one, that a record looks like; one of the same kind of rows if there is any.
 
-    Anything with a prompt looks like prompt_only, so that this is never the answer.
+    Before all comes one whose rows hold answers that are not to be learned, as others would learn them. Anything with a
+    prompt looks like prompt_only, so that this is never the answer.
     """
     formats = dict(each_format())
     kind = formats[format_name].row_kind
@@ -126,7 +127,8 @@ def likely_format(record: Mapping[str, Any], format_name: str) -> str | None:
         for name, other in formats.items()
         if name != format_name and other.row_kind != "prompt" and other.looks_like(record)
     ]
-    return min(others, key=lambda name: formats[name].row_kind != kind, default=None)
+    kinds = {name: formats[name].row_kind for name in others}
+    return min(others, key=lambda name: (kinds[name] not in GUARDED_KINDS, kinds[name] != kind), default=None)
 
 
 def split_columns(record: Mapping[str, Any], known: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -16,6 +16,8 @@ KIND_TASKS = {
     "labelled": "kto",
     "prompt": "grpo",
 }
+#: Kinds whose files hold answers that are not to be learned from, whatever else their rows look like.
+GUARDED_KINDS = ("preference", "labelled")
 
 
 class Format(Protocol):

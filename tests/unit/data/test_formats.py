@@ -847,3 +847,17 @@ def test_text_that_is_json_but_no_messages_is_text() -> None:
 def test_history_that_a_table_holds_as_json_text() -> None:
     row = parse("alpaca", {"instruction": "c", "input": "", "output": "d", "history": '[["a", "b"]]'})
     assert [message.content for message in row.messages] == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("name", "row_kind", "record"),
+    [
+        ("openai", "messages", {"prompt": "a", "completion": "b", "label": False}),
+        ("preference", "preference", {"prompt": "a", "completion": "b", "label": False}),
+        ("preference", "preference", {"messages": [says("user", "a"), says("assistant", "b")], "label": False}),
+    ],
+)
+def test_bad_answers_are_never_called_something_to_learn(name: str, row_kind: str, record: dict[str, Any]) -> None:
+    with pytest.raises(DataError) as caught:
+        check_format(name, [record], row_kind, "f")
+    assert str(caught.value) == f"f: data_format: the rows are not {name}; this looks like kto; set task_type: kto"
