@@ -75,6 +75,8 @@ FOREIGN: Mapping[str, str] = {
     "flash_attention": "use attn_implementation: flash_attention_2",
     "flash_attn": "use attn_implementation",
     "full_finetuning": "use train_mode: full",
+    "freeze_extra_modules": "leave it out: with freeze_trainable_layers the layers alone are trained",
+    "freeze_trainable_modules": "leave it out: with freeze_trainable_layers all of a layer is trained",
     "infer_backend": "leave it out: it is not a training setting",
     "interleave_probs": "use mixture_weights",
     "load_in_16bit": "use train_mode: lora",

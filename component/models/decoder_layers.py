@@ -31,6 +31,29 @@ def find_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     )
 
 
+def train_last_layers(model: PreTrainedModel, number: int) -> str:
+    """Freeze all of a model but its last layers.
+
+    Returns:
+        A notice.
+
+    Raises:
+        UserError: the model has fewer.
+    """
+    name, layers = find_layers(model)
+    if number > len(layers):
+        raise UserError(f"freeze_trainable_layers: got {number}, and the model has {len(layers)} layers; use fewer")
+    prefixes = tuple(f"{name}.{index}." for index in range(len(layers) - number, len(layers)))
+    for path, parameter in model.named_parameters():
+        if not path.startswith(prefixes):
+            parameter.requires_grad_(False)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return (
+        f"the last {number} of {len(layers)} layers are trained, {trained:,} parameters; "
+        "embeddings, output head and the other layers stay as they are"
+    )
+
+
 def layer_prefixes(model: PreTrainedModel, numbers: Sequence[int], *, key: str) -> tuple[str, ...]:
     """Beginnings of the names of all that belongs to some layers.
 

@@ -19,6 +19,7 @@ from component.config.errors import MachineError, RunError
 from component.config.schema import AdapterSection, ModelSection
 from component.models.adapters import copy_moved_start, explain_unadapted_experts, lora_arguments
 from component.models.checkpoint import check_stored_names
+from component.models.decoder_layers import train_last_layers
 from component.models.failures import first_line, library_failures
 from component.models.loaded import LoadedModel
 from component.models.model_files import ModelSource, configure_hub, find_model, read_source_config
@@ -139,6 +140,8 @@ def load_unsloth(
     checkpointing = getattr(prepared, "_unsloth_gradient_checkpointing", checkpointing)
     with _quietly():
         module.FastLanguageModel.for_training(prepared, use_gradient_checkpointing=checkpointing)
+    if model.train_mode == "full" and model.freeze_trainable_layers is not None:
+        notices.append(train_last_layers(prepared, model.freeze_trainable_layers))
     set_training_flags(prepared)
     packed = None
     if model.packing:

@@ -17,6 +17,7 @@ from component.models.adapters import (
 from component.models.attention import AttentionChoice, choose_attention, settle_attention
 from component.models.checkpoint import load_config, load_weights
 from component.models.language_model import freeze_towers
+from component.models.decoder_layers import train_last_layers
 from component.models.loaded import LoadedModel
 from component.models.model_files import ModelSource, find_model, read_source_config
 from component.models.precision import Precision
@@ -83,6 +84,8 @@ def load_vanilla(
     if limit is not None and model.max_seq_length > limit:
         notices.append(
             f"max_seq_length: {model.max_seq_length} is beyond the {limit} positions that the model was made for"
+    if model.gradient_checkpointing == "unsloth":
+        notices.append("gradient_checkpointing: unsloth is Unsloth's own; here as with true")
         )
     prepared, peft_config = _prepare(base, model, adapter, source, notices)
     return LoadedModel(
@@ -98,7 +101,7 @@ def load_vanilla(
             **attention.describe(),
             **(attention.packed().describe() if model.packing else {}),
             "quantization": describe_layers(prepared, model, check_quantization(files_config, model.train_mode)),
-            "gradient_checkpointing": model.gradient_checkpointing,
+            "gradient_checkpointing": bool(model.gradient_checkpointing),
         },
         notices=tuple(notices),
     )
@@ -121,6 +124,8 @@ def _prepare(
     experts = explain_unadapted_experts(base)
     if experts is not None:
         notices.append(experts)
+        if model.freeze_trainable_layers is not None:
+            notices.append(train_last_layers(base, model.freeze_trainable_layers))
     if source.adapter is None:
         prepared = attach_adapter(base, build_lora_config(adapter, base), seed=model.seed)
         return prepared, prepared.peft_config["default"]

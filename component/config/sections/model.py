@@ -36,6 +36,13 @@ class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys):
         "or on flex_attention where the model needs it, other rows as with sdpa.",
         loaders=("vanilla",),
     )
+    freeze_trainable_layers: int | None = key(
+        None,
+        "Train the last so many layers in full, and nothing else of the model.",
+        modes=("full",),
+        above=0,
+        default_note="all",
+    )
     quantization: Literal["int4", "int8"] = key(
         "int4",
         "What bitsandbytes makes of the frozen base: 4-bit weights, or 8-bit ones, which are closer to 16 bit, larger "

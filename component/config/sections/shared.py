@@ -47,4 +47,8 @@ class PrecisionKeys:
     fp16: bool | None = key(
         None, "Train in float16 with loss scaling; becomes float32 on a CPU.", default_note="on a GPU without bfloat16"
     )
-    gradient_checkpointing: bool = key(True, "Recompute activations in the backward pass to save memory.")
+    gradient_checkpointing: bool | Literal["unsloth"] = key(
+        True,
+        "Recompute activations in the backward pass to save memory, as the loader does it; unsloth: as Unsloth does it, "
+        "which keeps them in main memory, and as with true where the loader is another.",
+    )

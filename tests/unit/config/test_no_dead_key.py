@@ -302,6 +302,11 @@ def weights(lab: Lab, config: Config) -> Any:
 
 
 def rates(lab: Lab, config: Config) -> list[float]:
+def trained_names(lab: Lab, config: Config) -> list[str]:
+    model = load_model(prepare(config)).model
+    return [name for name, value in model.named_parameters() if value.requires_grad]
+
+
     trainer = lab.trainer(**{key: config.values[key] for key in config.places})
     return [group["lr"] for group in trainer.create_optimizer().param_groups]
 
@@ -450,6 +455,7 @@ PROBES: dict[str, Probe] = {
     "hub_endpoint": probe(None, "https://mirror.example", hub("HF_ENDPOINT")),
     "offline": probe(False, True, hub("HF_HUB_OFFLINE")),
     "lora_rank": probe(4, 8, lora("r")),
+    "freeze_trainable_layers": probe(None, 1, trained_names, train_mode="full"),
     "lora_alpha": probe(4, 8, lora("lora_alpha")),
     "lora_dropout": probe(0, 0.5, lora("lora_dropout")),
     "lora_target_modules": probe("all-linear", ["q_proj"], lora("target_modules")),

@@ -57,6 +57,32 @@ def test_full_training_trains_float32_masters(load) -> None:
     assert not loaded.model.is_gradient_checkpointing
 
 
+def test_the_last_layers_alone_are_trained(load) -> None:
+    """After a step, everything else is the same bit for bit, with checkpointing or without."""
+    row = torch.arange(5, 25)[None]
+    for gradient_checkpointing in (True, False):
+        loaded = load(train_mode="full", freeze_trainable_layers=1, gradient_checkpointing=gradient_checkpointing)
+        before = {name: value.detach().clone() for name, value in loaded.model.named_parameters()}
+        optimizer = torch.optim.SGD([value for value in loaded.model.parameters() if value.requires_grad], lr=0.1)
+        loaded.model.train()
+        loaded.model(row, labels=row, use_cache=False).loss.backward()
+        optimizer.step()
+        changed = {name for name, value in loaded.model.named_parameters() if not torch.equal(before[name], value)}
+        assert changed == {name for name in before if name.startswith("model.layers.1.")}
+        assert loaded.notices[-1].startswith("the last 1 of 2 layers are trained, 36,992 parameters;")
+    with pytest.raises(UserError) as caught:
+        load(train_mode="full", freeze_trainable_layers=3)
+    assert caught.value.messages == ("freeze_trainable_layers: got 3, and the model has 2 layers; use fewer",)
+
+
+def test_unsloths_checkpointing_is_plain_here(load) -> None:
+    loaded = load(train_mode="lora", gradient_checkpointing="unsloth")
+    assert loaded.model.is_gradient_checkpointing
+    assert loaded.asked["gradient_checkpointing"] == "unsloth"
+    assert loaded.got["gradient_checkpointing"] is True
+    assert loaded.notices == ("gradient_checkpointing: unsloth is Unsloth's own; here as with true",)
+
+
 def test_what_was_asked_and_got_is_told(load) -> None:
     loaded = load(train_mode="lora", fp16=True, max_seq_length=256)
     assert loaded.asked["fp16"] is True
