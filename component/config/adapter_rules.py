@@ -118,4 +118,16 @@ def check_quantized_mode(merged: Merged) -> Iterator[Problem]:
         yield merged.clash("quantization", "train_mode", what, "use train_mode: qlora, or drop quantization")
 
 
-ADAPTER_RULES: tuple[Rule, ...] = (check_start, check_bias, check_layers, check_rates, check_quantized_mode)
+def check_rope(merged: Merged) -> Iterator[Problem]:
+    """Rotary positions are stretched in a way that is known, by a number."""
+    scaling = merged["rope_scaling"]
+    if not scaling:
+        return
+    kind, factor = scaling.get("rope_type"), scaling.get("factor")
+    is_number = isinstance(factor, int | float) and not isinstance(factor, bool)
+    if kind not in ("linear", "dynamic", "yarn") or not is_number or factor <= 1:
+        fix = "write {rope_type: yarn, factor: 4.0}; rope_type is linear, dynamic or yarn, factor a number above 1"
+        yield Problem(merged.places["rope_scaling"], "rope_scaling", f"got {scaling}", fix)
+
+
+ADAPTER_RULES: tuple[Rule, ...] = (check_start, check_bias, check_layers, check_rates, check_quantized_mode, check_rope)

@@ -16,6 +16,7 @@ from component.models.quantization import (
     prepare_four_bit_layers,
     unquantized_parts,
 )
+from component.models.rope import scale_rope
 from component.models.tokenizer import read_tokenizer, set_pad_token
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def load_for_inference(name: str, *, device: str) -> tuple[PreTrainedModel, PreT
     dtype = _dtype(device)
     quantization = _run_quantization(source, dtype)
     config = load_config(source, trust_remote_code=False)
+    if source.adapter is not None:
+        scale_rope(config, read_run_settings(source.adapter).get("rope_scaling") or {})
     model, _ = load_weights(
         source,
         config,

@@ -16,8 +16,8 @@ from component.models.adapters import (
 )
 from component.models.attention import AttentionChoice, choose_attention, settle_attention
 from component.models.checkpoint import load_config, load_weights
-from component.models.language_model import freeze_towers
 from component.models.decoder_layers import train_last_layers
+from component.models.language_model import freeze_towers
 from component.models.loaded import LoadedModel
 from component.models.model_files import ModelSource, find_model, read_source_config
 from component.models.precision import Precision
@@ -35,6 +35,7 @@ from component.models.quantization import (
     describe_layers,
     prepare_four_bit_layers,
 )
+from component.models.rope import scale_rope
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -70,6 +71,7 @@ def load_vanilla(
     files_config = read_source_config(source)
     quantization = build_quantization_config(model, precision, files_config)
     config = load_config(source, trust_remote_code=model.trust_remote_code)
+    scale_rope(config, model.rope_scaling)
     rows = {"compute_dtype": precision.compute_dtype, "packing": bool(model.packing)}
     attention = choose_attention(model.attn_implementation, config, hardware, **rows)
     attention = settle_attention(attention, config, hardware, **rows)
@@ -80,12 +82,12 @@ def load_vanilla(
     if model.gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(gradient_checkpointing_kwargs))
     notices = [*precision.notices, *unplaced, *(attention.packed().notices(hardware) if model.packing else [])]
-    limit = max_positions(files_config)
+    if model.gradient_checkpointing == "unsloth":
+        notices.append("gradient_checkpointing: unsloth is Unsloth's own; here as with true")
+    limit = max_positions(config.to_dict())
     if limit is not None and model.max_seq_length > limit:
         notices.append(
             f"max_seq_length: {model.max_seq_length} is beyond the {limit} positions that the model was made for"
-    if model.gradient_checkpointing == "unsloth":
-        notices.append("gradient_checkpointing: unsloth is Unsloth's own; here as with true")
         )
     prepared, peft_config = _prepare(base, model, adapter, source, notices)
     return LoadedModel(
@@ -120,12 +122,12 @@ def _prepare(
         base.requires_grad_(True)
         resting = freeze_towers(base)
         notices += [resting] if resting else []
+        if model.freeze_trainable_layers is not None:
+            notices.append(train_last_layers(base, model.freeze_trainable_layers))
         return base, None
     experts = explain_unadapted_experts(base)
     if experts is not None:
         notices.append(experts)
-        if model.freeze_trainable_layers is not None:
-            notices.append(train_last_layers(base, model.freeze_trainable_layers))
     if source.adapter is None:
         prepared = attach_adapter(base, build_lora_config(adapter, base), seed=model.seed)
         return prepared, prepared.peft_config["default"]

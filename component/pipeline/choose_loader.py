@@ -110,6 +110,8 @@ def _setting_obstacle(model: ModelSection, source: ModelSource, config: Mapping[
     """Why Unsloth would give something else than the config says; None if it would not."""
     if source.adapter is not None:
         return f"training goes on from the adapter {source.adapter}, which only the vanilla loader does"
+    if model.rope_scaling:
+        return "rope_scaling is not offered by Unsloth"
     limit = max_positions(config)
     if limit is not None and model.max_seq_length > limit:
         return f"max_seq_length {model.max_seq_length} exceeds the model's {limit} positions, and Unsloth would rescale"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from omegaconf import MISSING
 
@@ -34,6 +34,12 @@ class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys):
         "auto",
         "Attention implementation; auto probes what works here. varlen: packed rows on torch's variable-length kernel, "
         "or on flex_attention where the model needs it, other rows as with sdpa.",
+        loaders=("vanilla",),
+    )
+    rope_scaling: dict[str, Any] = key(
+        {},
+        "Stretch rotary positions beyond the length that the model was made for: {rope_type: yarn, factor: 4.0}; also "
+        "linear and dynamic.",
         loaders=("vanilla",),
     )
     freeze_trainable_layers: int | None = key(

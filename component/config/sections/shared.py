@@ -49,6 +49,6 @@ class PrecisionKeys:
     )
     gradient_checkpointing: bool | Literal["unsloth"] = key(
         True,
-        "Recompute activations in the backward pass to save memory, as the loader does it; unsloth: as Unsloth does it, "
+        "Recompute activations in the backward pass to save memory, as the loader does it; unsloth: as Unsloth does, "
         "which keeps them in main memory, and as with true where the loader is another.",
     )

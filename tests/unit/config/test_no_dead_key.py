@@ -301,12 +301,12 @@ def weights(lab: Lab, config: Config) -> Any:
     return [float(value.sum()) for name, value in model.named_parameters() if "lora_A" in name]
 
 
-def rates(lab: Lab, config: Config) -> list[float]:
 def trained_names(lab: Lab, config: Config) -> list[str]:
     model = load_model(prepare(config)).model
     return [name for name, value in model.named_parameters() if value.requires_grad]
 
 
+def rates(lab: Lab, config: Config) -> list[float]:
     trainer = lab.trainer(**{key: config.values[key] for key in config.places})
     return [group["lr"] for group in trainer.create_optimizer().param_groups]
 
@@ -448,6 +448,12 @@ PROBES: dict[str, Probe] = {
     "attn_implementation": probe(
         "eager", "sdpa", lambda lab, config: load_model(prepare(config)).model.config._attn_implementation
     ),
+    "rope_scaling": probe(
+        {},
+        {"rope_type": "linear", "factor": 2},
+        lambda lab, config: load_model(prepare(config)).model.config.max_position_embeddings,
+    ),
+    "freeze_trainable_layers": probe(None, 1, trained_names, train_mode="full"),
     "quantization": probe("int4", "int8", quantization("load_in_8bit"), train_mode="qlora"),
     "bnb_4bit_quant_type": probe("nf4", "fp4", quantization("bnb_4bit_quant_type"), train_mode="qlora"),
     "bnb_4bit_use_double_quant": probe(True, False, quantization("bnb_4bit_use_double_quant"), train_mode="qlora"),
@@ -455,7 +461,6 @@ PROBES: dict[str, Probe] = {
     "hub_endpoint": probe(None, "https://mirror.example", hub("HF_ENDPOINT")),
     "offline": probe(False, True, hub("HF_HUB_OFFLINE")),
     "lora_rank": probe(4, 8, lora("r")),
-    "freeze_trainable_layers": probe(None, 1, trained_names, train_mode="full"),
     "lora_alpha": probe(4, 8, lora("lora_alpha")),
     "lora_dropout": probe(0, 0.5, lora("lora_dropout")),
     "lora_target_modules": probe("all-linear", ["q_proj"], lora("target_modules")),

@@ -75,6 +75,11 @@ IMPOSSIBLE = [
         "use train_mode: qlora, or drop quantization",
     ),
     (
+        ["rope_scaling={rope_type: yarn}"],
+        "rope_scaling: got {'rope_type': 'yarn'}; write {rope_type: yarn, factor: 4.0}; rope_type is linear, dynamic "
+        "or yarn, factor a number above 1",
+    ),
+    (
         ["layers_to_transform=7-0"],
         'layers_to_transform: "7-0" is neither a layer nor a range; write numbers and ranges such as [0, "4-7"]',
     ),
@@ -152,6 +157,10 @@ IMPOSSIBLE = [
     (
         ["model_loader=vanilla", "use_unsloth=auto"],
         "model_loader: model_loader vanilla and use_unsloth auto both choose a loader; keep one of them",
+    ),
+    (
+        ["chat_template_kwargs.tools=x", "chat_template_kwargs.add_generation_prompt=true"],
+        "chat_template_kwargs: add_generation_prompt is set by Lampyris for each row; drop add_generation_prompt",
     ),
     (["template_date=today"], 'template_date: "today" is no date; write it as 2024-07-26'),
     (
