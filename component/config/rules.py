@@ -156,6 +156,34 @@ def check_template_date(merged: Merged) -> Iterator[Problem]:
         yield Problem(merged.places["template_date"], "template_date", f'"{merged["template_date"]}" is no date', fix)
 
 
+#: Arguments of `apply_chat_template` that Lampyris sets itself, or that do not concern the template.
+_OWN_TEMPLATE_ARGUMENTS = frozenset(
+    {
+        "add_generation_prompt",
+        "chat_template",
+        "continue_final_message",
+        "conversation",
+        "max_length",
+        "messages",
+        "padding",
+        "return_assistant_tokens_mask",
+        "return_dict",
+        "return_tensors",
+        "tokenize",
+        "tokenizer_kwargs",
+        "tools",
+        "truncation",
+    }
+)
+
+
+def check_template_arguments(merged: Merged) -> Iterator[Problem]:
+    """Arguments for the template are its own, not those that say what is rendered and how."""
+    for name in sorted(_OWN_TEMPLATE_ARGUMENTS & merged["chat_template_kwargs"].keys()):
+        what = f"{name} is set by Lampyris for each row"
+        yield Problem(merged.places["chat_template_kwargs"], "chat_template_kwargs", what, f"drop {name}")
+
+
 def check_secrets(merged: Merged) -> Iterator[Problem]:
     """A token is never written into a config."""
     token = merged.written.get("hub_token")
@@ -174,6 +202,7 @@ RULES: tuple[Rule, ...] = (
     check_scale_out,
     check_loader,
     check_template_date,
+    check_template_arguments,
     check_secrets,
     *ADAPTER_RULES,
     *LOSS_RULES,

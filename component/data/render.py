@@ -44,7 +44,8 @@ class Renderer:
         now: the moment that `strftime_now` of a template shows; by default the renderer's own beginning.
 
     Raises:
-        UserError: the tokenizer is not a fast one, the template is no valid Jinja, there is no EOS token to append.
+        UserError: the tokenizer is not a fast one, the template is no valid Jinja or does not read an argument, there
+            is no EOS token to append.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Renderer:
         self.template_kwargs = dict(template_kwargs or {})
         self._variables = {**tokenizer.special_tokens_map, **self.template_kwargs}
         self._runner = TemplateRunner(template, variables=self._variables, now=self._now)
+        self._runner.check_arguments(self.template_kwargs)
         self.style = self._runner.style
         self.takes_tools, self.takes_calls = self._runner.takes_tools, self._runner.takes_calls
         self._encoder = BatchEncoder.of(tokenizer)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +20,15 @@ from component.data.traced_values import trace
 
 # What a template may make of a row that it was not written for. Jinja runs the template as Python code, so its slips
 # arrive as Python's own exceptions.
-_TEMPLATE_FAILURES = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+_TEMPLATE_FAILURES = (
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 
 
 class TemplateRunner:
@@ -47,7 +56,8 @@ class TemplateRunner:
             raise UserError(
                 f"template_name: {template.origin}, line {error.lineno}: {error.message}; correct the template"
             ) from None
-        self.takes_tools = "tools" in find_variables(template.source)
+        self._reads = find_variables(template.source)
+        self.takes_tools = "tools" in self._reads
         self.style = find_style(template.source, self._run_in_style)
 
     def run(self, messages: Sequence[Message], tools: Tools, add_generation_prompt: bool) -> TracedText:
@@ -57,6 +67,20 @@ class TemplateRunner:
             RowError: the template refuses it.
         """
         return self._run(messages, tools, add_generation_prompt, self.style)
+
+    def check_arguments(self, names: Iterable[str]) -> None:
+        """Refuse arguments of the user's that the template does not read.
+
+        Raises:
+            UserError: naming the first.
+        """
+        own = sorted(self._reads - {"messages", "tools", "documents", "add_generation_prompt"})
+        for name in names:
+            if name not in self._reads:
+                near = difflib.get_close_matches(name, own, n=1)
+                reads = f"it reads {', '.join(own)}" if own else "it takes no arguments"
+                hint = f"did you mean {near[0]}?" if near else f"{reads}; drop it"
+                raise UserError(f"chat_template_kwargs: the chat template does not read {name!r}; {hint}")
 
     def check_place(self, messages: Sequence[Message], tools: Tools) -> None:
         """Refuse what the template would leave out without a word.

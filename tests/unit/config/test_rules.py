@@ -159,7 +159,7 @@ IMPOSSIBLE = [
         "model_loader: model_loader vanilla and use_unsloth auto both choose a loader; keep one of them",
     ),
     (
-        ["chat_template_kwargs.tools=x", "chat_template_kwargs.add_generation_prompt=true"],
+        ["chat_template_kwargs.enable_thinking=false", "chat_template_kwargs.add_generation_prompt=true"],
         "chat_template_kwargs: add_generation_prompt is set by Lampyris for each row; drop add_generation_prompt",
     ),
     (["template_date=today"], 'template_date: "today" is no date; write it as 2024-07-26'),

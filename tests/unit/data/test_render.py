@@ -243,13 +243,32 @@ def test_the_fingerprint_holds_all_that_changes_the_text(tokenizer: PreTrainedTo
     renderers = [
         build(tokenizer, CHATML, now=day),
         build(tokenizer, CHATML + "!", now=day),
-        build(tokenizer, CHATML, now=day, template_kwargs={"x": 1}),
+        build(tokenizer, CHATML + "{{ x }}", now=day, template_kwargs={"x": 1}),
+        build(tokenizer, CHATML + "{{ x }}", now=day),
         build(tokenizer, CHATML, now=day, options=RenderOptions(append_stop_token=True)),
         build(tokenizer, dated, now=day),
         build(tokenizer, dated, now=next_day),
     ]
     assert len({renderer.fingerprint() for renderer in renderers}) == len(renderers)
     assert build(tokenizer, CHATML, now=day).fingerprint() == build(tokenizer, CHATML, now=next_day).fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("argument", "hint"),
+    [("greetin", "did you mean greeting?"), ("enable_thinking", "it reads greeting; drop it")],
+)
+def test_an_argument_that_the_template_does_not_read_is_refused(
+    tokenizer: PreTrainedTokenizerFast, argument: str, hint: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        build(tokenizer, "{{ greeting }}" + CHATML, template_kwargs={argument: True})
+    assert str(error.value) == f"chat_template_kwargs: the chat template does not read {argument!r}; {hint}"
+
+
+def test_a_template_that_calls_itself_without_end_refuses_the_row(tokenizer: PreTrainedTokenizerFast) -> None:
+    endless = "{% macro f(x) %}{{ f(x) }}{% endmacro %}{% if messages[0].content == 'deep' %}{{ f(1) }}{% endif %}"
+    reason = refusal(build(tokenizer, endless + CHATML), (Message("user", "deep"), Message("assistant", "a")))
+    assert reason.startswith("refused by the chat template: maximum recursion depth exceeded")
 
 
 def test_a_broken_template_is_the_users_error(tokenizer: PreTrainedTokenizerFast) -> None:
