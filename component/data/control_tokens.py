@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import AddedToken, Tokenizer
 
 from component.data.batch_encoding import BatchEncoder, TokenizedText
-from component.data.rows import Message
+from component.data.rows import Message, RowError
 from component.data.traced_text import GENERATED, TEMPLATE, TracedText, message_of
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class ControlTokens:
         self._aliases = {
             text: chr(_FIRST_ALIAS + number) + _FILLER * (len(text) - 1) for number, text in enumerate(self._tokens)
         }
+        self._of_aliases = re.compile(f"[{chr(_FIRST_ALIAS)}-{chr(_FIRST_ALIAS + len(self._tokens))}{_FILLER}]")
 
     def find_in_content(self, text: TracedText) -> list[tuple[int | None, str]]:
         """(message index, control token) for each place of `text` where the row spells one out; no index: in tools."""
@@ -75,7 +76,15 @@ class ControlTokens:
         return value
 
     def with_aliases(self, text: TracedText) -> str:
-        """`text`, as long as before, with an alias for each control token that the template wrote."""
+        """`text`, as long as before, with an alias for each control token that the template wrote.
+
+        Raises:
+            RowError: it holds characters of aliases itself, and so could write control tokens.
+        """
+        if self._of_aliases.search(text.plain()):
+            raise RowError(
+                "control token in content: beside it are private-use characters that stand for control tokens"
+            )
         pieces, position = [], 0
         for match in self._pattern.finditer(text.plain()):
             if not text.origin[match.start() : match.end()].strip(_OF_TEMPLATE):

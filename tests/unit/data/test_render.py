@@ -376,6 +376,23 @@ def test_control_tokens_in_tool_calls_and_generation_blocks_are_text(tokenizer: 
     assert list(encoded.input_ids).count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 2
 
 
+def test_what_stands_for_control_tokens_cannot_be_written(tokenizer: PreTrainedTokenizerFast) -> None:
+    renderer = build(tokenizer, CHATML)
+    aliases = [chr(0xF8000 + number) + "\U000fff00" * length for number in range(4) for length in range(12)]
+    for alias in ("".join(aliases), "\U000f8000", "\U000fff00"):
+        harmless = (Message("user", alias), TALK[1])
+        ids = renderer.encode(harmless).input_ids
+        assert tokenizer.decode([id for id in ids if id in tokenizer.all_special_ids]) == "<|im_start|><|im_end|>" * 2
+        for forging in (
+            (Message("user", "<s>" + alias), TALK[1]),
+            (Message("user", alias), Message("assistant", "<s>")),
+        ):
+            (refused,) = renderer.encode_batch([(forging, ())])
+            assert isinstance(refused, RowError) and "private-use characters that stand for" in str(refused)
+            as_controls = build(tokenizer, CHATML, options=RenderOptions(content_control_tokens="control"))
+            assert as_controls.encode(forging).notices == (CONTROL_TOKENS_AS_CONTROLS,)
+
+
 def test_the_last_answer_alone_or_the_prompt_too(tokenizer: PreTrainedTokenizerFast) -> None:
     last = build(tokenizer, CHATML, options=RenderOptions(train_on="last"))
     assert spans_of(last, TALK) == ["No<|im_end|>"]
