@@ -17,6 +17,18 @@ RECIPES: dict[str, dict[str, Any]] = {
     "lora+ in 8-bit adam": {"train_mode": "lora", "loraplus_lr_ratio": 8, "optim": "adamw_8bit"},
     "dora": {"train_mode": "qlora", "use_dora": True},
     "pissa": {"train_mode": "lora", "init_lora_weights": "pissa_niter_4"},
+    "noise on embeddings, warm-up, plateau and decay": {
+        "train_mode": "lora",
+        "neftune_noise_alpha": 5,
+        "lr_scheduler_type": "warmup_stable_decay",
+        "lr_scheduler_kwargs": {"num_decay_steps": 1},
+    },
+    "8 bit": {
+        "train_mode": "qlora",
+        "quantization": "int8",
+        "lr_scheduler_type": "cosine_with_min_lr",
+        "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
+    },
     "embeddings": {
         "train_mode": "lora",
         "modules_to_save": ["embed_tokens"],
