@@ -77,8 +77,9 @@ TASKS = Registry(
         "dpo": "component.trainers.dpo:DPO",
         "orpo": "component.trainers.orpo:ORPO",
         "kto": "component.trainers.kto:KTO",
+        "reward": "component.trainers.reward:REWARD",
     },
-    planned=("reward", "grpo"),
+    planned=("grpo",),
 )
 
 #: Training type -> the kind of rows that it reads, also for those still to come; a plugin's task says it itself.

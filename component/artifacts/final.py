@@ -57,8 +57,10 @@ def save_final_model(
 
     assert stop_token_ids, "a model that never stops cannot be used"
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    generation, notices = _generation_config(base.generation_config, tokenizer, stop_token_ids)
-    base.generation_config = generation
+    generation, notices = None, ()
+    if base.can_generate():  # a model with a score head does not
+        generation, notices = _generation_config(base.generation_config, tokenizer, stop_token_ids)
+        base.generation_config = generation
     # A frozen copy of the starting adapter may stand beside the trained one.
     trained_adapter = {"selected_adapters": ["default"]} if len(getattr(model, "peft_config", {})) > 1 else {}
     # transformers' Trainer turns the cache off for training; a saved config without it makes generation slow.
@@ -75,7 +77,8 @@ def save_final_model(
         finally:
             if trained_with is not None:
                 base.config.use_cache = trained_with
-        generation.save_pretrained(folder)
+        if generation is not None:
+            generation.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return notices
 

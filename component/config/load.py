@@ -35,6 +35,7 @@ from component.config.schema import (
     KTOSection,
     ModelSection,
     ORPOSection,
+    RewardSection,
     RunSection,
     TrainingSection,
     schema_fields,
@@ -66,6 +67,7 @@ class Config:
     dpo: DPOSection
     kto: KTOSection
     orpo: ORPOSection
+    reward: RewardSection
     generation: GenerationSection
     run: RunSection
     training: TrainingSection

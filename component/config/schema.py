@@ -12,7 +12,7 @@ from typing import Any
 from component.config.sections.adapter import AdapterSection
 from component.config.sections.data import DataSection
 from component.config.sections.model import ModelSection
-from component.config.sections.preference import DPOSection, KTOSection, ORPOSection
+from component.config.sections.preference import DPOSection, KTOSection, ORPOSection, RewardSection
 from component.config.sections.run import RunSection
 from component.config.sections.tasks import GenerationSection
 from component.config.sections.training import TrainingSection
@@ -24,6 +24,7 @@ SECTIONS: dict[str, type] = {
     "dpo": DPOSection,
     "kto": KTOSection,
     "orpo": ORPOSection,
+    "reward": RewardSection,
     "generation": GenerationSection,
     "run": RunSection,
     "training": TrainingSection,

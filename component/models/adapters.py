@@ -33,7 +33,9 @@ def build_lora_config(adapter: AdapterSection, model: PreTrainedModel) -> LoraCo
     """
     from peft import LoraConfig, TaskType
 
-    return LoraConfig(task_type=TaskType.CAUSAL_LM, **lora_arguments(adapter, model))
+    # PEFT trains and saves a score head with the adapter.
+    kind = TaskType.SEQ_CLS if hasattr(model, "score") else TaskType.CAUSAL_LM
+    return LoraConfig(task_type=kind, **lora_arguments(adapter, model))
 
 
 def lora_arguments(adapter: AdapterSection, model: PreTrainedModel) -> dict[str, Any]:
@@ -72,12 +74,12 @@ def find_targets(model: PreTrainedModel, names: Sequence[str], layers: Sequence[
         UserError: a name matches no linear layer, or PEFT would take it for something else.
     """
     linear = linear_layers(model)
-    head = model.get_output_embeddings()
+    heads = [model.get_output_embeddings(), getattr(model, "score", None)]
     reserved = names_of_experts(model)
     wanted: set[str] = set()
     for name in names:
         if name == ALL_LINEAR:
-            found = {path for path, layer in linear.items() if layer is not head and not is_tower(path)}
+            found = {path for path, layer in linear.items() if layer not in heads and not is_tower(path)}
             found = {path for path in found if _last_part(path) not in reserved}
         elif _last_part(name) in reserved:
             raise UserError(

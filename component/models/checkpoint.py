@@ -48,12 +48,20 @@ def load_config(source: ModelSource, *, trust_remote_code: bool) -> PretrainedCo
 
 
 def load_weights(
-    source: ModelSource, config: PretrainedConfig, **arguments: Any
+    source: ModelSource,
+    config: PretrainedConfig,
+    *,
+    model_class: Any = None,
+    may_lack: Collection[str] = (),
+    may_hold: Collection[str] = (),
+    **arguments: Any,
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """Load a base model with every one of its weights.
 
     Args:
         config: from `load_config`; it decides the class.
+        model_class: one of transformers' auto classes, where it is not that of a language model.
+        may_lack, may_hold: names of weights that the files need not have, and of those that have no place.
         arguments: of from_pretrained, revision and config aside.
 
     Returns:
@@ -66,7 +74,7 @@ def load_weights(
     demote_to_debug([r"LOAD REPORT"])  # its table of names is told below, in one line
     try:
         with told_as_user_error(subject, _FIX):
-            model, report = auto_class(config).from_pretrained(
+            model, report = (model_class or auto_class(config)).from_pretrained(
                 source.base,
                 config=config,
                 revision=source.base_revision,
@@ -84,7 +92,11 @@ def load_weights(
             f"{subject} has weights of other shapes than its config.json asks for ({len(mismatched)}): "
             f"{name} is {list(stored)} and not {list(expected)}; {_FIX}"
         )
-    notices = _check_names(source, missing=report["missing_keys"], unexpected=report["unexpected_keys"])
+    notices = _check_names(
+        source,
+        missing=set(report["missing_keys"]) - set(may_lack),
+        unexpected=set(report["unexpected_keys"]) - set(may_hold),
+    )
     left_out = explain_left_out(config)
     return model, (*notices, left_out) if left_out else notices
 

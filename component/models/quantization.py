@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 #: Patterns of what stays in 16 bit in multimodal and mixture-of-experts models: towers, projectors and routers.
 UNQUANTIZED_PARTS = (
     r"lm_head",
+    r"score",
     rf".*({'|'.join(TOWER_WORDS)})",
     r".*(mlp|block_sparse_moe|moe)\.gate$",
     r".*router",

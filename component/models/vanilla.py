@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from component.config.schema import AdapterSection, ModelSection
@@ -35,7 +36,7 @@ from component.models.quantization import (
     describe_layers,
     prepare_four_bit_layers,
 )
-from component.models.rope import scale_rope
+from component.models.score_head import SCORED_TASKS, check_scored_adapter, load_scored
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -71,11 +72,12 @@ def load_vanilla(
     files_config = read_source_config(source)
     quantization = build_quantization_config(model, precision, files_config)
     config = load_config(source, trust_remote_code=model.trust_remote_code)
-    scale_rope(config, model.rope_scaling)
     rows = {"compute_dtype": precision.compute_dtype, "packing": bool(model.packing)}
     attention = choose_attention(model.attn_implementation, config, hardware, **rows)
     attention = settle_attention(attention, config, hardware, **rows)
-    base, unplaced = _read_weights(model, source, config, quantization, attention, precision, hardware)
+    base, unplaced = _read_weights(
+        model, source, config, quantization, attention, precision, hardware, pad_token_id=tokenizer.pad_token_id
+    )
     prepare_four_bit_layers(base, compute_dtype=precision.compute_dtype)
     check_vocabulary(base, tokenizer)
     set_training_flags(base)
@@ -148,12 +150,19 @@ def _read_weights(
     attention: AttentionChoice,
     precision: Precision,
     hardware: Hardware,
+    *,
+    pad_token_id: int,
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     import torch
 
     # An explicit None would discard a checkpoint's own quantization.
     extra = {} if quantization is None else {"quantization_config": quantization}
-    return load_weights(
+    load: Any = load_weights
+    if model.task_type in SCORED_TASKS:
+        if source.adapter is not None:
+            check_scored_adapter(source)
+        load = partial(load_scored, seed=model.seed, pad_token_id=pad_token_id)
+    return load(
         source,
         config,
         trust_remote_code=model.trust_remote_code,

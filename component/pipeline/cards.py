@@ -82,6 +82,7 @@ def show_end_card(
         wall_seconds=timings["total_seconds"],
         next_commands=(f"python script/chat.py --model {folder}",)
         if prepared.rendering.encoder.row_kind in ("messages", "preference", "labelled", "prompt")
+        and prepared.task.name != "reward"
         else (),
     )
     _show(end_card, facts)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
-from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RewardConfig, RewardTrainer
 
 from component.config.load import load_config
 from component.pipeline.load_models import load_models
@@ -56,9 +56,9 @@ def ours(tiny_settings: dict[str, Any], tmp_path: Path) -> Callable[..., Any]:
     return build
 
 
-def lora(model: PreTrainedModel) -> LoraConfig:
+def lora(task_type: str = "CAUSAL_LM") -> LoraConfig:
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    return LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM")
+    return LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules=targets, task_type=task_type)
 
 
 def fill(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
@@ -122,7 +122,7 @@ def test_dpo(settings: dict[str, Any], ours: Any, tiny_model: Path, tmp_path: Pa
         args=trl_arguments(DPOConfig, tmp_path, max_length=None, **settings),
         train_dataset=Dataset.from_list(pairs()),
         processing_class=AutoTokenizer.from_pretrained(tiny_model),
-        peft_config=lora(None),
+        peft_config=lora(),
     )
     check_equal(ours(pairs(), task_type="dpo", **settings), theirs)
 
@@ -143,6 +143,22 @@ def test_dpo_in_full(precompute: bool, ours: Any, tiny_model: Path, tmp_path: Pa
     check_equal(built, theirs)
 
 
+@pytest.mark.parametrize("settings", [{}, {"center_rewards_coefficient": 0.1}], ids=["plain", "centred"])
+def test_reward(settings: dict[str, Any], ours: Any, tiny_model: Path, tmp_path: Path) -> None:
+    """Adapter and score head; the head is new in both, and gets the same values."""
+    theirs = RewardTrainer(
+        AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=1),
+        args=trl_arguments(RewardConfig, tmp_path, max_length=None, **settings),
+        train_dataset=Dataset.from_list(pairs()),
+        processing_class=AutoTokenizer.from_pretrained(tiny_model),
+        peft_config=lora("SEQ_CLS"),
+    )
+    built = ours(pairs(), task_type="reward", **settings)
+    for model in (built.model, theirs.model):
+        model.get_base_model().score.modules_to_save["default"].weight.data.fill_(0.05)
+    check_equal(built, theirs)
+
+
 @pytest.mark.parametrize("beta", [0.1, 0.5])
 def test_orpo(beta: float, ours: Any, tiny_model: Path, tmp_path: Path) -> None:
     theirs = orpo.ORPOTrainer(
@@ -150,7 +166,7 @@ def test_orpo(beta: float, ours: Any, tiny_model: Path, tmp_path: Path) -> None:
         args=trl_arguments(orpo.ORPOConfig, tmp_path, beta=beta, max_length=512),
         train_dataset=Dataset.from_list(pairs()),
         processing_class=AutoTokenizer.from_pretrained(tiny_model),
-        peft_config=lora(None),
+        peft_config=lora(),
     )
     check_equal(ours(pairs(), task_type="orpo", beta=beta), theirs)
 
@@ -180,7 +196,7 @@ def test_kto(settings: dict[str, Any], ours: Any, tiny_model: Path, tmp_path: Pa
         ),
         train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(tiny_model),
-        peft_config=lora(None),
+        peft_config=lora(),
     )  # fmt: skip
     check_equal(ours(rows, task_type="kto", **settings), theirs)
 

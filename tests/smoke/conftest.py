@@ -139,4 +139,5 @@ def task_settings(
         "dpo": {**preference_settings, "task_type": "dpo"},
         "kto": {**preference_settings, "task_type": "kto", "train_file": str(labelled)},
         "orpo": {**preference_settings, "task_type": "orpo"},
+        "reward": {**preference_settings, "task_type": "reward"},
     }

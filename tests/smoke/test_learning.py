@@ -17,8 +17,8 @@ from component.pipeline import run
 
 SEEDS = (1, 2, 3)
 #: Least rise of the held-out margin of rewards; docs/experiments.md has what was seen.
-LEAST_RISE = {"dpo": 2.0, "orpo": 0.1, "kto": 2.0}
-RATES = {"dpo": 3e-3, "orpo": 3e-3, "kto": 3e-3}
+LEAST_RISE = {"dpo": 2.0, "orpo": 0.1, "kto": 2.0, "reward": 2.0}
+RATES = {"dpo": 3e-3, "orpo": 3e-3, "kto": 3e-3, "reward": 3e-3}
 LETTERS = "abcdefghijklmnoprstuvw"
 
 
@@ -48,7 +48,12 @@ def margins(task: str, seed: int, tiny_settings: dict[str, Any], folder: Path, *
         "output_dir": str(folder / "run"), **settings,
     }  # fmt: skip
     run(values)
-    lines = [line["eval_rewards/margins"] for line in read_metrics(folder / "run") if "eval_rewards/margins" in line]
+    name = "eval_margin" if task == "reward" else "eval_rewards/margins"
+    evaluations = [line for line in read_metrics(folder / "run") if name in line]
+    lines = [line[name] for line in evaluations]
+    if task == "reward" and values["learning_rate"]:
+        print(f"reward, seed {seed}: held-out accuracy {evaluations[-1]['eval_accuracy']:.3f}")
+        assert evaluations[-1]["eval_accuracy"] > 0.95
     print(f"{task}, seed {seed}: held-out margin {lines[0]:.4f} -> {lines[-1]:.4f}")
     return lines[0], lines[-1]
 

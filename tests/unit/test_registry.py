@@ -49,7 +49,8 @@ def test_shipped_entries_exist() -> None:
         for name in registry.names():
             if registry.is_available(name):
                 assert registry.get(name) is not None
-    assert [name for name in TASKS.names() if TASKS.is_available(name)] == ["pretrain", "sft", "dpo", "orpo", "kto"]
+    ready = ["pretrain", "sft", "dpo", "orpo", "kto", "reward"]
+    assert [name for name in TASKS.names() if TASKS.is_available(name)] == ready
     for name in filter(TASKS.is_available, TASKS.names()):
         assert TASKS.get(name).name == name
 

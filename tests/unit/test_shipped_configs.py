@@ -27,6 +27,7 @@ DEMO = {
     "demo/dpo-qlora.json",
     "demo/kto-qlora.json",
     "demo/orpo-qlora.json",
+    "demo/reward-qlora.json",
 }
 RUNS = DEMO | set(config_texts())
 #: Files that others build on, one a task and one a mode: complete but for the mandatory keys.
@@ -43,7 +44,7 @@ def shipped() -> list[str]:
 
 def test_the_lists_are_complete() -> None:
     assert shipped() == sorted(RUNS | BASES)
-    assert len(shipped()) == 93
+    assert len(shipped()) == 94
     counts = Counter(name.rpartition("/")[0] for name in config_texts())
     assert counts == {
         "sft/qlora": 52, "sft/lora": 4, "sft/full": 4, "pretrain/qlora": 2, "pretrain/lora": 1, "pretrain/full": 2,

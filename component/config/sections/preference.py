@@ -7,7 +7,7 @@ from typing import Literal
 
 from component.config.keys import PREFERENCE_TASKS, key
 
-DPO, KTO = ("dpo",), ("kto",)
+DPO, KTO, REWARD = ("dpo",), ("kto",), ("reward",)
 WITH_REFERENCE = (*DPO, *KTO)
 
 
@@ -61,7 +61,7 @@ class DropoutKeys:
     disable_dropout: bool = key(
         True,
         "Train without dropout, whatever lora_dropout says, so that answers are compared alike.",
-        tasks=PREFERENCE_TASKS,
+        tasks=(*PREFERENCE_TASKS, *REWARD),
     )
 
 
@@ -106,3 +106,16 @@ class KTOSection(BetaKeys, LossKeys, ReferenceKeys, DropoutKeys):
 @dataclass(frozen=True)
 class ORPOSection(BetaKeys, DropoutKeys):
     """Odds ratio preference optimization; beta is the weight of the preference beside the sft loss."""
+
+
+@dataclass(frozen=True)
+class RewardSection(DropoutKeys):
+    """A reward model: a score head that ranks the better of two answers higher."""
+
+    center_rewards_coefficient: float | None = key(
+        None,
+        "Weight of a term that keeps scores around 0 (https://arxiv.org/abs/2312.09244); 0.01 is usual.",
+        tasks=REWARD,
+        minimum=0,
+        default_note="no such term",
+    )

@@ -15,7 +15,10 @@ from component.trainers.token_counter import TokenCounter
 #: What transformers logs beside the loss and is kept under its own name.
 KEPT = ("loss", "grad_norm", "learning_rate", "eval_loss")
 #: What TRL logs, in training and with "eval_" in evaluation, beside names with a slash such as rewards/margins.
-KEPT_OF_TRL = ("entropy", "mean_token_accuracy", "aux_loss", "kl", "nll_loss", "log_odds_ratio", "log_odds_chosen")
+KEPT_OF_TRL = (
+    "entropy", "mean_token_accuracy", "aux_loss", "kl", "nll_loss", "log_odds_ratio", "log_odds_chosen",
+    "accuracy", "margin", "min_reward", "mean_reward", "max_reward",
+)  # fmt: skip
 #: What is measured here.
 MEASURED = ("tokens_per_second", "supervised_tokens", "total_tokens", "peak_memory_bytes")
 

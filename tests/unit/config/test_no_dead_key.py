@@ -41,6 +41,7 @@ from component.trainers.arguments import build_training_arguments
 from component.trainers.dpo import build_dpo_arguments
 from component.trainers.interrupts import Interrupts
 from component.trainers.kto import build_kto_arguments
+from component.trainers.reward import build_reward_arguments
 from component.trainers.task import RunContext
 from component.trainers.token_counter import TokenCounter
 
@@ -388,6 +389,11 @@ def kto(name: str, one: Any, other: Any) -> Probe:
     return probe(one, other, look, task_type="kto")
 
 
+def centring(lab: Lab, config: Config) -> Any:
+    arguments = build_reward_arguments(config.reward, config.training, lab.context(config), SimpleNamespace)  # type: ignore[arg-type]
+    return arguments.center_rewards_coefficient
+
+
 def reference(lab: Lab, config: Config) -> str:
     section = config.dpo
     return outcome(lambda: load_models(prepare(config), section).reference)
@@ -404,6 +410,7 @@ OF_PREFERENCES: dict[str, Probe] = {
     "use_weighting": dpo("use_weighting", False, True),
     "discopop_tau": dpo("discopop_tau", 0.05, 0.1, loss_type="discopop"),
     "disable_dropout": dpo("disable_dropout", True, False),
+    "center_rewards_coefficient": probe(None, 0.01, centring, task_type="reward"),
     "desirable_weight": kto("desirable_weight", 1, 2),
     "undesirable_weight": kto("undesirable_weight", 1, 2),
     "precompute_ref_log_probs": dpo("precompute_ref_log_probs", False, True),
@@ -447,11 +454,6 @@ PROBES: dict[str, Probe] = {
     "model_loader": probe(None, "unsloth", lambda lab, config: choose_loader(config.model, "sft", lab.cpu).got),
     "attn_implementation": probe(
         "eager", "sdpa", lambda lab, config: load_model(prepare(config)).model.config._attn_implementation
-    ),
-    "rope_scaling": probe(
-        {},
-        {"rope_type": "linear", "factor": 2},
-        lambda lab, config: load_model(prepare(config)).model.config.max_position_embeddings,
     ),
     "freeze_trainable_layers": probe(None, 1, trained_names, train_mode="full"),
     "quantization": probe("int4", "int8", quantization("load_in_8bit"), train_mode="qlora"),
