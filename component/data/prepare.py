@@ -152,10 +152,15 @@ def _mix(
     """Interleave the rows of the entries by weight.
 
     Raises:
-        DataError: an entry that has a weight has no row.
+        DataError: an entry that has a weight has no row, or none that an entry before it has not.
     """
     sizes = [entry.rows.tally.rows_used for entry in entries]
     for entry, size in zip(entries, sizes, strict=True):
+        if not entry.source.files:
+            raise DataError(
+                f"mixture_weights: {entry.source.name} is named twice and read once; "
+                "leave it out the second time, with its weight"
+            )
         if not size:
             raise DataError(
                 f"mixture_weights: {entry.source.name} has a weight and no usable row; correct it, or drop both"

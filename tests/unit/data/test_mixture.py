@@ -139,6 +139,16 @@ def test_an_entry_without_rows_has_no_weight(prepare: Callable[..., PreparedData
     assert str(caught.value) == expected
 
 
+def test_an_entry_that_is_named_twice_has_one_weight(prepare: Callable[..., PreparedData]) -> None:
+    with pytest.raises(DataError) as caught:
+        prepare(train_file=["a.jsonl", "b.jsonl", "./a.jsonl"], mixture_weights=[1, 1, 2])
+    expected = "mixture_weights: ./a.jsonl is named twice and read once; leave it out the second time, with its weight"
+    assert str(caught.value) == expected
+    repeated = prepare(train_file=["a.jsonl", "b.jsonl", "a.jsonl"])
+    assert places(repeated) == places(prepare())
+    assert repeated.report.notices == ("train_file: a.jsonl named more than once; read once",)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
