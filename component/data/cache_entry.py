@@ -107,12 +107,15 @@ class CacheEntry:
         return StoredRows(tuple(paths[:num_good]), tally, is_complete, is_damaged)
 
     def keep(self, num_chunks: int) -> None:
-        """Remove all but the first chunks, and what a process left behind that was killed while it wrote."""
+        """Remove all but the first chunks, and what a process left behind that was killed while it wrote.
+
+        Folders and hidden files, such as network file systems put there, are none of it.
+        """
         kept = {path for number in range(num_chunks) for path in (self._table(number), self._counts(number))}
         with naming_cache_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             for path in self.folder.iterdir():
-                if path not in kept:
+                if path not in kept and not path.name.startswith(".") and not path.is_dir():
                     path.unlink()
 
     def write_chunk(self, number: int, table: pyarrow.RecordBatch, tally: Tally) -> Path:

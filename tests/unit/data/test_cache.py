@@ -272,6 +272,25 @@ def test_what_is_damaged_is_prepared_again(damage: str, prepare: Prepare) -> Non
     assert num_encoded == 0 and list(again.train) == samples and again.report == before.report
 
 
+def test_what_a_file_system_puts_into_an_entry_is_left_alone(prepare: Prepare) -> None:
+    write(mixed_rows(60))
+    before, _ = prepare()
+    content = {path.name: path.read_bytes() for path in entry_folder().iterdir() if path.name.startswith("chunk")}
+    for folder in (".snapshot", "lost+found"):
+        (entry_folder() / folder).mkdir()
+    (entry_folder() / ".nfs0001").write_text("")
+    (entry_folder() / "chunk-00001.json").unlink()
+    (entry_folder() / "chunk-00003.arrow.part").write_text("")
+    after, num_encoded = prepare()
+    assert num_encoded > 0 and list(after.train) == list(before.train)
+    others = {".snapshot", "lost+found", ".nfs0001", "entry.json"}
+    assert {path.name for path in entry_folder().iterdir()} == {*content, *others}
+    assert all((entry_folder() / name).read_bytes() == data for name, data in content.items())
+    (item,) = Cache("cache").items()
+    del before, after
+    assert Cache("cache").remove(item.key) and Cache("cache").items() == []
+
+
 def test_complete_rows_are_mapped_while_another_process_checks_them(prepare: Prepare) -> None:
     write(mixed_rows(30))
     before, _ = prepare()
