@@ -31,9 +31,33 @@ class CausalLMTrainer(RunTrainer, Trainer):
     Training rows may be packs, evaluation rows never are.
     """
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Changed: no cache, whatever the model's config says; with one, the samples of a packed row see each other."""
-        return super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._router_losses: list[Tensor] = []
+        super().__init__(*args, **kwargs)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
+    ) -> Any:
+        """Changed: no cache, whatever the model's config says; with one, the samples of a packed row see each other.
+
+        The load-balancing loss of mixtures of experts, which is a part of the loss, is kept for the log.
+        """
+        loss, outputs = super().compute_loss(model, {**inputs, "use_cache": False}, return_outputs=True, **kwargs)
+        router_loss = outputs.get("aux_loss") if isinstance(outputs, Mapping) else None
+        if router_loss is not None and self.model.training:
+            self._router_losses.append(router_loss.detach())
+        return (loss, outputs) if return_outputs else loss
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Changed: a new step begins."""
+        self._router_losses.clear()
+        return super().get_batch_samples(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Changed: beside the loss stands the load-balancing loss of the step, a mean over its micro-batches."""
+        if "loss" in logs and self._router_losses:
+            logs["aux_loss"] = torch.stack(self._router_losses).float().mean().item()
+        super().log(logs, *args, **kwargs)
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None

@@ -61,3 +61,17 @@ def test_the_run_folder_holds_what_was_trained(recipe, tiny_settings, tmp_path: 
     second = run({**again, "max_steps": 1, "learning_rate": 0.0, "output_dir": str(tmp_path / "second")})
     assert first.metrics["eval_loss"] == pytest.approx(second.metrics["eval_loss"], abs=1e-4)
     assert torch.isfinite(torch.tensor(first.metrics["last_loss"]))
+
+
+def test_a_mixture_of_experts_logs_its_load_balancing_loss(tiny_settings, conversations, tmp_path: Path) -> None:
+    """Two of four experts a token, spread evenly, give 2; a random router a little more."""
+    from component.artifacts.metrics import read_metrics
+    from component.models.tiny import Shape, make_tiny_model
+
+    model = tmp_path / "model"
+    make_tiny_model(model, shape=Shape(), seed=0, texts=[conversations], model_type="mixtral")
+    settings = {**tiny_settings, "model_name_or_path": str(model), "train_mode": "lora", "max_steps": 2}
+    run({**settings, "output_dir": str(tmp_path / "run")})
+    records = [record for record in read_metrics(tmp_path / "run") if "loss" in record]
+    assert len(records) == 2
+    assert all(1.9 < record["aux_loss"] < 3 for record in records)
