@@ -36,6 +36,7 @@ from component.models.quantization import (
     describe_layers,
     prepare_four_bit_layers,
 )
+from component.models.rope import scale_rope
 from component.models.score_head import SCORED_TASKS, check_scored_adapter, load_scored
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def load_vanilla(
     files_config = read_source_config(source)
     quantization = build_quantization_config(model, precision, files_config)
     config = load_config(source, trust_remote_code=model.trust_remote_code)
+    scale_rope(config, model.rope_scaling)
     rows = {"compute_dtype": precision.compute_dtype, "packing": bool(model.packing)}
     attention = choose_attention(model.attn_implementation, config, hardware, **rows)
     attention = settle_attention(attention, config, hardware, **rows)

@@ -455,6 +455,11 @@ PROBES: dict[str, Probe] = {
     "attn_implementation": probe(
         "eager", "sdpa", lambda lab, config: load_model(prepare(config)).model.config._attn_implementation
     ),
+    "rope_scaling": probe(
+        {},
+        {"rope_type": "linear", "factor": 2},
+        lambda lab, config: load_model(prepare(config)).model.config.max_position_embeddings,
+    ),
     "freeze_trainable_layers": probe(None, 1, trained_names, train_mode="full"),
     "quantization": probe("int4", "int8", quantization("load_in_8bit"), train_mode="qlora"),
     "bnb_4bit_quant_type": probe("nf4", "fp4", quantization("bnb_4bit_quant_type"), train_mode="qlora"),
