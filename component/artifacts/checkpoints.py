@@ -31,6 +31,8 @@ COUNT_FILES: dict[str, dict[str, type | tuple[type, ...]]] = {
     "token_counts.json": {"supervised": int, "real": int, "padded": int},
     "loss_window.json": {"loss_sum": NUMBER, "last_logged_step": int},
 }
+#: Of the trainers of preference tasks: metric -> its values since the last logged line.
+WINDOW_FILE = "metrics_window.json"
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 
 
@@ -112,7 +114,15 @@ def _check_counts(path: Path) -> str | None:
             return reason
         if unknown := sorted(counts.keys() - types.keys()):
             return f"{name} has unknown keys: {', '.join(unknown)}"
-    return None
+    if not (path / WINDOW_FILE).exists():
+        return None
+    window = _read_json(path / WINDOW_FILE)
+    if isinstance(window, str):
+        return window
+    is_usable = all(
+        isinstance(values, list) and all(isinstance(x, NUMBER) for x in values) for values in window.values()
+    )
+    return None if is_usable else f"{WINDOW_FILE} has values that are no numbers"
 
 
 def _check_types(name: str, content: dict, types: dict[str, type | tuple[type, ...]]) -> str | None:

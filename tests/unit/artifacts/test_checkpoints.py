@@ -134,6 +134,8 @@ DAMAGES = [
         write("loss_window.json", {"loss_sum": 1, "last_logged_step": 1, "x": 1}),
         "loss_window.json has unknown keys: x",
     ),
+    (write("metrics_window.json", []), "metrics_window.json is cut off or damaged"),
+    (write("metrics_window.json", {"kl": [0.5, "x"]}), "metrics_window.json has values that are no numbers"),
     *((other_zip(name, "x"), f"{name} is cut off or empty") for name in ("optimizer.pt", "rng_state.pth")),
     (other_zip("scheduler.pt", "a/data.txt"), "scheduler.pt is cut off or empty"),
 ]  # fmt: skip
