@@ -125,7 +125,7 @@ RECORDS: dict[str, dict[str, tuple[Record, str | None]]] = {
         "prompt_completion": (GOOD["qa"], "missing prompt: this looks like qa; set data_format: qa"),
         "segments": (GOOD["text"], "missing segments: this looks like text; set task_type: pretrain"),
         "text": (GOOD["segments"], "missing text: this looks like segments; set task_type: sft"),
-        "preference": (GOOD["kto"], "missing chosen: this looks like prompt_completion; set task_type: sft"),
+        "preference": (GOOD["kto"], "missing chosen: this looks like kto; set task_type: kto"),
         "kto": (
             GOOD["preference"],
             "missing completion: this looks like preference; set task_type: dpo, orpo or reward",
