@@ -49,14 +49,19 @@ def _read_part(part: Any, where: str) -> str:
     return part["text"]
 
 
+def is_absent(record: Mapping[str, Any], key: str) -> bool:
+    """Whether a record has nothing under a key: none, or what a table holds in a column of other rows' form."""
+    value = record.get(key)
+    return value is None or value == ""
+
+
 def read_optional_text(record: Mapping[str, Any], key: str) -> str | None:
     """Return the text of a column, None where it is absent, null or empty.
 
     Raises:
         RowError: it is something else.
     """
-    value = record.get(key)
-    return None if value is None or value == "" else read_text(value, key)
+    return None if is_absent(record, key) else read_text(record[key], key)
 
 
 def read_list(record: Mapping[str, Any], key: str, format_name: str, known: Sequence[str]) -> list[Any]:
@@ -133,7 +138,7 @@ def likely_format(record: Mapping[str, Any], format_name: str) -> str | None:
 
 def split_columns(record: Mapping[str, Any], known: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return the columns that a format does not read, and a notice for each that seems a misspelt key of it."""
-    columns = {key: value for key, value in record.items() if key not in known}
+    columns = {key: value for key, value in record.items() if key not in known and not is_absent(record, key)}
     if not columns:
         return columns, ()
     absent = tuple(key for key in known if key not in record)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from component.data.formats.conversation import check_answer, check_prompt
-from component.data.formats.fields import kind_of, read_list, read_tools, require_key, split_columns
+from component.data.formats.fields import is_absent, kind_of, read_list, read_tools, require_key, split_columns
 from component.data.formats.openai import read_messages
 from component.data.formats.prompts import as_context, build_completion_row
 from component.data.rows import Row, RowError, Source
@@ -35,6 +35,7 @@ class KTO:
             RowError: there is no answer in it, or no verdict on it.
         """
         by_messages = "messages" in record and "completion" not in record
+        by_messages |= is_absent(record, "completion") and not is_absent(record, "messages")
         for key in ("messages", "label") if by_messages else ("prompt", "completion", "label"):
             require_key(record, key, "kto", _KEYS)
         label = _read_label(record["label"])

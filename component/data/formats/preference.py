@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from component.data.formats.conversation import EMPTY_PROMPT, check_answer, check_prompt, with_system
-from component.data.formats.fields import check_list, read_optional_text, read_tools, require_key, split_columns
+from component.data.formats.fields import (
+    check_list,
+    is_absent,
+    read_optional_text,
+    read_tools,
+    require_key,
+    split_columns,
+)
 from component.data.formats.prompts import TextOrMessages, as_messages, messages_of, places_of, read_text_or_messages
 from component.data.formats.sharegpt import read_bare_tools, read_turns
 from component.data.rows import Message, Row, RowError, Source
@@ -47,7 +54,7 @@ class Preference:
             require_key(record, side, "preference", _KEYS)
             if record[side] is None:
                 raise RowError(f"null {side}")
-        if "conversations" in record:
+        if not is_absent(record, "conversations"):
             return _from_turns(record, source)
         answers, unread = {}, {}
         for side in _SIDES:
@@ -117,7 +124,7 @@ def _split_prompt(
     for side in _SIDES:
         if rest[side] and rest[side][0].role != "assistant":
             raise RowError(f"different prompts: {side} message {shared + 1} is {rest[side][0].role}'s, not an answer")
-    if prompt is not None and not _holds(chosen[:shared], as_messages(prompt, "user")):
+    if prompt and not _holds(chosen[:shared], as_messages(prompt, "user")):
         notices = (*notices, PROMPT_DIFFERS)
     before, _ = with_system(system, chosen[:shared], [""] * shared)
     return before, rest, notices

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from component.data.formats.conversation import EMPTY_PROMPT, check_prompt
-from component.data.formats.fields import read_tools, require_key
+from component.data.formats.fields import is_absent, read_tools, require_key
 from component.data.formats.prompts import places_of, read_text_or_messages
 from component.data.rows import Row, RowError, Source
 
@@ -35,10 +35,12 @@ class PromptOnly:
         Raises:
             RowError: there is no prompt in it, or it is answered already.
         """
-        key = "messages" if "messages" in record and "prompt" not in record else "prompt"
+        key = "messages" if "messages" in record and is_absent(record, "prompt") else "prompt"
         require_key(record, key, "prompt_only", _KEYS)
         prompt, notices = read_text_or_messages(record[key], key)
-        columns = {name: value for name, value in record.items() if name not in (key, "tools")}
+        of_other_rows = [name for name in ("prompt", "messages") if is_absent(record, name)]
+        read = (key, "tools", *of_other_rows)
+        columns = {name: value for name, value in record.items() if name not in read}
         if isinstance(prompt, str):
             if not prompt.strip():
                 raise RowError("empty prompt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import pytest
@@ -272,6 +273,26 @@ ROWS = [
         {"messages": (user("2+2"),), "columns": {"label": "4"}},
     ),
 ]
+
+
+#: What a table holds of a row beside those of another form: each key that only they have, with nothing under it.
+OTHER_FORMS = {
+    "preference": ("prompt", "conversations", "system", "tools"),
+    "kto": ("prompt", "completion", "messages", "tools"),
+    "prompt_only": ("prompt", "messages", "tools"),
+}
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+@pytest.mark.parametrize(("name", "record", "fields"), [case for case in ROWS if case[0] in OTHER_FORMS])
+def test_rows_of_several_forms_may_share_a_table(
+    name: str, record: dict[str, Any], fields: dict[str, Any], nothing: str | None
+) -> None:
+    beside = {key: nothing for key in OTHER_FORMS[name] if key not in record}
+    row = parse(name, beside | record)
+    assert {key: value for key, value in row.columns.items() if key not in beside} == fields.get("columns", {})
+    assert dataclasses.replace(row, columns=fields.get("columns", {})) == Row(SOURCE, **fields)
+    assert name != "prompt_only" or row.columns == fields["columns"]  # rewards read them
 
 
 @pytest.mark.parametrize(("name", "record", "fields"), ROWS)
