@@ -13,6 +13,7 @@ from loguru import logger
 
 from component.config.errors import UserError
 from component.data.cache_entry import COMPLETE, CacheEntry, Summary, naming_cache_errors
+from component.data.own_folders import mark_as_cache
 from component.runtime.cache_folder import cache_folder
 
 _KEY_LENGTH = 64
@@ -132,6 +133,7 @@ class Cache:
         folder = self.folder / "locks"
         with naming_cache_errors(self.folder):
             folder.mkdir(parents=True, exist_ok=True)
+            mark_as_cache(folder)
         return filelock.FileLock(folder / f"{key}.lock", poll_interval=0.2)
 
     def _acquire(self, lock: filelock.BaseFileLock, *, timeout: float) -> bool:

@@ -20,6 +20,7 @@ import pyarrow
 
 from component.config.errors import UserError
 from component.data.chunks import Chunk, to_bytes
+from component.data.own_folders import CACHE_TAG, mark_as_cache
 from component.data.rows import Failure, Source
 from component.data.samples import Samples
 from component.data.tally import Tally
@@ -112,8 +113,10 @@ class CacheEntry:
         Folders and hidden files, such as network file systems put there, are none of it.
         """
         kept = {path for number in range(num_chunks) for path in (self._table(number), self._counts(number))}
+        kept.add(self.folder / CACHE_TAG)
         with naming_cache_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+            mark_as_cache(self.folder)
             for path in self.folder.iterdir():
                 if path not in kept and not path.name.startswith(".") and not path.is_dir():
                     path.unlink()

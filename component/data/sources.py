@@ -15,6 +15,7 @@ from pathlib import Path
 from component.config.errors import DataError, UserError
 from component.data.contents import check_contents
 from component.data.file_kinds import FILE_KINDS, check_kind, describe_kinds, is_readable_kind
+from component.data.own_folders import describe_own, outside_own
 from component.data.records import Record, data_suffix, decompression_errors
 from component.data.remote import download, fetch_hub_dataset, file_name_of, is_hub_dataset, is_url
 from component.data.rows import Failure
@@ -68,18 +69,20 @@ class DataFiles:
 
 @dataclass
 class _LeftOut:
-    """Files of folders and globs that are not read, for the notices."""
+    """Files and folders, in folders and globs, that are not read, for the notices."""
 
     of_other_kinds: list[str] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
     odd: dict[str, list[str]] = field(default_factory=dict)
+    own: dict[str, list[Path]] = field(default_factory=dict)
 
     def notices(self, key: str, row_kind: str) -> Iterator[str]:
         """One notice a reason."""
         if self.of_other_kinds:
             kinds = describe_kinds(row_kind)
             yield f"{key}: left out {_few(self.of_other_kinds)}: only {kinds} are read for this task"
-        for what, names in self.odd.items():
+        of_own = {what: list(dict.fromkeys(map(_name, places))) for what, places in self.own.items()}
+        for what, names in (self.odd | of_own).items():
             yield f"{key}: left out {_few(names)}: {what}"
         if self.repeated:
             yield f"{key}: {_few(self.repeated)} named more than once; read once"
@@ -193,12 +196,13 @@ def _expand(entry: str, key: str, row_kind: str, left_out: _LeftOut) -> list[Pat
         check_kind(path, name, key=key, row_kind=row_kind)
         return [path]
     if mode:
-        found: Iterable[Path] = _walk(path, key)
+        found: Iterable[Path] = _walk(path, key, left_out)
     elif _GLOB_CHARACTERS & set(entry):
         matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
         if not matches:
             raise UserError(f"{key}: {name} matches no file (looked for {_name(path.absolute())}); correct the pattern")
-        found = (path for match in matches for path in (_walk(match, key) if match.is_dir() else (match,)))
+        places = outside_own(matches, _base(path), left_out.own)
+        found = (path for place in places for path in (_walk(place, key, left_out) if place.is_dir() else (place,)))
     else:
         raise UserError(
             f"{key}: {name} does not exist (looked for {_name(path.absolute())}); "
@@ -240,8 +244,16 @@ def _mode(path: Path, key: str) -> int | None:
         raise _unreadable(path, error, key) from None
 
 
-def _walk(folder: Path, key: str) -> Iterator[Path]:
-    """What lies below a folder, sorted, without hidden files; links are followed, but no folder is entered twice."""
+def _base(pattern: Path) -> Path:
+    """The folder that a glob names before its first part with a pattern."""
+    return next(place for place in pattern.parents if not _GLOB_CHARACTERS & set(str(place)))
+
+
+def _walk(folder: Path, key: str, left_out: _LeftOut) -> Iterator[Path]:
+    """What lies below a folder, sorted, without hidden files; links are followed, but no folder is entered twice.
+
+    Caches and runs below it are no data; the folder itself is the user's choice.
+    """
     entered: set[str] = set()
 
     def stop(error: OSError) -> None:
@@ -253,10 +265,14 @@ def _walk(folder: Path, key: str) -> Iterator[Path]:
             folders.clear()
             continue
         entered.add(place)
+        if (what := describe_own(Path(parent)) if Path(parent) != folder else None) is not None:
+            left_out.own.setdefault(what, []).append(Path(parent))
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         is_dataset = any(name.endswith(".arrow") for name in names)
-        left_out = _ARROW_COMPANIONS if is_dataset else ()
-        yield from (Path(parent, name) for name in sorted(names) if not name.startswith(".") and name not in left_out)
+        companions = _ARROW_COMPANIONS if is_dataset else ()
+        yield from (Path(parent, name) for name in sorted(names) if not name.startswith(".") and name not in companions)
 
 
 def _unreadable(path: Path | str, error: OSError, key: str) -> UserError:

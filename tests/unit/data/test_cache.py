@@ -283,7 +283,7 @@ def test_what_a_file_system_puts_into_an_entry_is_left_alone(prepare: Prepare) -
     (entry_folder() / "chunk-00003.arrow.part").write_text("")
     after, num_encoded = prepare()
     assert num_encoded > 0 and list(after.train) == list(before.train)
-    others = {".snapshot", "lost+found", ".nfs0001", "entry.json"}
+    others = {".snapshot", "lost+found", ".nfs0001", "entry.json", "CACHEDIR.TAG"}
     assert {path.name for path in entry_folder().iterdir()} == {*content, *others}
     assert all((entry_folder() / name).read_bytes() == data for name, data in content.items())
     (item,) = Cache("cache").items()
@@ -297,6 +297,20 @@ def test_complete_rows_are_mapped_while_another_process_checks_them(prepare: Pre
     (item,) = Cache("cache").items()
     with Cache("cache").lock(item.key, "the rows"):
         assert prepare() == (before, 0)
+
+
+@pytest.mark.parametrize("cache_dir", ["fold/c", "fold"])
+@pytest.mark.parametrize("entry", ["fold/data", "fold", "fold/**", "fold/*"])
+def test_a_cache_below_the_data_is_no_data(cache_dir: str, entry: str, prepare: Prepare) -> None:
+    Path("fold/data/deep").mkdir(parents=True)
+    write(mixed_rows(30), "fold/data/deep/x.jsonl")
+    before, _ = prepare(train_file=[entry], cache_dir=cache_dir)
+    after, num_encoded = prepare(train_file=[entry], cache_dir=cache_dir)
+    assert num_encoded == 0 and after.fingerprint == before.fingerprint and list(after.train) == list(before.train)
+    more = [notice for notice in after.report.notices if notice not in before.report.notices]
+    is_below = cache_dir == "fold" or entry != "fold/data"
+    assert [notice.startswith("train_file: left out fold/") for notice in more] == [True] * is_below
+    assert all(notice.endswith(": prepared rows of a cache") and ".lock" not in notice for notice in more)
 
 
 def test_all_dropped_rows_are_named(prepare: Prepare) -> None:

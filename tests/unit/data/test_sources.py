@@ -20,6 +20,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from component.artifacts.manifest import Manifest
 from component.config.errors import DataError, MachineError, UserError
 from component.data.documents import PART_BYTES
 from component.data.records import MAX_RECORD_BYTES, Record
@@ -88,6 +89,29 @@ def test_what_is_no_file_is_left_out_with_a_notice(folder: Path, entry: str) -> 
         "train_file: left out data/null.json: a device",
         "train_file: left out data/pipe.jsonl: a named pipe",
     )
+
+
+@pytest.mark.parametrize("entry", ["data", "data/*", "data/**/*.jsonl", "dat?"])
+def test_runs_below_the_data_are_no_data(folder: Path, entry: str) -> None:
+    data = [path for path in found([entry])[0] if path != "data/a.json"]
+    Manifest.create(folder / "data" / "out" / "run", {})
+    write(folder / "data" / "out" / "run" / "metrics.jsonl")
+    write(folder / "data" / "out" / "run" / "checkpoint-1" / "state.jsonl")
+    paths, notices = found([entry])
+    assert [path for path in paths if path != "data/a.json"] == data
+    assert [notice for notice in notices if "README" not in notice] == [
+        "train_file: left out data/out/run: the folder of a run"
+    ]
+    named = found(["data/out/run"])[0]
+    assert named == [f"data/out/run/{name}" for name in ("metrics.jsonl", "run.json", "checkpoint-1/state.jsonl")]
+    assert found(["data/out/run/*.jsonl"])[0] == ["data/out/run/metrics.jsonl"]
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", "{", '{"status": "a"}'])
+def test_any_other_run_json_is_data(folder: Path, content: str) -> None:
+    write(folder / "data" / "deep" / "run.json", content)
+    write(folder / "data" / "deep" / "CACHEDIR.TAG", "Signature: of another program")
+    assert found(["data"])[0] == ["data/a.json", "data/b.jsonl", "data/deep/c.jsonl", "data/deep/run.json"]
 
 
 def test_what_is_no_file_is_refused(folder: Path) -> None:
