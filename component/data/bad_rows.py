@@ -7,6 +7,8 @@ from component.config.schema import DataSection
 from component.data.report import DataReport, describe_reasons
 
 NUM_SHOWN = 5
+#: The reason that encoders give for rows over max_seq_length, without its numbers.
+OVER_LONG = "over max_seq_length"
 
 
 def check_enough(data: DataSection, key: str, report: DataReport) -> None:
@@ -31,9 +33,17 @@ def check_enough(data: DataSection, key: str, report: DataReport) -> None:
     summary = f"{bad:,} of {report.rows_read:,} rows cannot be used ({reasons})"
     examples = [str(failure) for failure in report.failures[:NUM_SHOWN]]
     if not report.rows_used:
-        raise DataError(f"{key}: no usable row: {summary}; correct the data", *examples)
+        raise DataError(f"{key}: no usable row: {summary}; {_remedy(report)}", *examples)
     raise DataError(
         f"{key}: {summary}, a share of {share:.4f}; max_bad_rows allows {data.max_bad_rows:g}: "
-        "correct the data, or raise max_bad_rows",
+        f"{_remedy(report)}, or raise max_bad_rows",
         *examples,
     )
+
+
+def _remedy(report: DataReport) -> str:
+    """What mends most of the rows."""
+    most = next(iter(report.dropped_by_reason), "")
+    if most == OVER_LONG:
+        return "raise max_seq_length, or set truncation (keep_start, keep_end, split_turns)"
+    return "correct the data"

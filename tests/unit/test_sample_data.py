@@ -29,7 +29,7 @@ FILES = {
     "samples/segments.jsonl": ("segments", 4),
     "samples/kto.jsonl": ("kto", 6),
     "samples/prompt_only.jsonl": ("prompt_only", 5),
-    "samples/preference.jsonl": ("preference", 4),
+    "samples/preference.jsonl": ("preference", 5),
     "demo/train.jsonl": ("firefly", 240),
     "demo/held_out.jsonl": ("firefly", 48),
     "demo/pretrain.jsonl": ("text", 1200),
@@ -97,7 +97,7 @@ def test_examples_in_the_readme_are_rows_of_the_files(repository: Path) -> None:
     readme = (repository / "data/README.md").read_text(encoding="utf-8")
     examples = [json.loads(text) for text in re.findall(r"```json\n(.*?)\n```", readme, re.DOTALL)]
     rows = [row for name in FILES if not name.startswith("demo/") for row in read(repository / "data" / name)]
-    assert len(examples) == 17
+    assert len(examples) == 18
     for example in examples:
         assert any(example.items() <= row.items() for row in rows), example
 

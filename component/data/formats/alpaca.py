@@ -43,16 +43,27 @@ class Alpaca:
         """
         for key in ("instruction", "output"):
             require_key(record, key, "alpaca", _KEYS)
-        messages, places = _read_history(record.get("history"))
-        question = read_text(record["instruction"], "instruction")
-        context = read_optional_text(record, "input")
-        prompt = question if context is None else f"{question}\n{context}"
-        messages += [Message("user", prompt), Message("assistant", read_text(record["output"], "output"))]
-        places += ["instruction", "output"]
-        conversation, places_of = with_system(read_optional_text(record, "system"), messages, places)
+        prompt, places = read_prompt(record)
+        answer = Message("assistant", read_text(record["output"], "output"))
+        conversation, places_of = with_system(
+            read_optional_text(record, "system"), [*prompt, answer], [*places, "output"]
+        )
         columns, misspelt = split_columns(record, _KEYS)
         odd = check_conversation(conversation, places_of)
         return Row(source, messages=conversation, columns=columns, notices=(*misspelt, *odd))
+
+
+def read_prompt(record: Mapping[str, Any]) -> tuple[list[Message], list[str]]:
+    """Return the messages of `history`, `instruction` and `input`, and the place of each.
+
+    Raises:
+        RowError: one of them is no text.
+    """
+    messages, places = _read_history(record.get("history"))
+    question = read_text(record["instruction"], "instruction")
+    context = read_optional_text(record, "input")
+    prompt = question if context is None else f"{question}\n{context}"
+    return [*messages, Message("user", prompt)], [*places, "instruction"]
 
 
 def _read_history(history: Any) -> tuple[list[Message], list[str]]:

@@ -32,6 +32,9 @@ def read_text(value: Any, where: str) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, list):
+        if len(value) > 1 and all(isinstance(part, str) for part in value):
+            # Several answers to choose from look so too; joined, they would be learned as one.
+            raise RowError(f"content is not text: {where} is a list of {len(value)} texts")
         return "".join(_read_part(part, where) for part in value)
     if value is None:
         raise RowError(f"null content: {where}")

@@ -1,15 +1,17 @@
-"""A better and a worse answer to one prompt, in the forms of TRL, ShareGPT and Firefly: `chosen` and `rejected`."""
+"""A better and a worse answer to one prompt, in the forms of TRL, ShareGPT, Firefly and LLaMA-Factory."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from component.data.formats.alpaca import read_prompt
 from component.data.formats.conversation import EMPTY_PROMPT, check_answer, check_prompt, with_system
 from component.data.formats.fields import (
     check_list,
     is_absent,
     read_optional_text,
+    read_text,
     read_tools,
     require_key,
     split_columns,
@@ -18,7 +20,8 @@ from component.data.formats.prompts import TextOrMessages, as_messages, messages
 from component.data.formats.sharegpt import read_bare_tools, read_turns
 from component.data.rows import Message, Row, RowError, Source
 
-_KEYS = ("prompt", "conversations", "chosen", "rejected", "system", "tools")
+_INSTRUCTION = ("instruction", "input", "history")
+_KEYS = ("prompt", "conversations", *_INSTRUCTION, "question", "chosen", "rejected", "system", "tools")
 _SIDES = ("chosen", "rejected")
 
 PROMPT_DIFFERS = "prompt is not in the conversations; theirs is used"
@@ -26,13 +29,14 @@ NO_PROMPT = "chosen and rejected are texts without a prompt"
 
 
 class Preference:
-    """`chosen` and `rejected`, with their prompt in one of four places.
+    """`chosen` and `rejected`, with their prompt in one of five places.
 
     - `{"prompt": "...", "chosen": "...", "rejected": "..."}`, all texts: TRL's plain form, used without a template;
     - `prompt`, `chosen` and `rejected` as lists of messages: TRL's explicit form;
     - `chosen` and `rejected` as whole conversations that begin alike: TRL's implicit form, and Firefly's, whose
       `prompt` and `prompt_id` repeat what the conversations hold;
-    - `conversations` of {from, value} turns, and one such turn in `chosen` and in `rejected`: ShareGPT's form.
+    - `conversations` of {from, value} turns, and one such turn in `chosen` and in `rejected`: ShareGPT's form;
+    - `instruction`, `input` and `history`, or `question`, and texts in `chosen` and `rejected`: LLaMA-Factory's form.
     """
 
     row_kind = "preference"
@@ -56,6 +60,8 @@ class Preference:
                 raise RowError(f"null {side}")
         if not is_absent(record, "conversations"):
             return _from_turns(record, source)
+        if is_absent(record, "prompt") and not (is_absent(record, "instruction") and is_absent(record, "question")):
+            return _from_question(record, source)
         answers, unread = {}, {}
         for side in _SIDES:
             answers[side], odd = read_text_or_messages(record[side], side)
@@ -83,6 +89,19 @@ def _from_turns(record: Mapping[str, Any], source: Source) -> Row:
         odd |= dict.fromkeys(unread)
     prompt, _ = with_system(read_optional_text(record, "system"), turns, [""] * len(turns))
     return _build(source, prompt, answers, read_bare_tools(record), columns, (*notices, *odd))
+
+
+def _from_question(record: Mapping[str, Any], source: Source) -> Row:
+    """Read LLaMA-Factory's form, which is a conversation."""
+    if is_absent(record, "instruction"):
+        columns, notices = split_columns(record, ("question", *_SIDES, "system"))
+        question, places = [Message("user", read_text(record["question"], "question"))], ["question"]
+    else:
+        columns, notices = split_columns(record, (*_INSTRUCTION, *_SIDES, "system"))
+        question, places = read_prompt(record)
+    prompt, _ = with_system(read_optional_text(record, "system"), question, places)
+    answers = {side: (Message("assistant", read_text(record[side], side)),) for side in _SIDES}
+    return _build(source, prompt, answers, (), columns, notices)
 
 
 def _from_texts(record: Mapping[str, Any], source: Source, answers: Mapping[str, Any]) -> Row:

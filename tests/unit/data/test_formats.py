@@ -239,6 +239,20 @@ ROWS = [
     ),
     (
         "preference",
+        {"instruction": "a", "input": "x", "history": [["h", "i"]], "chosen": "b", "rejected": "c", "system": "s"},
+        {
+            "messages": (system("s"), user("h"), assistant("i"), user("a\nx")),
+            "chosen": (assistant("b"),),
+            "rejected": (assistant("c"),),
+        },
+    ),
+    (
+        "preference",
+        {"question": "a", "chosen": "b", "rejected": "c"},
+        {"messages": (user("a"),), "chosen": (assistant("b"),), "rejected": (assistant("c"),)},
+    ),
+    (
+        "preference",
         {"conversations": [human("a")], "chosen": gpt("b"), "rejected": gpt("c"), "system": "s", "tools": [TOOL]},
         {
             "messages": (system("s"), user("a")),
@@ -277,7 +291,7 @@ ROWS = [
 
 #: What a table holds of a row beside those of another form: each key that only they have, with nothing under it.
 OTHER_FORMS = {
-    "preference": ("prompt", "conversations", "system", "tools"),
+    "preference": ("prompt", "conversations", "instruction", "question", "system", "tools"),
     "kto": ("prompt", "completion", "messages", "tools"),
     "prompt_only": ("prompt", "messages", "tools"),
 }
@@ -554,6 +568,9 @@ BAD = [
     ),
     ("preference", {"prompt": "a", "chosen": "b", "rejected": "b"}, "chosen equals rejected"),
     ("preference", {"prompt": "a", "chosen": " ", "rejected": "b"}, "empty answer: chosen"),
+    ("preference", {"instruction": "a", "chosen": "b", "rejected": "b"}, "chosen equals rejected"),
+    ("alpaca", {"instruction": "a", "output": ["b", "c"]}, "content is not text: output is a list of 2 texts"),
+    ("qa", {"question": ["a", "b"], "answer": "c"}, "content is not text: question is a list of 2 texts"),
     ("preference", {"prompt": 5, "chosen": "a", "rejected": "b"}, "prompt is not text or a list of messages: a number"),
     ("preference", pair("a", "b", "a", "b"), "chosen equals rejected"),
     ("preference", pair("a", "b", "x", "c"), "different prompts: chosen and rejected begin with different messages"),
