@@ -29,4 +29,5 @@ def hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     written = tokenizer.backend_tokenizer.to_str()
     settings_end = written.index('"added_tokens"')
     specials = json.dumps(tokenizer.special_tokens_map, sort_keys=True, default=str)
-    return hashlib.sha256((written[settings_end:] + specials).encode()).hexdigest()
+    splits = "special tokens are split" if tokenizer.split_special_tokens else ""
+    return hashlib.sha256((written[settings_end:] + specials + splits).encode()).hexdigest()
