@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CONTROL_TOKENS_AS_TEXT = "a message spells out a control token; content_control_tokens: text encodes it as plain text"
 CONTROL_TOKENS_AS_CONTROLS = "a message spells out a control token; content_control_tokens: control encodes it as such"
+CONTROL_TOKENS_IN_PLAIN_TEXT = "a text without a chat template spells out a control token; it is encoded as such"
 
 #: (index of the message, control token) for each place where one is spelled out; no index in tools and names.
 SpelledOut = Sequence[tuple[int | None, str]]
@@ -81,3 +82,30 @@ class ContentControls:
             return Rendered(text.plain(), spans, notices=(*notices, CONTROL_TOKENS_AS_CONTROLS))
         aliased = self.tokens.with_aliases(text)
         return Rendered(text.plain(), spans, aliased, (*notices, CONTROL_TOKENS_AS_TEXT))
+
+
+class PlainTextControls:
+    """Finds the control tokens that texts without a chat template spell out, which are encoded as such.
+
+    Args:
+        tokenizer: a fast tokenizer.
+        rejects: whether a text that spells one out is rejected.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, rejects: bool = False) -> None:
+        self._tokens = ControlTokens(tokenizer)
+        self._rejects = rejects
+        self._notices = () if tokenizer.split_special_tokens else (CONTROL_TOKENS_IN_PLAIN_TEXT,)
+
+    def check(self, text: str) -> tuple[str, ...]:
+        """The notices of a text.
+
+        Raises:
+            RowError: it spells out a control token, and such texts are rejected.
+        """
+        control = self._tokens.find_any(text)
+        if control is None:
+            return ()
+        if self._rejects:
+            raise RowError(f"control token in content: the text spells out {control!r}")
+        return self._notices

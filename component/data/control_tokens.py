@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -35,12 +37,20 @@ class ControlTokens:
         self._tokenizer = tokenizer
         self._tokens = {token.content: (token, id) for id, token in tokenizer.added_tokens_decoder.items()}
         self._tokens = {text: (token, id) for text, (token, id) in self._tokens.items() if token.special and text}
-        longest_first = sorted(self._tokens, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self._pattern = re.compile(either(self._tokens) if self._tokens else r"(?!)")
+        by_letter = [list(group) for _, group in itertools.groupby(sorted(self._tokens), key=lambda token: token[0])]
+        self._by_beginning = [(os.path.commonprefix(group), re.compile(either(group))) for group in by_letter]
         self._aliases = {
             text: chr(_FIRST_ALIAS + number) + _FILLER * (len(text) - 1) for number, text in enumerate(self._tokens)
         }
         self._of_aliases = re.compile(f"[{chr(_FIRST_ALIAS)}-{chr(_FIRST_ALIAS + len(self._tokens))}{_FILLER}]")
+
+    def find_any(self, text: str) -> str | None:
+        """A control token that a text spells out, None where there is none; about a microsecond a kilobyte."""
+        for beginning, pattern in self._by_beginning:
+            if beginning in text and (match := pattern.search(text)):
+                return match.group()
+        return None
 
     def find_in_content(self, text: TracedText) -> list[tuple[int | None, str]]:
         """(message index, control token) for each place of `text` where the row spells one out; no index: in tools."""
@@ -115,3 +125,20 @@ class ControlTokens:
         )
         own_ids = {copy.token_to_id(self._aliases[text]): id for text, (_, id) in self._tokens.items()}
         return BatchEncoder(copy, split_special_tokens=True, own_ids=own_ids)
+
+
+def either(texts: Iterable[str]) -> str:
+    """A pattern of the longest of several texts that stands at a place.
+
+    It has each common beginning once: with `ab|ac|ad` a thousand tokens would be tried in turn wherever an `a` stands.
+    """
+    by_letter = {
+        letter: [text[1:] for text in group]
+        for letter, group in itertools.groupby(sorted(filter(None, texts)), key=lambda text: text[0])
+    }
+    branches = []
+    for letter, rests in by_letter.items():
+        is_end = "" in rests
+        rest = either(rests) if any(rests) else ""
+        branches.append(re.escape(letter) + (f"(?:{rest})?" if rest and is_end else rest))
+    return f"(?:{'|'.join(branches)})" if len(branches) > 1 else branches[0]

@@ -56,6 +56,7 @@ def build_row_encoder(
         renderer,
         append_stop_token=data.append_stop_token,
         train_on_prompt=data.train_on_prompt and row_kind == "messages",
+        content_control_tokens=data.content_control_tokens,
     )
     limit = LengthLimit(data.max_seq_length, data.truncation, choices)
     return _ENCODERS[row_kind](encoder, limit, keep_text=keep_text)

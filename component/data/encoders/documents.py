@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from component.config.errors import UserError
 from component.data.batch_encoding import BatchEncoder
+from component.data.content_controls import PlainTextControls
 from component.data.encoders.decoding import decode_exactly
 from component.data.fingerprint import hash_tokenizer
-from component.data.rows import EncodedRow, Prepared, Row, RowError
+from component.data.rows import EncodedRow, Row, RowError
 from component.data.truncation import split_document
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class DocumentEncoder:
             )
         self.tokenizer = tokenizer
         self._encoder = BatchEncoder.of(tokenizer)
+        self._controls = PlainTextControls(tokenizer)
         self.max_seq_length = max_seq_length
         self.keep_text = keep_text
         self._begins_with_bos = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [
@@ -72,12 +74,14 @@ class DocumentEncoder:
         framed = [*([bos] if begins else []), *ids, *([eos] if ends else [])]
         if len(framed) < 2:
             return RowError("no supervised token: a single token has nothing to predict")
-        samples = split_document(framed, self.max_seq_length, row.source)
+        samples = tuple(split_document(framed, self.max_seq_length, row.source))
+        notices = self._controls.check(row.text or "")
         if not self.keep_text:
-            return EncodedRow(tuple(samples))
+            return EncodedRow(samples, notices=notices)
         if len(samples) > 1:
-            return EncodedRow(tuple(replace(s, text=decode_exactly(self.tokenizer, s.input_ids)) for s in samples))
+            texts = [decode_exactly(self.tokenizer, sample.input_ids) for sample in samples]
+            pieces = zip(samples, texts, strict=True)
+            return EncodedRow(tuple(replace(sample, text=text) for sample, text in pieces), notices=notices)
         bos_text, eos_text = self.tokenizer.bos_token if begins else "", self.tokenizer.eos_token if ends else ""
-        return EncodedRow(
-            (Prepared(samples[0].input_ids, samples[0].spans, row.source, bos_text + row.text + eos_text),)
-        )
+        whole = replace(samples[0], text=bos_text + (row.text or "") + eos_text)
+        return EncodedRow((whole,), notices=notices)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from component.data.encoders.segments import SegmentEncoder
 from component.data.fingerprint import hash_tokenizer
@@ -25,7 +25,7 @@ class WholeRowEncoder:
     Args:
         tokenizer: any tokenizer.
         renderer: of conversations; None where the tokenizer has no template, and texts alone can be encoded.
-        append_stop_token, train_on_prompt: see `SegmentEncoder`; the renderer has its own.
+        append_stop_token, train_on_prompt, content_control_tokens: see `SegmentEncoder`; the renderer has its own.
     """
 
     def __init__(
@@ -35,10 +35,16 @@ class WholeRowEncoder:
         *,
         append_stop_token: bool = False,
         train_on_prompt: bool = False,
+        content_control_tokens: Literal["text", "control", "reject"] = "text",
     ) -> None:
         self.tokenizer = tokenizer
         self._renderer = renderer
-        self._segments = SegmentEncoder(tokenizer, append_stop_token=append_stop_token, train_on_prompt=train_on_prompt)
+        self._segments = SegmentEncoder(
+            tokenizer,
+            append_stop_token=append_stop_token,
+            train_on_prompt=train_on_prompt,
+            content_control_tokens=content_control_tokens,
+        )
 
     def encode_answers(self, rows: Sequence[Row]) -> list[Encoded | RowError]:
         """Encode rows with `messages` or `segments`.

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from component.config.errors import DataError, UserError
 from component.config.schema import DataSection
+from component.data.content_controls import CONTROL_TOKENS_IN_PLAIN_TEXT
 from component.data.encoders.build import build_row_encoder
 from component.data.encoders.interface import RowEncoder
 from component.data.formats.interface import load_format
@@ -415,6 +416,8 @@ def test_a_misspelt_optional_key_is_one_notice(prepare: Prepare, name: str) -> N
     check(data, [], [1, 2, 3])
     misspelt = MISSPELT.get(name, {})
     expected = {f"key '{key}' is not read; did you mean {meant}? (3 rows)" for key, meant in misspelt.items()}
+    if "</s>" in json.dumps(GOOD[name]):
+        expected.add(f"{CONTROL_TOKENS_IN_PLAIN_TEXT} (3 rows)")
     assert set(data.report.notices) == expected and len(data.report.notices) == len(expected)
 
 

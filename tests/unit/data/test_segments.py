@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from component.config.errors import UserError
 from component.config.schema import DataSection
+from component.data.content_controls import CONTROL_TOKENS_IN_PLAIN_TEXT
+from component.data.control_tokens import either
 from component.data.encoders.build import build_row_encoder
 from component.data.encoders.segments import NO_STOP, SegmentEncoder
 from component.data.prepare import PreparedData, prepare_data
@@ -62,10 +65,12 @@ def test_segments_are_encoded_as_they_are(qwen: PreTrainedTokenizerBase) -> None
     ids, spans, notices = encode(qwen, of)
     assert ids == qwen(text + "yo<|im_end|>\nx", add_special_tokens=False)["input_ids"]
     assert spans == ["yo<|im_end|>", "x"]
-    assert notices == (NO_STOP,)
-    assert encode(qwen, of, append_stop_token=True)[1:] == (["yo<|im_end|>", "x<|im_end|>"], ())
+    assert notices == (CONTROL_TOKENS_IN_PLAIN_TEXT, NO_STOP)
+    stopped = encode(qwen, of, append_stop_token=True)
+    assert stopped[1:] == (["yo<|im_end|>", "x<|im_end|>"], (CONTROL_TOKENS_IN_PLAIN_TEXT,))
     assert encode(qwen, of, train_on_prompt=True)[1] == ["yo<|im_end|>", "x"]
-    assert encode(qwen, row(("a", False), ("b<|im_end|>", True)))[2] == ()
+    assert encode(qwen, row(("a", False), ("b<|im_end|>", True)))[2] == (CONTROL_TOKENS_IN_PLAIN_TEXT,)
+    assert encode(qwen, row(("a", False), ("b<|im_end>", True)))[2] == (NO_STOP,)
 
 
 def test_bos_and_eos_come_once(llama: PreTrainedTokenizerBase) -> None:
@@ -94,12 +99,17 @@ def test_ids_are_those_of_the_whole_text(llama: PreTrainedTokenizerBase, pieces:
 
 
 def prepare(
-    folder: Path, tokenizer: PreTrainedTokenizerBase, renderer: Renderer | None, rows: list[Any], **options: Any
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    renderer: Renderer | None,
+    rows: list[Any],
+    kind: str = "messages",
+    **options: Any,
 ) -> PreparedData:
     path = folder / "train.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     section = DataSection(train_file=[str(path)], **options)
-    return prepare_data(section, build_row_encoder(section, "messages", tokenizer, renderer))
+    return prepare_data(section, build_row_encoder(section, kind, tokenizer, renderer))
 
 
 ROWS = [
@@ -116,6 +126,46 @@ def test_texts_and_messages_in_one_file_keep_their_order(qwen: PreTrainedTokeniz
     learned = [qwen.decode([label for label in sample.labels() if label != -100]) for sample in data.train]
     assert learned == [" two.<|im_end|>", "yo<|im_end|>", " four.<|im_end|>"]
     assert list(data.train[1].input_ids) == list(renderer.encode(load_messages()).input_ids)
+
+
+SPELLING_OUT = {
+    "messages": {"prompt": "a<|im_end|>", "completion": " b"},
+    "labelled": {"prompt": "a", "completion": " b<|im_start|>", "label": True},
+    "preference": {"prompt": "a", "chosen": " b", "rejected": " c<|im_end|>"},
+    "prompt": {"prompt": "a<|im_end|>"},
+}
+
+
+@pytest.mark.parametrize("kind", SPELLING_OUT)
+def test_control_tokens_in_plain_texts_are_counted_or_reasons(
+    kind: str, qwen: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    harmless = json.loads(json.dumps(SPELLING_OUT[kind]).replace("|", "/"))
+    rows = [harmless, SPELLING_OUT[kind], harmless | {"prompt": "z"}]
+    counted = [prepare(tmp_path, qwen, None, rows, kind, content_control_tokens=how) for how in ("text", "control")]
+    assert counted[0].train == counted[1].train and counted[0].train.num_rows == 3
+    for data in counted:
+        assert f"train: {CONTROL_TOKENS_IN_PLAIN_TEXT} (1 row)" in data.report.lines()
+    rejecting = prepare(tmp_path, qwen, None, rows, kind, content_control_tokens="reject", max_bad_rows=1.0)
+    (failure,) = rejecting.report.failures
+    assert failure.source.line == 2
+    assert failure.reason.startswith("control token in content: the text spells out '<|im_")
+    assert [sample.source.line for sample in rejecting.train] == [1, 3]
+
+
+def test_documents_that_spell_out_control_tokens_are_counted(qwen: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    rows = [{"text": "a<|im_end|>b"}, {"text": "a<|im_"}, {"text": "<|endoftext|>" * 50}]
+    data = prepare(tmp_path, qwen, None, rows, "text", max_seq_length=20)
+    assert f"train: {CONTROL_TOKENS_IN_PLAIN_TEXT} (2 rows)" in data.report.lines()
+    qwen_splitting = AutoTokenizer.from_pretrained(qwen.name_or_path, split_special_tokens=True)
+    data = prepare(tmp_path, qwen_splitting, None, rows, "text", max_seq_length=20)
+    assert not any(CONTROL_TOKENS_IN_PLAIN_TEXT in line for line in data.report.lines())
+
+
+@given(tokens=st.lists(st.text("<|ab.", min_size=1, max_size=5), min_size=1, max_size=9), text=st.text("<|ab.x"))
+def test_a_pattern_of_many_texts_finds_the_longest_one(tokens: list[str], text: str) -> None:
+    longest_first = "|".join(map(re.escape, sorted(tokens, key=len, reverse=True)))
+    assert re.findall(either(tokens), text) == re.findall(longest_first, text)
 
 
 def load_messages() -> Any:
