@@ -59,18 +59,19 @@ def test_missing_reporter(tiny_settings, tmp_path) -> None:
     )
 
 
-def test_task_that_is_still_to_come(tiny_settings, tmp_path) -> None:
-    assert message_of(tiny_settings, tmp_path, task_type="dpo") == (
-        "task_type: dpo is not available yet; this version trains pretrain, sft"
+def test_task_that_is_still_to_come(tiny_settings, tmp_path, repository) -> None:
+    prompts = str(repository / "data/samples/prompt_only.jsonl")
+    assert message_of(tiny_settings, tmp_path, task_type="grpo", train_file=prompts) == (
+        "task_type: grpo is not available yet; this version trains pretrain, sft, dpo, orpo, kto, reward"
     )
 
 
 @pytest.mark.parametrize(
     ("task", "name", "num_rows"),
-    [("dpo", "preference", 4), ("orpo", "preference", 4), ("reward", "preference", 4), ("kto", "kto", 6)]
+    [("dpo", "preference", 5), ("orpo", "preference", 5), ("reward", "preference", 5), ("kto", "kto", 6)]
     + [("grpo", "prompt_only", 5)],
 )
-def test_the_data_of_a_task_that_is_still_to_come_can_be_looked_at(
+def test_the_data_of_every_task_can_be_looked_at(
     tiny_settings, tmp_path, repository, task: str, name: str, num_rows: int
 ) -> None:
     file = str(repository / "data" / "samples" / f"{name}.jsonl")
