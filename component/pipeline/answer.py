@@ -15,7 +15,9 @@ from component.data.rows import Message, Row
 from component.data.sources import find_files, read_records
 from component.data.templates import load_chat_template
 from component.models.inference import load_for_inference, read_run_settings
+from component.runtime.distributed import rank
 from component.runtime.hardware import detect_hardware
+from component.runtime.logging import configure_logging
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -57,6 +59,7 @@ def load_answerer(name: str, *, template_name: str = "auto", use_cpu: bool = Fal
     Raises:
         UserError: the model or the template cannot be used.
     """
+    configure_logging(None, rank())
     hardware = detect_hardware(use_cpu)
     model, tokenizer = load_for_inference(name, device="cuda:0" if hardware.kind == "cuda" else hardware.kind)
     settings = read_run_settings(name)
