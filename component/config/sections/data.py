@@ -76,7 +76,8 @@ class DataSection(TaskKeys, SequenceKeys):
     )
     content_control_tokens: Literal["text", "control", "reject"] = key(
         "text",
-        "A control token that a message's own text spells out: plain text, the control token, or a reason to reject.",
+        "A control token that a row's own text spells out: plain text, the control token, or a reason to reject; in a "
+        "text without a template it stays the control token unless it is rejected.",
         tasks=("sft", "dpo", "orpo", "kto", "reward", "grpo"),
     )
     truncation: Literal["drop", "keep_start", "keep_end", "error", "split_turns"] = key(
