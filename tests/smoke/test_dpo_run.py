@@ -81,7 +81,10 @@ def test_references_computed_before_give_the_same_run(
     settings = {**settings, "train_mode": "full", "learning_rate": 1e-3, "precompute_ref_log_probs": True}
     run({**settings, "output_dir": str(tmp_path / "run")})
     assert "computed beforehand" in decided(tmp_path / "run")["reference"]
-    for one, other in zip(trained_metrics(full_run), trained_metrics(tmp_path / "run"), strict=True):
+    loaded, computed = trained_metrics(full_run), trained_metrics(tmp_path / "run")
+    for lines in (loaded, computed):
+        lines[0].pop("rewards/accuracies")  # before the first step all rewards are 0, and rounding says which is higher
+    for one, other in zip(loaded, computed, strict=True):
         assert one == pytest.approx(other, rel=1e-4, abs=1e-4)
 
 
