@@ -17,7 +17,7 @@ from component.data.dataset import PackedDataset, PreparedDataset
 from component.data.packing import pack, packing_fill
 from component.trainers.arguments import build_training_arguments
 from component.trainers.packing import PackingChoice, choose_packing
-from component.trainers.run_trainer import RunTrainer, remove_foreign_callbacks, run_callbacks
+from component.trainers.run_trainer import RunTrainer, run_callbacks
 
 if TYPE_CHECKING:
     from component.data.prepare import PreparedData
@@ -104,7 +104,6 @@ def build_causal_lm_trainer(
     if context.loader == "vanilla" and not trainer.model_accepts_loss_kwargs:
         # Classes such as Gemma 4's take no count of tokens: the loss of a step would be a mean of micro-batch means.
         trainer.compute_loss_func = next_token_loss
-    remove_foreign_callbacks(trainer)
     return trainer
 
 

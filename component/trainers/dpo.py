@@ -10,11 +10,9 @@ from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
 from component.data.pairs import PairCollator, PairDataset
-from component.trainers.arguments import build_training_arguments
-from component.trainers.reference import choose_reference, needs_reference_model, real_reference
-from component.trainers.run_trainer import remove_foreign_callbacks, run_callbacks
+from component.trainers.reference import choose_reference, needs_reference_model
 from component.trainers.task import RunContext, Task
-from component.trainers.trl_trainer import TRLTrainer
+from component.trainers.trl_trainer import TRLTrainer, build_trl_arguments, trainer_inputs
 
 if TYPE_CHECKING:
     from component.config.schema import DPOSection, TrainingSection
@@ -35,7 +33,6 @@ class DPOTrainer(TRLTrainer, trl.DPOTrainer):
         """Changed: computed over our pairs and kept in memory; TRL's go through a table on disk."""
         if "ref_chosen_logps" in dataset.columns:
             return dataset
-        self.ref_model = real_reference(self.ref_model)
         loader = DataLoader(dataset, batch_size=batch_size, collate_fn=self.data_collator)
         parts = self.reference_parts(loader, f"{len(dataset):,} pairs ({name})")
         chosen, rejected = (torch.cat(side).float().cpu() for side in zip(*parts, strict=True))
@@ -45,12 +42,8 @@ class DPOTrainer(TRLTrainer, trl.DPOTrainer):
 def build_dpo_arguments(
     dpo: DPOSection, training: TrainingSection, context: RunContext, arguments_class: type[TrainingArguments]
 ) -> TrainingArguments:
-    """TRL's arguments, every one passed: Unsloth replaces their defaults.
-
-    Args:
-        arguments_class: trl's DPOConfig, or what Unsloth has put in its place.
-    """
-    return build_training_arguments(
+    """TRL's arguments for this task, every one passed."""
+    return build_trl_arguments(
         training,
         context,
         arguments_class,
@@ -59,9 +52,6 @@ def build_dpo_arguments(
         padding_free=False,
         activation_offloading=False,
         sync_ref_model=False,
-        # TRL switches checkpointing off for the reference, and on again with these.
-        gradient_checkpointing_kwargs=dict(training.gradient_checkpointing_kwargs),
-        remove_unused_columns=False,
     )
 
 
@@ -71,20 +61,12 @@ def build_dpo_trainer(
     """Build the trainer; run.json says where its reference comes from."""
     reference = choose_reference(dpo, model)
     context.decided["reference"] = reference.description
-    trainer = DPOTrainer(
-        model=model.model,
+    return DPOTrainer(
         ref_model=reference.model,
         args=build_dpo_arguments(dpo, training, context, trl.DPOConfig),
         data_collator=PairCollator(model.tokenizer.pad_token_id),
-        train_dataset=PairDataset(data.train),
-        eval_dataset=PairDataset(data.evaluation) if data.evaluation else None,
-        processing_class=model.tokenizer,
-        tokens=context.tokens,
-        callbacks=run_callbacks(training, context),
+        **trainer_inputs(PairDataset, training, model, data, context),
     )
-    trainer.ref_model = real_reference(trainer.ref_model)
-    remove_foreign_callbacks(trainer)
-    return trainer
 
 
 DPO = Task(

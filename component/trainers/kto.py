@@ -11,11 +11,9 @@ from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
 from component.data.labelled import LabelledCollator, LabelledDataset
-from component.trainers.arguments import build_training_arguments
-from component.trainers.reference import choose_reference, needs_reference_model, real_reference
-from component.trainers.run_trainer import remove_foreign_callbacks, run_callbacks
+from component.trainers.reference import choose_reference, needs_reference_model
 from component.trainers.task import RunContext, Task
-from component.trainers.trl_trainer import TRLTrainer
+from component.trainers.trl_trainer import TRLTrainer, build_trl_arguments, trainer_inputs
 
 if TYPE_CHECKING:
     from component.config.schema import KTOSection, TrainingSection
@@ -49,7 +47,6 @@ class KTOTrainer(TRLTrainer, trl.KTOTrainer):
         """Changed: computed over our answers and kept in memory; TRL's go through a table on disk."""
         if "ref_logps" in dataset.columns:
             return dataset
-        self.ref_model = real_reference(self.ref_model)
         loader = DataLoader(dataset, batch_size=batch_size, collate_fn=self.data_collator)
         parts = self.reference_parts(loader, f"{len(dataset):,} answers ({name})")
         return LabelledDataset(dataset.samples, {"ref_logps": torch.cat([own for own, _ in parts]).float().cpu()})
@@ -58,13 +55,9 @@ class KTOTrainer(TRLTrainer, trl.KTOTrainer):
 def build_kto_arguments(
     kto: KTOSection, training: TrainingSection, context: RunContext, arguments_class: type[TrainingArguments]
 ) -> TrainingArguments:
-    """TRL's arguments, every one passed: Unsloth replaces their defaults.
-
-    Args:
-        arguments_class: trl's KTOConfig, or what Unsloth has put in its place.
-    """
+    """TRL's arguments for this task, every one passed."""
     (loss_type,) = kto.loss_type
-    return build_training_arguments(
+    return build_trl_arguments(
         training,
         context,
         arguments_class,
@@ -74,8 +67,6 @@ def build_kto_arguments(
         activation_offloading=False,
         sync_ref_model=False,
         train_sampling_strategy="sequential",  # TRL insists, for its own way to pair answers; the sampler is ours
-        gradient_checkpointing_kwargs=dict(training.gradient_checkpointing_kwargs),
-        remove_unused_columns=False,
     )
 
 
@@ -89,22 +80,14 @@ def build_kto_trainer(
     num_bad = len(data.train) - num_good
     context.decided["labels"] = {"true": num_good, "false": num_bad}
     context.notices.extend(_balance_notices(kto, num_good, num_bad))
-    trainer = KTOTrainer(
-        model=model.model,
+    return KTOTrainer(
         ref_model=reference.model,
         args=build_kto_arguments(kto, training, context, trl.KTOConfig),
         data_collator=LabelledCollator(
             model.tokenizer.pad_token_id, max_length=training.max_seq_length, with_mismatched=kto.loss_type == ["kto"]
         ),
-        train_dataset=LabelledDataset(data.train),
-        eval_dataset=LabelledDataset(data.evaluation) if data.evaluation else None,
-        processing_class=model.tokenizer,
-        tokens=context.tokens,
-        callbacks=run_callbacks(training, context),
+        **trainer_inputs(LabelledDataset, training, model, data, context),
     )
-    trainer.ref_model = real_reference(trainer.ref_model)
-    remove_foreign_callbacks(trainer)
-    return trainer
 
 
 def _balance_notices(kto: KTOSection, num_good: int, num_bad: int) -> list[str]:

@@ -12,10 +12,8 @@ from transformers import TrainingArguments
 
 from component.data.collators import PaddingCollator
 from component.data.pairs import SIDES, PairCollator, PairDataset
-from component.trainers.arguments import build_training_arguments
-from component.trainers.run_trainer import remove_foreign_callbacks, run_callbacks
 from component.trainers.task import RunContext, Task
-from component.trainers.trl_trainer import TRLTrainer
+from component.trainers.trl_trainer import TRLTrainer, build_trl_arguments, trainer_inputs
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # that its interface may change; requirements.txt pins it
@@ -67,12 +65,8 @@ class ORPOTrainer(TRLTrainer, orpo.ORPOTrainer):
 def build_orpo_arguments(
     orpo_section: ORPOSection, training: TrainingSection, context: RunContext, arguments_class: type[TrainingArguments]
 ) -> TrainingArguments:
-    """TRL's arguments, every one passed: Unsloth replaces their defaults.
-
-    Args:
-        arguments_class: trl's ORPOConfig, or what Unsloth has put in its place.
-    """
-    return build_training_arguments(
+    """TRL's arguments for this task, every one passed."""
+    return build_trl_arguments(
         training,
         context,
         arguments_class,
@@ -83,7 +77,6 @@ def build_orpo_arguments(
         generate_during_eval=False,
         is_encoder_decoder=None,
         padding_value=None,
-        remove_unused_columns=False,
     )
 
 
@@ -91,18 +84,11 @@ def build_orpo_trainer(
     orpo_section: ORPOSection, training: TrainingSection, model: LoadedModel, data: PreparedData, context: RunContext
 ) -> ORPOTrainer:
     """Build the trainer."""
-    trainer = ORPOTrainer(
-        model=model.model,
+    return ORPOTrainer(
         args=build_orpo_arguments(orpo_section, training, context, orpo.ORPOConfig),
         data_collator=_Collator(model.tokenizer.pad_token_id),
-        train_dataset=_GivenDataset(data.train),
-        eval_dataset=_GivenDataset(data.evaluation) if data.evaluation else None,
-        processing_class=model.tokenizer,
-        tokens=context.tokens,
-        callbacks=run_callbacks(training, context),
+        **trainer_inputs(_GivenDataset, training, model, data, context),
     )
-    remove_foreign_callbacks(trainer)
-    return trainer
 
 
 ORPO = Task(name="orpo", row_kind="preference", section="orpo", build=build_orpo_trainer)

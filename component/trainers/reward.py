@@ -9,10 +9,8 @@ from torch import nn
 from transformers import TrainingArguments
 
 from component.data.pairs import PairCollator, PairDataset
-from component.trainers.arguments import build_training_arguments
-from component.trainers.run_trainer import remove_foreign_callbacks, run_callbacks
 from component.trainers.task import RunContext, Task
-from component.trainers.trl_trainer import TRLTrainer
+from component.trainers.trl_trainer import TRLTrainer, build_trl_arguments, trainer_inputs
 
 if TYPE_CHECKING:
     from component.config.schema import RewardSection, TrainingSection
@@ -32,12 +30,8 @@ class RewardTrainer(TRLTrainer, trl.RewardTrainer):
 def build_reward_arguments(
     reward: RewardSection, training: TrainingSection, context: RunContext, arguments_class: type[TrainingArguments]
 ) -> TrainingArguments:
-    """TRL's arguments, every one passed: Unsloth replaces their defaults.
-
-    Args:
-        arguments_class: trl's RewardConfig, or what Unsloth has put in its place.
-    """
-    return build_training_arguments(
+    """TRL's arguments for this task, every one passed."""
+    return build_trl_arguments(
         training,
         context,
         arguments_class,
@@ -45,8 +39,6 @@ def build_reward_arguments(
         disable_dropout=reward.disable_dropout,
         max_length=None,  # the data layer has cut what is too long
         activation_offloading=False,
-        gradient_checkpointing_kwargs=dict(training.gradient_checkpointing_kwargs),
-        remove_unused_columns=False,
     )
 
 
@@ -54,18 +46,11 @@ def build_reward_trainer(
     reward: RewardSection, training: TrainingSection, model: LoadedModel, data: PreparedData, context: RunContext
 ) -> RewardTrainer:
     """Build the trainer."""
-    trainer = RewardTrainer(
-        model=model.model,
+    return RewardTrainer(
         args=build_reward_arguments(reward, training, context, trl.RewardConfig),
         data_collator=PairCollator(model.tokenizer.pad_token_id),
-        train_dataset=PairDataset(data.train),
-        eval_dataset=PairDataset(data.evaluation) if data.evaluation else None,
-        processing_class=model.tokenizer,
-        tokens=context.tokens,
-        callbacks=run_callbacks(training, context),
+        **trainer_inputs(PairDataset, training, model, data, context),
     )
-    remove_foreign_callbacks(trainer)
-    return trainer
 
 
 REWARD = Task(name="reward", row_kind="preference", section="reward", build=build_reward_trainer)

@@ -46,6 +46,8 @@ class RunTrainer:
             len(self.train_dataset), seed=seed, lengths=lengths, rows_per_step=rows_per_step
         )
         self.add_callback(OrderCallback(self._order))
+        for theirs in (PrinterCallback, ProgressCallback):  # ours stands in their place
+            self.remove_callback(theirs)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Changed: some parameters have learning rates of their own."""
@@ -120,9 +122,3 @@ def run_callbacks(
         *early_stopping,
         *callbacks,
     ]
-
-
-def remove_foreign_callbacks(trainer: Any) -> None:
-    """Take transformers' own console output from a trainer; ours stands in its place."""
-    for theirs in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(theirs)

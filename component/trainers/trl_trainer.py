@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset as TableDataset
 from loguru import logger
 from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import TrainingArguments
 
-from component.trainers.run_trainer import RunTrainer
+from component.data.samples import Samples
+from component.trainers.arguments import build_training_arguments
+from component.trainers.reference import real_reference
+from component.trainers.run_trainer import RunTrainer, run_callbacks
+
+if TYPE_CHECKING:
+    from component.config.schema import TrainingSection
+    from component.data.prepare import PreparedData
+    from component.models.loaded import LoadedModel
+    from component.trainers.task import RunContext
 
 #: Of a checkpoint: metrics since the last logged line.
 WINDOW_FILE = "metrics_window.json"
@@ -36,6 +47,8 @@ class TRLTrainer(RunTrainer):
             eval_dataset=None if eval_dataset is None else self._given(eval_dataset),
             **kwargs,
         )
+        if hasattr(self, "ref_model"):
+            self.ref_model = real_reference(self.ref_model)
         # TRL rounds the adapter of a 4-bit model to bfloat16, where small updates would be lost.
         for parameter, data in trained:
             if parameter.dtype != data.dtype:
@@ -64,6 +77,7 @@ class TRLTrainer(RunTrainer):
     def reference_parts(self, batches: Iterable[dict[str, Tensor]], what: str) -> list[Any]:
         """What TRL's `compute_ref_log_probs` gives for each batch, in the number format that training computes in."""
         logger.info(f"computing the reference's log-probabilities of {what}")
+        self.ref_model = real_reference(self.ref_model)
         model = self.ref_model or self.model
         self.model.eval()
         with self.compute_loss_context_manager():
@@ -108,3 +122,45 @@ class TRLTrainer(RunTrainer):
             window = json.loads((Path(checkpoint) / WINDOW_FILE).read_text(encoding="utf-8"))
             self._metrics["train"] = defaultdict(list, window)
         super()._run_epoch(**kwargs)
+
+
+def build_trl_arguments(
+    training: TrainingSection, context: RunContext, arguments_class: type[TrainingArguments], **own: Any
+) -> TrainingArguments:
+    """Arguments of one of TRL's trainers.
+
+    Args:
+        arguments_class: trl's class of them, or what Unsloth has put in its place.
+        own: every argument that this class adds and that matters: Unsloth replaces their defaults.
+    """
+    return build_training_arguments(
+        training,
+        context,
+        arguments_class,
+        # TRL switches checkpointing off for a reference, and on again with these.
+        gradient_checkpointing_kwargs=dict(training.gradient_checkpointing_kwargs),
+        remove_unused_columns=False,  # the collators read what no forward pass has an argument for
+        **own,
+    )
+
+
+def trainer_inputs(
+    build_dataset: Callable[[Samples], Dataset[Any]],
+    training: TrainingSection,
+    model: LoadedModel,
+    data: PreparedData,
+    context: RunContext,
+) -> dict[str, Any]:
+    """What each of TRL's trainers is given of a run; a task adds `args`, `data_collator` and what else it has.
+
+    Args:
+        build_dataset: makes the torch dataset that the task's collator reads.
+    """
+    return {
+        "model": model.model,
+        "train_dataset": build_dataset(data.train),
+        "eval_dataset": build_dataset(data.evaluation) if data.evaluation else None,
+        "processing_class": model.tokenizer,
+        "tokens": context.tokens,
+        "callbacks": run_callbacks(training, context),
+    }
