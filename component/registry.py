@@ -12,7 +12,7 @@ A plugin adds its own entries with the same decorator:
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 Component = TypeVar("Component")
@@ -24,13 +24,11 @@ class Registry:
     Args:
         kind: what the entries are, in the singular, for messages ("task").
         entries: name -> "module:attribute".
-        planned: names that are known and accepted in configs, but have no component yet.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, str], *, planned: Iterable[str] = ()) -> None:
+    def __init__(self, kind: str, entries: Mapping[str, str]) -> None:
         self.kind = kind
         self._entries: dict[str, Any] = dict(entries)
-        self._planned = tuple(planned)
 
     def register(self, name: str) -> Callable[[Component], Component]:
         """Return a decorator that adds a component under `name`.
@@ -61,12 +59,8 @@ class Registry:
         return entry
 
     def names(self) -> tuple[str, ...]:
-        """All names a config may use, the planned ones included."""
-        return (*self._entries, *(name for name in self._planned if name not in self._entries))
-
-    def is_available(self, name: str) -> bool:
-        """Whether `name` has a component; a planned name has none."""
-        return name in self._entries
+        """All names a config may use."""
+        return tuple(self._entries)
 
 
 TASKS = Registry(
@@ -78,11 +72,11 @@ TASKS = Registry(
         "orpo": "component.trainers.orpo:ORPO",
         "kto": "component.trainers.kto:KTO",
         "reward": "component.trainers.reward:REWARD",
+        "grpo": "component.trainers.grpo:GRPO",
     },
-    planned=("grpo",),
 )
 
-#: Training type -> the kind of rows that it reads, also for those still to come; a plugin's task says it itself.
+#: Training type -> the kind of rows that it reads; a plugin's task says it itself.
 TASK_ROW_KINDS = {
     "pretrain": "text",
     "sft": "messages",
@@ -120,6 +114,19 @@ FORMATS = Registry(
         "preference": "component.data.formats.preference:Preference",
         "kto": "component.data.formats.kto:KTO",
         "prompt_only": "component.data.formats.prompt_only:PromptOnly",
+    },
+)
+
+#: Rewards of completions that can be named in a config.
+REWARDS = Registry(
+    "reward",
+    {
+        "exact_match": "component.trainers.rewards.answers:ExactMatch",
+        "numeric_answer": "component.trainers.rewards.answers:NumericAnswer",
+        "format": "component.trainers.rewards.forms:Format",
+        "length": "component.trainers.rewards.forms:Length",
+        "json_schema": "component.trainers.rewards.forms:JSONSchema",
+        "code_fence": "component.trainers.rewards.forms:CodeFence",
     },
 )
 

@@ -76,14 +76,15 @@ LOSSES = {
         "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
     ),
     "kto": ("kto", "apo_zero_unpaired"),
+    "grpo": ("dapo", "grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo"),
 }  # fmt: skip
 #: Losses of dpo that label_smoothing changes.
 SMOOTHED_LOSSES = ("exo_pair", "robust", "aot", "aot_unpaired")
 #: Losses of dpo that are a function of the difference of both rewards, which other f-divergences are defined for.
 DIVERGENCE_LOSSES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft")
 
-#: What an evaluation measures, under both names that transformers takes.
-METRICS = ("eval_loss", "loss")
+#: What an evaluation measures, under both names that transformers takes; rewards are grpo's.
+METRICS = ("eval_loss", "loss", "eval_reward", "reward")
 
 #: transformers 5.17, integrations that a Trainer can report to, with the package each needs.
 REPORTERS = {

@@ -112,6 +112,7 @@ FOREIGN: Mapping[str, str] = {
     "model_revision_id": "use model_revision",
     "neat_packing": "leave it out: packed samples never see each other; use packing",
     "num_epochs": "use num_train_epochs",
+    "num_generations_eval": "leave it out: evaluation samples num_generations too",
     "optimizer": "use optim",
     "output_path": "use output_dir",
     "overwrite_cache": "leave it out: a change is always seen; script/cache.py clear empties the cache",
@@ -127,6 +128,8 @@ FOREIGN: Mapping[str, str] = {
     "r": "use lora_rank",
     "random_state": "use seed",
     "response_template": "leave it out: answers are found in the rendered text by construction",
+    "reward_funcs": "use reward_functions",
+    "reward_model": "leave it out: rewards are functions; one of your own can ask a model",
     "resume_from_checkpoint": "use train.py --resume auto|never|PATH; auto is the default",
     "roles_to_train": "leave it out: sft trains on the answers only, unless train_on_prompt is true",
     "sample_packing": "use packing",
@@ -159,7 +162,5 @@ FOREIGN: Mapping[str, str] = {
 #: Keys of Lampyris's design whose part is not built yet -> what it will belong to. Refused by name.
 PLANNED: Mapping[str, str] = {
     "global_batch_size": "automatic batch settings",
-    "num_generations": "grpo",
-    "reward_functions": "grpo",
     "use_sharegpt_mapping": "further formats",
 }

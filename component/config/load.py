@@ -32,6 +32,7 @@ from component.config.schema import (
     DataSection,
     DPOSection,
     GenerationSection,
+    GRPOSection,
     KTOSection,
     ModelSection,
     ORPOSection,
@@ -68,6 +69,7 @@ class Config:
     kto: KTOSection
     orpo: ORPOSection
     reward: RewardSection
+    grpo: GRPOSection
     generation: GenerationSection
     run: RunSection
     training: TrainingSection

@@ -59,14 +59,17 @@ def check_loss_settings(merged: Merged) -> Iterator[Problem]:
         yield merged.clash("beta", "loss_type", "ipo and sppo_hard divide by beta, which is 0", "use a beta above 0")
 
 
+def check_single_loss(merged: Merged) -> Iterator[Problem]:
+    """Only dpo adds up several losses."""
+    task = merged["task_type"]
+    if task in LOSSES and task != "dpo" and len(_losses(merged)) > 1:
+        what = f"{task} has one loss, not {len(_losses(merged))}"
+        yield Problem(merged.places["loss_type"], "loss_type", what, "keep one")
+
+
 def check_kto(merged: Merged) -> Iterator[Problem]:
-    """kto has one loss, and estimates a divergence from the other answers of a batch."""
-    if merged["task_type"] != "kto":
-        return
-    losses = _losses(merged)
-    if len(losses) > 1:
-        yield Problem(merged.places["loss_type"], "loss_type", f"kto has one loss, not {len(losses)}", "keep one")
-    if losses != ["kto"]:
+    """kto estimates a divergence from the other answers of a batch."""
+    if merged["task_type"] != "kto" or _losses(merged) != ["kto"]:
         return
     size = merged["per_device_train_batch_size"]
     if size < 2:
@@ -105,4 +108,11 @@ def _losses(merged: Merged) -> list[str]:
     return merged["loss_type"] or defaults[merged["task_type"]]
 
 
-LOSS_RULES: tuple[Rule, ...] = (check_loss_names, check_loss_weights, check_loss_settings, check_kto, check_liger)
+LOSS_RULES: tuple[Rule, ...] = (
+    check_loss_names,
+    check_loss_weights,
+    check_loss_settings,
+    check_single_loss,
+    check_kto,
+    check_liger,
+)

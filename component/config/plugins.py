@@ -8,12 +8,56 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
+from types import ModuleType
 
 from component.config.errors import Place, Problem
 
 
+class PluginError(Exception):
+    """A Python file of the user's cannot be executed.
+
+    Args:
+        what: what is wrong with which file.
+        fix: what to do.
+    """
+
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(what)
+        self.fix = fix
+
+
+def execute_file(path: str) -> ModuleType:
+    """Execute a Python file once in this process; asked for again, the same module is returned.
+
+    Args:
+        path: relative to the working directory.
+
+    Raises:
+        PluginError: it is missing, or raises.
+    """
+    full_path = os.path.abspath(path)
+    name = f"lampyris_plugin_{hashlib.sha256(full_path.encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    if not os.path.isfile(full_path):
+        raise PluginError(f"no such file: {full_path}", "correct the path")
+    spec = importlib.util.spec_from_file_location(name, full_path)
+    if spec is None:
+        raise PluginError(f"{path} is not a Python file by its name", "name it .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # the user's program: whatever it raises is theirs to mend
+        del sys.modules[name]
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == full_path]
+        line = frames[-1].lineno if frames else getattr(error, "lineno", None) or 1
+        raise PluginError(f"{path}:{line}: {type(error).__name__}: {error}", "mend the file") from error
+    return module
+
+
 def load_plugins(paths: Iterable[str], place: Place) -> Iterator[Problem]:
-    """Execute each plugin file once in this process; a second load of the same file does nothing.
+    """Execute each plugin file once in this process.
 
     Args:
         paths: Python files, relative to the working directory.
@@ -23,24 +67,7 @@ def load_plugins(paths: Iterable[str], place: Place) -> Iterator[Problem]:
         A problem for a file that is missing or raises.
     """
     for path in paths:
-        full_path = os.path.abspath(path)
-        name = f"lampyris_plugin_{hashlib.sha256(full_path.encode()).hexdigest()[:12]}"
-        if name in sys.modules:
-            continue
-        if not os.path.isfile(full_path):
-            yield Problem(place, "plugins", f"no such file: {full_path}", "correct the path")
-            continue
-        spec = importlib.util.spec_from_file_location(name, full_path)
-        if spec is None:
-            yield Problem(place, "plugins", f"{path} is not a Python file by its name", "name it .py")
-            continue
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
         try:
-            spec.loader.exec_module(module)
-        except (Exception, SystemExit) as error:  # the user's program: whatever it raises is theirs to mend
-            del sys.modules[name]
-            frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == full_path]
-            line = frames[-1].lineno if frames else getattr(error, "lineno", None) or 1
-            what = f"{path}:{line}: {type(error).__name__}: {error}"
-            yield Problem(place, "plugins", what, "mend the plugin")
+            execute_file(path)
+        except PluginError as error:
+            yield Problem(place, "plugins", str(error), error.fix)

@@ -15,7 +15,6 @@ from component.config.coerce import describe_type, json_schema
 from component.config.legacy import DROPPED, PLANNED, RENAMED, RENAMED_VALUES, SWITCHES
 from component.config.resolve import DEPENDENT_KEYS
 from component.config.schema import FILE_KEYS, SECTIONS, schema_fields
-from component.registry import TASKS
 
 #: JSON Schema's words for the limits of a key.
 BOUNDS = {"minimum": "minimum", "above": "exclusiveMinimum", "maximum": "maximum", "below": "exclusiveMaximum"}
@@ -139,8 +138,6 @@ def _other_names() -> Iterator[str]:
     yield "\n## Names of values\n"
     for key, names in named_choices().items():
         yield f"- `{key}`: {'a .jinja file, ' if key == 'template_name' else ''}{', '.join(names)}"
-    planned = [name for name in TASKS.names() if not TASKS.is_available(name)]
-    yield f"\nThe tasks {', '.join(planned)} are still to come: `--check` accepts them, training refuses them by name."
     yield "\n## Old names, translated with a notice\n"
     yield from (f"- `{old}`: `{new}`" for old, new in RENAMED.items())
     yield from (f"- `{old}` where it is true: `{new}: {value}`" for old, (new, value) in SWITCHES.items())

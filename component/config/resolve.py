@@ -57,6 +57,12 @@ DEPENDENT_KEYS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = 
     ),
     "bnb_4bit_quant_type": ("quantization: int4", lambda values: values["quantization"] == "int4"),
     "bnb_4bit_use_double_quant": ("quantization: int4", lambda values: values["quantization"] == "int4"),
+    "reference_model_name_or_path": (
+        "beta above 0",
+        lambda values: values["task_type"] != "grpo" or values["beta"] > 0,
+    ),
+    "reward_weights": ("several reward_functions", lambda values: len(values["reward_functions"]) > 1),
+    "vllm_gpu_memory_utilization": ("use_vllm", lambda values: values["use_vllm"]),
     "gradient_checkpointing_kwargs": ("gradient_checkpointing", lambda values: values["gradient_checkpointing"]),
 }
 

@@ -9,6 +9,7 @@ from datetime import date
 
 from component.config.adapter_rules import ADAPTER_RULES
 from component.config.errors import Problem
+from component.config.grpo_rules import GRPO_RULES
 from component.config.loss_rules import LOSS_RULES
 from component.config.merged import Merged, RefusedValueError, Rule
 from component.config.resolve import resolve_eval_strategy
@@ -206,6 +207,7 @@ RULES: tuple[Rule, ...] = (
     check_secrets,
     *ADAPTER_RULES,
     *LOSS_RULES,
+    *GRPO_RULES,
 )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from component.config.sections.adapter import AdapterSection
 from component.config.sections.data import DataSection
+from component.config.sections.grpo import GRPOSection
 from component.config.sections.model import ModelSection
 from component.config.sections.preference import DPOSection, KTOSection, ORPOSection, RewardSection
 from component.config.sections.run import RunSection
@@ -25,6 +26,7 @@ SECTIONS: dict[str, type] = {
     "kto": KTOSection,
     "orpo": ORPOSection,
     "reward": RewardSection,
+    "grpo": GRPOSection,
     "generation": GenerationSection,
     "run": RunSection,
     "training": TrainingSection,

@@ -19,15 +19,22 @@ class LengthLimit:
         max_seq_length: in tokens, at least 2.
         truncation: the config's.
         choices: what `truncation` may be for rows of this kind.
+        max_completion_length: tokens that stay free behind a sample; what is left of max_seq_length is its limit.
     """
 
     max_seq_length: int
     truncation: str
     choices: Sequence[str] = TRUNCATIONS["messages"]
+    max_completion_length: int = 0
+
+    @property
+    def num_tokens(self) -> int:
+        """The most tokens of a sample."""
+        return self.max_seq_length - self.max_completion_length
 
     def facts(self) -> dict[str, Any]:
         """What decides the tokens, as JSON-ready values."""
-        return {"max_seq_length": self.max_seq_length, "truncation": self.truncation}
+        return {"max_seq_length": self.num_tokens, "truncation": self.truncation}
 
     def refuse(self, source: Source, num_tokens: str) -> None:
         """Raise for a sample that is too long, unless it may be cut.
@@ -40,12 +47,13 @@ class LengthLimit:
             RowError: `truncation` is drop.
             DataError: `truncation` is error.
         """
+        beside = f" beside max_completion_length {self.max_completion_length}" if self.max_completion_length else ""
         if self.truncation == "drop":
-            raise RowError(f"over max_seq_length: {num_tokens}, {self.max_seq_length} allowed")
+            raise RowError(f"over max_seq_length: {num_tokens}, {self.num_tokens} allowed{beside}")
         if self.truncation == "error":
             *others, last = (name for name in self.choices if name != "error")
             raise DataError(
-                f"{source}: {num_tokens}, over max_seq_length {self.max_seq_length}; "
+                f"{source}: {num_tokens}, over max_seq_length {self.max_seq_length}{beside}; "
                 f"raise max_seq_length, or set truncation to {', '.join(others)} or {last}"
             )
 
@@ -75,7 +83,7 @@ def cut_prompt(prompt: Prepared, limit: LengthLimit) -> EncodedRow:
         DataError: `truncation` is error.
     """
     limit.refuse(prompt.source, f"{prompt.length} tokens")
-    cut = replace(prompt, input_ids=prompt.input_ids[-limit.max_seq_length :], text=None)
+    cut = replace(prompt, input_ids=prompt.input_ids[-limit.num_tokens :], text=None)
     return EncodedRow((cut,), num_tokens_cut=prompt.length - cut.length)
 
 

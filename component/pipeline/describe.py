@@ -10,6 +10,7 @@ from component.artifacts.data_facts import DataFacts
 from component.artifacts.terminal import terminal_width, uses_color
 from component.config.load import Config
 from component.config.schema import schema_fields
+from component.pipeline.completions import num_training_rows
 from component.pipeline.prepare import PreparedRun
 from component.pipeline.steps import num_optimizer_steps, num_rows_per_step
 
@@ -38,7 +39,8 @@ def describe_run(prepared: PreparedRun) -> Iterator[str]:
     precision = prepared.precision
     yield f"precision: weights {precision.load_dtype}, computation {precision.compute_dtype}"
     yield from (f"default: {key}: {value}" for key, value in resolved_defaults(config).items())
-    steps, rows = num_optimizer_steps(config.training, len(data.train)), num_rows_per_step(config.training)
+    num_rows = num_training_rows(config, len(data.train))
+    steps, rows = num_optimizer_steps(config.training, num_rows), num_rows_per_step(config.training)
     yield f"steps: {steps:,} optimizer steps of {rows:,} rows each"
     yield f"output: {config.run.output_dir}"
     yield from (f"notice: {notice}" for notice in (*prepared.notices, *precision.notices))

@@ -17,6 +17,7 @@ from component.models.model_files import configure_hub, read_model_config
 from component.models.precision import Precision, resolve_precision
 from component.models.quantization import check_quantization
 from component.pipeline.choose_loader import LoaderChoice, choose_loader
+from component.pipeline.completions import check_completions, check_prompts, num_training_rows
 from component.pipeline.output_folder import check_output_dir
 from component.pipeline.steps import num_optimizer_steps
 from component.pipeline.template_date import fix_template_date
@@ -56,17 +57,17 @@ class PreparedRun:
 
     @property
     def task(self) -> Task:
-        """The training type, where `check_task` lets it pass."""
+        """The training type."""
         return TASKS.get(self.config.model.task_type)
 
 
 def row_kind_of(task_type: str) -> str:
-    """The kind of rows that a training type reads, be it available or not."""
+    """The kind of rows that a training type reads."""
     return TASK_ROW_KINDS.get(task_type) or TASKS.get(task_type).row_kind
 
 
 def prepare(config: Config) -> PreparedRun:
-    """Prepare a run up to its weights; also of a task that is still to come, whose data can be looked at.
+    """Prepare a run up to its weights.
 
     Raises:
         UserError: a package is missing, or model, tokenizer or data cannot be used.
@@ -74,6 +75,7 @@ def prepare(config: Config) -> PreparedRun:
     hide(config.from_environment)
     configure_logging(None, rank())
     check_packages(config)
+    check_completions(config)
     check_output_dir(config)
     config = fix_template_date(config)
     notices = [str(notice) for notice in config.notices]
@@ -102,7 +104,9 @@ def _prepare_data(
     configure_logging(None, rank())  # once more: the libraries install handlers of their own when imported
     seed_everything(config.model.seed)
     prepared = prepare_run_data(config, row_kind_of(config.model.task_type))
-    check_steps(config, len(prepared.data.train))
+    prompts = check_prompts(config, prepared.data)
+    num_rows = num_training_rows(config, len(prepared.data.train))
+    check_steps(config, num_rows)
     return PreparedRun(
         config=config,
         hardware=hardware,
@@ -111,20 +115,8 @@ def _prepare_data(
         tokenizer=prepared.tokenizer,
         rendering=prepared.rendering,
         data=prepared.data,
-        notices=(*notices, *prepared.notices, *schedule_notices(config.training, len(prepared.data.train))),
+        notices=(*notices, *prepared.notices, *prompts, *schedule_notices(config.training, num_rows)),
     )
-
-
-def check_task(config: Config) -> None:
-    """Refuse a task that is known and still to come.
-
-    Raises:
-        UserError: naming the task and those that can be run.
-    """
-    name = config.model.task_type
-    if not TASKS.is_available(name):
-        ready = ", ".join(task for task in TASKS.names() if TASKS.is_available(task))
-        raise UserError(f"task_type: {name} is not available yet; this version trains {ready}")
 
 
 def check_steps(config: Config, num_samples: int) -> None:
@@ -141,9 +133,9 @@ def check_steps(config: Config, num_samples: int) -> None:
         )
 
 
-def schedule_notices(training: TrainingSection, num_samples: int) -> Iterator[str]:
+def schedule_notices(training: TrainingSection, num_rows: int) -> Iterator[str]:
     """A warm-up that the run is too short for."""
-    steps = num_optimizer_steps(training, num_samples)
+    steps = num_optimizer_steps(training, num_rows)
     if training.warmup_steps >= max(1, steps) and training.lr_scheduler_type != "constant":
         yield (
             f"warmup_steps: the run of {steps:,} steps ends within its warm-up of {training.warmup_steps:,g}, below "
@@ -160,6 +152,8 @@ def check_packages(config: Config) -> None:
     needed = {f"report_to: {name}": REPORTERS[name] for name in config.training.report_to if REPORTERS[name]}
     if config.training.use_liger_kernel:
         needed["use_liger_kernel"] = "liger_kernel"
+    if config.model.task_type == "grpo" and config.grpo.use_vllm:
+        needed["use_vllm"] = "vllm"
     missing = [
         f"{key}: the package {package} is not installed; pip install {package.replace('_', '-')}, or drop the setting"
         for key, package in needed.items()

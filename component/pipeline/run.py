@@ -13,7 +13,7 @@ from component.artifacts.manifest import Manifest
 from component.config.load import Config, load_config
 from component.models.unsloth import UnslothFailed
 from component.pipeline.choose_loader import restart_with_vanilla
-from component.pipeline.prepare import check_task, prepare
+from component.pipeline.prepare import prepare
 from component.pipeline.result import RunResult
 from component.runtime.distributed import is_main_process, rank
 from component.runtime.logging import configure_logging
@@ -57,7 +57,6 @@ def run_config(config: Config, *, resume: str = "auto", may_restart: bool = Fals
 
 
 def _run(config: Config, resume: str, began: float) -> RunResult:
-    check_task(config)
     prepared = prepare(config)
     # These import transformers, which must come after Unsloth: `prepare` has seen to that.
     from component.pipeline.data_report import write_data_report

@@ -27,6 +27,7 @@ from component.config.errors import (
 )
 from component.models.loaded import LoadedModel
 from component.pipeline.cards import show_end_card, show_start_card
+from component.pipeline.completions import num_training_rows
 from component.pipeline.disk import check_disk
 from component.pipeline.load_models import load_models
 from component.pipeline.open_run import OpenedRun
@@ -108,7 +109,7 @@ def _train(
     seed_everything(prepared.config.model.seed)
     trainer = prepared.task.build(section, prepared.config.training, model, prepared.data, context)
     model = replace(model, notices=(*model.notices, *context.notices))
-    num_rows = len(trainer.train_dataset)  # packs, where the trainer packs
+    num_rows = num_training_rows(prepared.config, len(trainer.train_dataset))  # packs, where the trainer packs
     training = prepared.config.training
     check_optimizer(trainer, num_optimizer_steps(training, num_rows))
     check_disk(training, model.model, num_optimizer_steps(training, num_rows), folder)

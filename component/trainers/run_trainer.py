@@ -60,8 +60,12 @@ class RunTrainer:
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Tensor | int | None]:
         """Changed: counts the tokens of the step. The count that the loss is divided by is transformers' own."""
         batches, num_supervised_tokens = super().get_batch_samples(*args, **kwargs)
-        self._tokens.add(batches)
+        self._count_tokens(batches)
         return batches, num_supervised_tokens
+
+    def _count_tokens(self, batches: Sequence[Any]) -> None:
+        """Count the micro-batches of a step that begins."""
+        self._tokens.add(batches)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrderSampler:
         """Changed: the order of rows depends on seed and epoch alone, not on the state of a global generator."""

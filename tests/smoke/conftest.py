@@ -135,9 +135,19 @@ def task_settings(
     ]
     rows = [row | {"completion": row["completion"] + "."} for row in rows]
     labelled.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    prompts = labelled.with_name("prompts.jsonl")
+    rows = [{"prompt": f"Say {index}" + ", or more" * (index % 3) + ": ", "solution": index} for index in range(11)]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    grpo = {
+        "task_type": "grpo", "train_file": str(prompts), "eval_split": 2,
+        "reward_functions": ["numeric_answer", "length"],
+        "reward_arguments": {"length": {"min_tokens": 6, "max_tokens": 12}}, "num_generations": 4,
+        "max_completion_length": 24, "per_device_train_batch_size": 4, "beta": 0.05, "temperature": 0.7,
+    }  # fmt: skip
     return {
         "dpo": {**preference_settings, "task_type": "dpo"},
         "kto": {**preference_settings, "task_type": "kto", "train_file": str(labelled)},
         "orpo": {**preference_settings, "task_type": "orpo"},
         "reward": {**preference_settings, "task_type": "reward"},
+        "grpo": {**preference_settings, **grpo},
     }

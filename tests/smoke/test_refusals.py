@@ -59,13 +59,6 @@ def test_missing_reporter(tiny_settings, tmp_path) -> None:
     )
 
 
-def test_task_that_is_still_to_come(tiny_settings, tmp_path, repository) -> None:
-    prompts = str(repository / "data/samples/prompt_only.jsonl")
-    assert message_of(tiny_settings, tmp_path, task_type="grpo", train_file=prompts) == (
-        "task_type: grpo is not available yet; this version trains pretrain, sft, dpo, orpo, kto, reward"
-    )
-
-
 @pytest.mark.parametrize(
     ("task", "name", "num_rows"),
     [("dpo", "preference", 5), ("orpo", "preference", 5), ("reward", "preference", 5), ("kto", "kto", 6)]
@@ -76,6 +69,8 @@ def test_the_data_of_every_task_can_be_looked_at(
 ) -> None:
     file = str(repository / "data" / "samples" / f"{name}.jsonl")
     settings = {**tiny_settings, "train_file": file, "task_type": task, "output_dir": str(tmp_path / "run")}
+    if task == "grpo":
+        settings |= {"reward_functions": "numeric_answer", "max_completion_length": 32}
     data = prepare(load_config(settings, {})).data
     assert (data.report.rows_read, data.report.rows_used, len(data.train)) == (num_rows, num_rows, num_rows)
     assert data.report.files[0].data_format == name

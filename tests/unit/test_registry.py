@@ -1,4 +1,4 @@
-"""The registry: lazy entries, planned names, plugins; and that its tables agree with what they name."""
+"""The registry: lazy entries, plugins; and that its tables agree with what they name."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ import pytest
 
 from component.config.load import load_config
 from component.data.formats.interface import KIND_TASKS
-from component.registry import FORMATS, LOADERS, TASK_ROW_KINDS, TASKS, TEMPLATE_NAMES, TRUNCATIONS, Registry
+from component.registry import FORMATS, LOADERS, REWARDS, TASK_ROW_KINDS, TASKS, TEMPLATE_NAMES, TRUNCATIONS, Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_entries_are_imported_when_asked_for() -> None:
-    registry = Registry("thing", {"path": "pathlib:Path", "broken": "no_such_module:X"}, planned=("later", "path"))
-    assert registry.names() == ("path", "broken", "later")
+    registry = Registry("thing", {"path": "pathlib:Path", "broken": "no_such_module:X"})
+    assert registry.names() == ("path", "broken")
     assert registry.get("path") is Path and registry.get("path") is Path
-    assert registry.is_available("path") and not registry.is_available("later")
     with pytest.raises(ModuleNotFoundError):
         registry.get("broken")
     with pytest.raises(KeyError):
@@ -27,14 +26,14 @@ def test_entries_are_imported_when_asked_for() -> None:
 
 
 def test_registering() -> None:
-    registry = Registry("thing", {"one": "pathlib:Path"}, planned=("later",))
+    registry = Registry("thing", {"one": "pathlib:Path"})
 
     @registry.register("two")
     class Two: ...
 
     assert registry.get("two") is Two
     registry.register("later")(Two)
-    assert registry.names() == ("one", "two", "later") and registry.is_available("later")
+    assert registry.names() == ("one", "two", "later")
     with pytest.raises(ValueError, match="thing 'one' exists already; choose another name"):
         registry.register("one")(Two)
 
@@ -45,13 +44,10 @@ def test_shipped_entries_exist() -> None:
     assert set(FORMATS.names()) == {*conversations, "text", "preference", "kto", "prompt_only"}
     assert LOADERS.names() == ("vanilla", "unsloth")
     assert TASKS.names() == ("pretrain", "sft", "dpo", "orpo", "kto", "reward", "grpo")
-    for registry in (FORMATS, LOADERS, TASKS):
+    for registry in (FORMATS, LOADERS, TASKS, REWARDS):
         for name in registry.names():
-            if registry.is_available(name):
-                assert registry.get(name) is not None
-    ready = ["pretrain", "sft", "dpo", "orpo", "kto", "reward"]
-    assert [name for name in TASKS.names() if TASKS.is_available(name)] == ready
-    for name in filter(TASKS.is_available, TASKS.names()):
+            assert registry.get(name) is not None
+    for name in TASKS.names():
         assert TASKS.get(name).name == name
 
 

@@ -8,11 +8,11 @@ from typing import Any, Literal
 from omegaconf import MISSING
 
 from component.config.keys import key
-from component.config.sections.shared import SequenceKeys, TaskKeys
+from component.config.sections.shared import CompletionKeys, SequenceKeys, TaskKeys
 
 
 @dataclass(frozen=True)
-class DataSection(TaskKeys, SequenceKeys):
+class DataSection(TaskKeys, SequenceKeys, CompletionKeys):
     """Which files are read and how rows become tokens."""
 
     train_file: list[str] = key(

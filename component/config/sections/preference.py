@@ -7,7 +7,7 @@ from typing import Literal
 
 from component.config.keys import PREFERENCE_TASKS, key
 
-DPO, KTO, REWARD = ("dpo",), ("kto",), ("reward",)
+DPO, KTO, REWARD, GRPO = ("dpo",), ("kto",), ("reward",), ("grpo",)
 WITH_REFERENCE = (*DPO, *KTO)
 
 
@@ -17,10 +17,10 @@ class BetaKeys:
 
     beta: float | None = key(
         None,
-        "Strength of the pull towards the reference model; the tau of ipo.",
-        tasks=PREFERENCE_TASKS,
+        "Strength of the pull towards the reference model; the tau of ipo. grpo needs no reference at 0.",
+        tasks=(*PREFERENCE_TASKS, *GRPO),
         minimum=0,
-        default_by_task=dict.fromkeys(PREFERENCE_TASKS, 0.1),
+        default_by_task={**dict.fromkeys(PREFERENCE_TASKS, 0.1), "grpo": 0.0},
     )
 
 
@@ -31,22 +31,28 @@ class LossKeys:
     loss_type: list[str] | None = key(
         None,
         "The loss, by TRL's name; for dpo also several, which are added up.",
-        tasks=WITH_REFERENCE,
-        default_by_task={"dpo": ["sigmoid"], "kto": ["kto"]},
+        tasks=(*WITH_REFERENCE, *GRPO),
+        default_by_task={"dpo": ["sigmoid"], "kto": ["kto"], "grpo": ["dapo"]},
         one_or_many=True,
     )
 
 
 @dataclass(frozen=True)
-class ReferenceKeys:
+class ReferenceModelKeys:
     """The model that log-probabilities are compared with."""
 
     reference_model_name_or_path: str | None = key(
         None,
         "Another reference model than the one that training starts from; a second model in memory.",
-        tasks=WITH_REFERENCE,
+        tasks=(*WITH_REFERENCE, *GRPO),
         default_note="the model that training starts from: an adapter is switched off, a full run loads it again",
     )
+
+
+@dataclass(frozen=True)
+class ReferenceKeys(ReferenceModelKeys):
+    """The same, of a task whose reference sees nothing but the data."""
+
     precompute_ref_log_probs: bool = key(
         False,
         "Compute the reference's log-probabilities once, before training, so that no reference stays in memory.",
@@ -61,7 +67,7 @@ class DropoutKeys:
     disable_dropout: bool = key(
         True,
         "Train without dropout, whatever lora_dropout says, so that answers are compared alike.",
-        tasks=(*PREFERENCE_TASKS, *REWARD),
+        tasks=(*PREFERENCE_TASKS, *REWARD, *GRPO),
     )
 
 

@@ -27,6 +27,18 @@ class SequenceKeys:
 
 
 @dataclass(frozen=True)
+class CompletionKeys:
+    """How long sampled completions may be, shared by the data, whose prompts leave room for them, and grpo."""
+
+    max_completion_length: int = key(
+        512,
+        "Longest sampled completion in tokens; a prompt may have max_seq_length less this.",
+        tasks=("grpo",),
+        above=0,
+    )
+
+
+@dataclass(frozen=True)
 class PackingKeys:
     """Whether rows hold several samples, shared by the model, whose attention must suit, and training."""
 

@@ -58,7 +58,8 @@ def build_row_encoder(
         train_on_prompt=data.train_on_prompt and row_kind == "messages",
         content_control_tokens=data.content_control_tokens,
     )
-    limit = LengthLimit(data.max_seq_length, data.truncation, choices)
+    room = data.max_completion_length if row_kind == "prompt" else 0
+    limit = LengthLimit(data.max_seq_length, data.truncation, choices, max_completion_length=room)
     return _ENCODERS[row_kind](encoder, limit, keep_text=keep_text)
 
 

@@ -14,6 +14,9 @@ from component.data.rendered import Encoded
 from component.data.rows import EncodedRow, Prepared, Row, RowError
 from component.data.truncation import LengthLimit, cut_prompt
 
+#: The column in which the prompt itself is kept, for rewards: no other can have its name.
+PROMPT_COLUMN = "prompt"
+
 
 class PromptEncoder:
     """Encodes a conversation up to where the answer begins, or a plain text as the tokenizer normally does.
@@ -52,8 +55,9 @@ class PromptEncoder:
             return RowError("empty prompt: no token is left of it")
         try:
             text = encoded.text if self.keep_text else None
-            prompt = Prepared(encoded.input_ids, (), row.source, text, columns=json_columns(row.columns))
-            if prompt.length <= self._limit.max_seq_length:
+            columns = json_columns({**row.columns, PROMPT_COLUMN: _turns(row)})
+            prompt = Prepared(encoded.input_ids, (), row.source, text, columns=columns)
+            if prompt.length <= self._limit.num_tokens:
                 return EncodedRow((prompt,), notices=encoded.notices)
             (cut,) = cut_prompt(prompt, self._limit).samples
         except RowError as error:
@@ -61,6 +65,11 @@ class PromptEncoder:
         if self.keep_text:
             cut = replace(cut, text=decode_exactly(self._encoder.tokenizer, cut.input_ids))
         return EncodedRow((cut,), num_tokens_cut=prompt.length - cut.length, notices=encoded.notices)
+
+
+def _turns(row: Row) -> str | list[dict[str, Any]]:
+    """The prompt as its file has it: text, or messages."""
+    return row.text if row.text is not None else [message.as_template_message() for message in row.messages]
 
 
 def json_columns(columns: Mapping[str, Any]) -> dict[str, Any]:

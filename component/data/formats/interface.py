@@ -77,5 +77,4 @@ def load_format(name: str) -> Format:
 def each_format() -> Iterator[tuple[str, Format]]:
     """Every format that exists, with its name."""
     for name in FORMATS.names():
-        if FORMATS.is_available(name):
-            yield name, load_format(name)
+        yield name, load_format(name)

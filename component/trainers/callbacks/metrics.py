@@ -17,7 +17,8 @@ KEPT = ("loss", "grad_norm", "learning_rate", "eval_loss")
 #: What TRL logs, in training and with "eval_" in evaluation, beside names with a slash such as rewards/margins.
 KEPT_OF_TRL = (
     "entropy", "mean_token_accuracy", "aux_loss", "kl", "nll_loss", "log_odds_ratio", "log_odds_chosen",
-    "accuracy", "margin", "min_reward", "mean_reward", "max_reward",
+    "accuracy", "margin", "min_reward", "mean_reward", "max_reward", "reward", "reward_std", "frac_reward_zero_std",
+    "cispo_clip_ratio",
 )  # fmt: skip
 #: What is measured here.
 MEASURED = ("tokens_per_second", "supervised_tokens", "total_tokens", "peak_memory_bytes")

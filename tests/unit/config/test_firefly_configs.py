@@ -13,13 +13,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from component.config.errors import UserError
 from component.config.legacy import DROPPED
 from component.config.load import load_config
 from component.config.reference import json_schema_text
 from component.pipeline.describe import describe_check
-from component.pipeline.prepare import check_task
-from component.registry import TASKS, TEMPLATE_NAMES
+from component.registry import TEMPLATE_NAMES
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -175,15 +173,6 @@ def test_they_validate_against_the_schema() -> None:
     for row in rows():
         assert list(validator.iter_errors(firefly_config(*row))) == []
     assert not validator.is_valid({**firefly_config(*rows()[0]), "lora_rnak": 8})
-
-
-@pytest.mark.parametrize("task", [name for name in TASKS.names() if not TASKS.is_available(name)])
-def test_a_task_that_is_still_to_come_is_refused_by_name(task: str) -> None:
-    config = load_config({"model_name_or_path": "m", "train_file": "d", "output_dir": "o", "task_type": task})
-    ready = ", ".join(name for name in TASKS.names() if TASKS.is_available(name))
-    with pytest.raises(UserError) as error:
-        check_task(config)
-    assert str(error.value) == f"task_type: {task} is not available yet; this version trains {ready}"
 
 
 def test_the_files_that_they_name_are_here() -> None:

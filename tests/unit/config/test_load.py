@@ -351,18 +351,18 @@ def test_other_forms_of_interpolation_are_refused(text: str) -> None:
 
 def test_plugins_that_fail(tmp_path: Path) -> None:
     for name, text, message in (
-        ("ends.py", "import sys\nsys.exit(3)", "ends.py:2: SystemExit: 3; mend the plugin"),
+        ("ends.py", "import sys\nsys.exit(3)", "ends.py:2: SystemExit: 3; mend the file"),
         (
             "raises.py",
             "def f():\n    raise ValueError('a\\nb')\nf()",
-            "raises.py:2: ValueError: a\\nb; mend the plugin",
+            "raises.py:2: ValueError: a\\nb; mend the file",
         ),
-        ("syntax.py", "x = (", "syntax.py:1: SyntaxError: '(' was never closed (syntax.py, line 1); mend the plugin"),
+        ("syntax.py", "x = (", "syntax.py:1: SyntaxError: '(' was never closed (syntax.py, line 1); mend the file"),
         ("text.txt", "", "text.txt is not a Python file by its name; name it .py"),
         (
             "taken.py",
             "from component.registry import TASKS\n\n@TASKS.register('sft')\nclass A: pass",
-            "taken.py:3: ValueError: task 'sft' exists already; choose another name; mend the plugin",
+            "taken.py:3: ValueError: task 'sft' exists already; choose another name; mend the file",
         ),
     ):
         (tmp_path / name).write_text(text, encoding="utf-8")

@@ -14,7 +14,6 @@ from component.config.choices import METRICS, OPTIMIZERS, REPORTERS, SCHEDULERS,
 from component.config.legacy import DROPPED, FOREIGN, PLANNED, RENAMED, RENAMED_VALUES, SHARES, SWITCHES
 from component.config.reference import json_schema_text, reference_page
 from component.config.schema import FILE_KEYS, schema_fields
-from component.registry import TASKS
 
 ROOT = Path(__file__).resolve().parents[3]
 SCHEMA = json.loads(json_schema_text())
@@ -38,8 +37,6 @@ def test_the_page_explains_every_name() -> None:
         assert len(rows[0].replace("\\|", "").split("|")) == 7
     for key in (*FILE_KEYS, *RENAMED, *SWITCHES, *DROPPED, *PLANNED, *named_choices()):
         assert f"- `{key}`" in page, key
-    planned = ", ".join(name for name in TASKS.names() if not TASKS.is_available(name))
-    assert f"The tasks {planned} are still to come" in page
 
 
 def test_the_schema_is_a_schema() -> None:

@@ -1,0 +1,58 @@
+"""Sampled completions with their rewards: completions.jsonl, and one of them in the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from component.artifacts.metrics import MetricsWriter
+
+FILE_NAME = "completions.jsonl"
+
+
+class CompletionsCallback(TrainerCallback):
+    """Writes some completions of the latest batch at each logged step and each evaluation; rank 0 only.
+
+    Args:
+        num_completions: of a step.
+    """
+
+    def __init__(self, folder: Path, num_completions: int) -> None:
+        self._num_completions = num_completions
+        self._writer = MetricsWriter(folder, FILE_NAME)
+        self._latest: Sequence[Mapping[str, Any]] = ()
+
+    def keep(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Take the completions of a batch: source, prompt, completion, rewards, advantage, split."""
+        self._latest = records[: self._num_completions]
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Cut the file back to the checkpoint of a resumed run."""
+        if state.is_world_process_zero:
+            self._writer.cut_back(state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write what was kept since the last line; the end of training is none."""
+        if logs is None or not ("loss" in logs or "eval_loss" in logs):
+            return
+        records, self._latest = self._latest, ()
+        if not state.is_world_process_zero:
+            return
+        for record in records:
+            self._writer.write({"step": state.global_step, **record})
+        for record in records[:1]:
+            rewards = "  ".join(f"{name} {value}" for name, value in record["rewards"].items())
+            logger.info(f"{record['source']} {record['completion']!r}  {rewards}")
