@@ -125,7 +125,7 @@ def check_outputs(config: Config, outputs: dict[str, Path]) -> None:
 
 
 def row_kind_of(task_type: str) -> str:
-    """The kind of rows that a task trains on, also of one that is still to come."""
+    """The kind of rows that a task trains on."""
     return TASK_ROW_KINDS[task_type] if task_type in TASK_ROW_KINDS else TASKS.get(task_type).row_kind
 
 

@@ -193,7 +193,7 @@ def test_what_is_refused_before_a_model_is_loaded(
 
 
 #: Least rise of the mean reward on held-out prompts; docs/experiments.md has what was seen.
-LEAST_RISE = 0.3
+LEAST_RISE = 0.15
 VOWELS = """
 def vowels(completions):
     return [sum(letter in "aeiou" for letter in text) / max(len(text), 1) for text in completions]
@@ -207,11 +207,11 @@ def held_out_rewards(seed: int, tiny_settings: dict[str, Any], folder: Path, **c
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (folder / "rewards.py").write_text(VOWELS, encoding="utf-8")
     run({
-        **tiny_settings, "task_type": "grpo", "train_mode": "lora", "train_file": str(folder / "rows.jsonl"),
+        **tiny_settings, "task_type": "grpo", "train_mode": "full", "train_file": str(folder / "rows.jsonl"),
         "reward_functions": f"{folder}/rewards.py:vowels", "eval_split": 8, "eval_on_start": True,
         "num_generations": 8, "max_completion_length": 16, "per_device_train_batch_size": 32,
-        "gradient_accumulation_steps": 1, "learning_rate": 1e-2, "max_steps": 30, "seed": seed, "save_strategy": "no",
-        "output_dir": str(folder / "run"), **changes,
+        "gradient_accumulation_steps": 1, "learning_rate": 3e-3, "lr_scheduler_type": "constant", "max_steps": 25,
+        "seed": seed, "save_strategy": "no", "output_dir": str(folder / "run"), **changes,
     })  # fmt: skip
     means = [line["eval_reward"] for line in read_metrics(folder / "run") if "eval_reward" in line]
     print(f"grpo, seed {seed}: mean reward on held-out prompts {means[0]:.3f} -> {means[-1]:.3f}")

@@ -81,7 +81,7 @@ def check_rewards(rewards: Iterable[Reward], prompts: Iterable[Prepared]) -> Non
         RewardError: naming reward and row.
     """
     completions = [completion_of(prompt, text="", token_ids=()) for prompt in prompts]
-    for reward in rewards:
+    for reward in rewards if completions else ():
         reward.check_columns(completions)
         reward.score(completions[:1])
 

@@ -111,7 +111,7 @@ SINGLE_ERRORS = [
     ),
     (
         '"metric_for_best_model": "accuracy"',
-        '28: metric_for_best_model: there is no "accuracy"; use one of: eval_loss, loss',
+        '28: metric_for_best_model: there is no "accuracy"; use one of: eval_loss, loss, eval_reward, reward',
     ),
     (
         '"per_device_train_batch_size": 0',

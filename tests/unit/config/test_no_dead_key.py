@@ -39,9 +39,11 @@ from component.registry import TASKS
 from component.runtime.hardware import Hardware
 from component.trainers.arguments import build_training_arguments
 from component.trainers.dpo import build_dpo_arguments
+from component.trainers.grpo import build_grpo_arguments
 from component.trainers.interrupts import Interrupts
 from component.trainers.kto import build_kto_arguments
 from component.trainers.reward import build_reward_arguments
+from component.trainers.rewards.load import load_rewards
 from component.trainers.task import RunContext
 from component.trainers.token_counter import TokenCounter
 
@@ -417,8 +419,66 @@ OF_PREFERENCES: dict[str, Probe] = {
     "reference_model_name_or_path": probe(None, "{other_model}", reference, task_type="dpo", train_file="{pairs}"),
 }
 
+GRPO: dict[str, Any] = {"task_type": "grpo", "max_completion_length": 16, "reward_functions": ["length"],
+                        "num_generations": 2}  # fmt: skip
+
+
+def grpo(name: str, one: Any, other: Any, **beside: Any) -> Probe:
+    """A setting of the grpo task that TRL knows by the same name."""
+
+    def look(lab: Lab, config: Config) -> Any:
+        context = lab.context(config)
+        return vars(build_grpo_arguments(config.grpo, config.training, context, SimpleNamespace, beta=0))[name]  # type: ignore[arg-type]
+
+    return probe(one, other, look, **(GRPO | beside))
+
+
+def rewards(lab: Lab, config: Config) -> Any:
+    return [vars(reward) for reward in load_rewards(config.grpo)]
+
+
+def grpo_trainer(attribute: str) -> Callable[[Lab, Config], Any]:
+    """An attribute of the trainer of a config of grpo, or of its log of completions."""
+
+    def look(lab: Lab, config: Config) -> Any:
+        values = {key: config.values[key] for key in config.places}
+        config = lab.config(**{**values, "train_file": str(ROOT / "data/samples/prompt_only.jsonl")})
+        prepared = prepare(config)
+        trainer = TASKS.get("grpo").build(
+            config.grpo, config.training, load_model(prepared), prepared.data, lab.context(config)
+        )
+        return getattr(trainer, attribute, None) or vars(trainer._completions).get(attribute)
+
+    return look
+
+
+OF_GRPO: dict[str, Probe] = {
+    "num_generations": grpo("num_generations", 2, 4),
+    "steps_per_generation": grpo("steps_per_generation", 2, 8),
+    "temperature": grpo("temperature", 1, 0.7),
+    "top_p": grpo("top_p", 1, 0.9),
+    "top_k": grpo("top_k", 0, 20),
+    "min_p": grpo("min_p", None, 0.1),
+    "repetition_penalty": grpo("repetition_penalty", 1, 1.1),
+    "use_vllm": grpo("use_vllm", False, True),
+    "vllm_gpu_memory_utilization": grpo("vllm_gpu_memory_utilization", 0.3, 0.5, use_vllm=True),
+    "num_iterations": grpo("num_iterations", 1, 2),
+    "epsilon": grpo("epsilon", 0.2, 0.1),
+    "epsilon_high": grpo("epsilon_high", None, 0.28),
+    "importance_sampling_level": grpo("importance_sampling_level", "token", "sequence", loss_type="grpo"),
+    "scale_rewards": grpo("scale_rewards", "group", "none"),
+    "top_entropy_quantile": grpo("top_entropy_quantile", 1, 0.2),
+    "max_completion_length": grpo("max_completion_length", 16, 32),
+    "reward_weights": grpo("reward_weights", None, [1, 2], reward_functions=["length", "format"]),
+    "reward_functions": probe(["length"], ["format"], rewards, **GRPO),
+    "reward_arguments": probe({}, {"length": {"max_tokens": 9}}, rewards, **GRPO),
+    "mask_truncated_completions": probe(False, True, grpo_trainer("_learns_truncated"), **GRPO),
+    "num_logged_completions": probe(1, 4, grpo_trainer("_num_completions"), **GRPO),
+}
+
 PROBES: dict[str, Probe] = {
     **OF_PREFERENCES,
+    **OF_GRPO,
     **{key: probe(one, other, argument(key), **rest) for key, (one, other, rest) in OF_TRAINING_ARGUMENTS.items()},
     "extra_training_args": probe(
         {}, {"ddp_bucket_cap_mb": 3}, lambda lab, config: lab.passed_arguments(config).get("ddp_bucket_cap_mb")

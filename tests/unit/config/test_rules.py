@@ -104,7 +104,7 @@ IMPOSSIBLE = [
         "truncation: truncation split_turns does not fit the rows of dpo; use drop, keep_start, keep_end or error",
     ),
     (
-        ["task_type=grpo", "truncation=keep_start"],
+        ["task_type=grpo", "reward_functions=length", "truncation=keep_start"],
         "truncation: truncation keep_start does not fit the rows of grpo; use drop, keep_end or error",
     ),
     (["eval_strategy=epoch"], f"eval_strategy: epoch without evaluation data; {NEEDS_DATA}"),
@@ -270,7 +270,7 @@ IGNORED = [
         "bnb_4bit_quant_type",
         "train_mode lora does not read it, only qlora",
     ),
-    (["beta=0.2"], "beta", "task_type sft does not read it, only dpo, orpo, kto"),
+    (["beta=0.2"], "beta", "task_type sft does not read it, only dpo, orpo, kto, grpo"),
     (
         ["task_type=pretrain", "template_name=llama3"],
         "template_name",
