@@ -66,6 +66,10 @@ def check_ratios(merged: Merged) -> Iterator[Problem]:
         what = f"{loss} adds up tokens, and would weigh the ratio of a sequence by its length"
         fix = "use loss_type: grpo, as GSPO does, or importance_sampling_level: token"
         yield merged.clash(key, "loss_type", what, fix)
+    cap = merged["epsilon_high"]
+    if loss == "cispo" and (cap is None or cap < 1):
+        what = f"cispo caps the weight of a token at epsilon_high itself, which is {cap or merged['epsilon']:g}"
+        yield merged.clash("epsilon_high", "loss_type", what, "set epsilon_high: 5.0 (4 to 8 are usual)")
     if level == "token" and loss == "luspo":
         what = "luspo weighs sequences, and importance_sampling_level is token"
         yield merged.clash(key, "loss_type", what, "set importance_sampling_level: sequence")

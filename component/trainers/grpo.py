@@ -25,9 +25,13 @@ if TYPE_CHECKING:
 #: Settings of the section that TRL knows by the same name.
 TRL_KEYS = (
     "num_generations", "max_completion_length", "temperature", "top_p", "top_k", "min_p", "repetition_penalty",
-    "use_vllm", "vllm_gpu_memory_utilization", "num_iterations", "epsilon", "epsilon_high", "importance_sampling_level",
-    "reward_weights", "scale_rewards", "top_entropy_quantile", "disable_dropout",
+    "use_vllm", "vllm_gpu_memory_utilization", "num_iterations", "epsilon", "importance_sampling_level",
+    "reward_weights", "top_entropy_quantile", "disable_dropout",
 )  # fmt: skip
+
+
+#: Weight of the load-balancing loss of experts, TRL's own.
+ROUTER_AUX_LOSS = 0.001
 
 
 def build_grpo_arguments(
@@ -45,12 +49,14 @@ def build_grpo_arguments(
     """
     (loss_type,) = grpo.loss_type
     stops = list(context.stop_token_ids)
-    return build_trl_arguments(
+    arguments = build_trl_arguments(
         training,
         context,
         arguments_class,
         **{name: getattr(grpo, name) for name in TRL_KEYS},
         loss_type=loss_type,
+        scale_rewards=grpo.scale_rewards,
+        epsilon_high=grpo.epsilon_high or grpo.epsilon,  # Unsloth puts 0.28 for None
         beta=beta,
         steps_per_generation=grpo.steps_per_generation or training.gradient_accumulation_steps,
         generation_batch_size=None,
@@ -64,12 +70,14 @@ def build_grpo_arguments(
         delta=None,
         entropy_coef=0.0,
         use_bias_correction_kl=True,
-        router_aux_loss_coef=0.001,
+        router_aux_loss_coef=ROUTER_AUX_LOSS if context.loader == "vanilla" else 0.0,  # Unsloth's forward has none
         sync_ref_model=False,
         num_generations_eval=None,
         pad_to_multiple_of=None,
         cache_implementation=None,
     )
+    arguments.scale_rewards = grpo.scale_rewards  # Unsloth changes it beside loss_type: dr_grpo
+    return arguments
 
 
 def build_grpo_trainer(
@@ -90,6 +98,8 @@ def build_grpo_trainer(
         ),
         **trainer_inputs(PromptDataset, training, model, data, context),
     )
+    if context.loader != "vanilla" and getattr(model.model.config, "output_router_logits", None):
+        context.notices.append("grpo: Unsloth computes no load-balancing loss of experts here; use_unsloth: false does")
     if grpo.beta > 0:
         trainer.beta = grpo.beta
         context.decided["reference"] = choose_reference(grpo, model).description

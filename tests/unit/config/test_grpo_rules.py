@@ -47,6 +47,13 @@ IMPOSSIBLE: list[tuple[list[str], list[str]]] = [
         ],
     ),
     (
+        [*GRPO, "loss_type=cispo"],
+        [
+            "loss_type: cispo caps the weight of a token at epsilon_high itself, which is 0.2; "
+            "set epsilon_high: 5.0 (4 to 8 are usual)"
+        ],
+    ),
+    (
         ["metric_for_best_model=eval_reward"],
         ["metric_for_best_model: sft measures no eval_reward; use metric_for_best_model: eval_loss"],
     ),

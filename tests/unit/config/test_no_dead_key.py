@@ -464,7 +464,7 @@ OF_GRPO: dict[str, Probe] = {
     "vllm_gpu_memory_utilization": grpo("vllm_gpu_memory_utilization", 0.3, 0.5, use_vllm=True),
     "num_iterations": grpo("num_iterations", 1, 2),
     "epsilon": grpo("epsilon", 0.2, 0.1),
-    "epsilon_high": grpo("epsilon_high", None, 0.28),
+    "epsilon_high": grpo("epsilon_high", 0.2, 0.28),
     "importance_sampling_level": grpo("importance_sampling_level", "token", "sequence", loss_type="grpo"),
     "scale_rewards": grpo("scale_rewards", "group", "none"),
     "top_entropy_quantile": grpo("top_entropy_quantile", 1, 0.2),
