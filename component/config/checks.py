@@ -12,7 +12,7 @@ from omegaconf import MISSING
 from component.config.choices import named_choices
 from component.config.errors import Problem
 from component.config.interpolation import texts_of
-from component.config.legacy import FOREIGN, PLANNED
+from component.config.legacy import FOREIGN, FOREIGN_VALUES, PLANNED
 from component.config.nodes import Node, excerpt
 from component.config.schema import schema_fields
 from component.config.training_arguments_source import installed_training_arguments
@@ -82,7 +82,8 @@ def check_choices(values: Mapping[str, Any], nodes: Mapping[str, Node]) -> Itera
             hint = f"did you mean {near[0]}? " if near else ""
             kind = "a .jinja file or one of" if key == "template_name" else "one of"
             what = f'there is no "{excerpt(value)}"'
-            yield Problem(nodes[key].place, key, what, f"{hint}use {kind}: {', '.join(names)}")
+            fix = FOREIGN_VALUES.get((key, value), f"{hint}use {kind}: {', '.join(names)}")
+            yield Problem(nodes[key].place, key, what, fix)
 
 
 def check_extra_arguments(values: Mapping[str, Any], nodes: Mapping[str, Node]) -> Iterator[Problem]:

@@ -77,9 +77,13 @@ LOSSES = {
     ),
     "kto": ("kto", "apo_zero_unpaired"),
     "grpo": ("dapo", "grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo"),
+    "cpo": ("sigmoid", "hinge", "ipo", "simpo", "alphapo"),
 }  # fmt: skip
-#: Losses of dpo that label_smoothing changes.
-SMOOTHED_LOSSES = ("exo_pair", "robust", "aot", "aot_unpaired")
+#: Task -> its losses that label_smoothing changes.
+SMOOTHED_LOSSES = {"dpo": ("exo_pair", "robust", "aot", "aot_unpaired"), "cpo": ("sigmoid", "simpo", "alphapo")}
+#: Losses of cpo that aim at a margin, and those that compare means over tokens where the others compare sums.
+MARGIN_LOSSES = ("simpo", "alphapo")
+MEAN_LOSSES = ("ipo", *MARGIN_LOSSES)
 #: Losses of dpo that are a function of the difference of both rewards, which other f-divergences are defined for.
 DIVERGENCE_LOSSES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft")
 

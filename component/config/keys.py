@@ -8,9 +8,11 @@ from typing import Any
 
 MODES = ("full", "lora", "qlora")
 ADAPTER_MODES = ("lora", "qlora")
-PREFERENCE_TASKS = ("dpo", "orpo", "kto")
+PREFERENCE_TASKS = ("dpo", "orpo", "cpo", "kto")
 LANGUAGE_MODEL_TASKS = ("pretrain", "sft")
-SHIPPED_TASKS = (*LANGUAGE_MODEL_TASKS, *PREFERENCE_TASKS, "reward", "grpo")
+#: Tasks whose rows a chat template renders.
+CHAT_TASKS = ("sft", *PREFERENCE_TASKS, "reward", "grpo")
+SHIPPED_TASKS = ("pretrain", *CHAT_TASKS)
 
 MAX_SEED = 2**32 - 1
 """The largest seed that numpy takes."""

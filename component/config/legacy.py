@@ -49,10 +49,18 @@ RENAMED_VALUES: Mapping[tuple[str, str], str] = {
     ("report_to", "all"): "tensorboard",
 }
 
+#: (key, value of other frameworks) -> what to write here.
+FOREIGN_VALUES: Mapping[tuple[str, str], str] = {
+    ("task_type", "simpo"): "use task_type: cpo with loss_type: simpo and cpo_alpha: 0",
+    ("task_type", "alphapo"): "use task_type: cpo with loss_type: alphapo",
+    ("task_type", "ipo"): "use task_type: dpo with loss_type: ipo",
+}
+
 #: Keys of LLaMA-Factory, Axolotl, TRL and Unsloth -> what to write here. They stay errors: their values may differ too.
 FOREIGN: Mapping[str, str] = {
     "adapter": "use train_mode: lora or qlora",
     "add_eos": "use append_stop_token",
+    "alpha": "use lora_alpha, or alphapo_alpha for the rewards of cpo",
     "append_eos": "use append_stop_token",
     "assistant_only_loss": "leave it out: sft trains on the answers only, unless train_on_prompt is true",
     "base_model": "use model_name_or_path",
@@ -120,6 +128,7 @@ FOREIGN: Mapping[str, str] = {
     "pad_to_sequence_len": "leave it out: batches are padded to their longest row; packing fills rows",
     "plot_loss": "leave it out: loss.png is always drawn",
     "pref_beta": "use beta",
+    "pref_loss": "use loss_type; simpo is one of task_type: cpo",
     "preprocessing_num_workers": "use tokenize_num_workers",
     "preprocessing_workers": "use tokenize_num_workers",
     "prompt_column": "use columns",

@@ -29,6 +29,7 @@ from component.config.rules import Merged, apply_rules
 from component.config.schema import (
     SECTIONS,
     AdapterSection,
+    CPOSection,
     DataSection,
     DPOSection,
     GenerationSection,
@@ -68,6 +69,7 @@ class Config:
     dpo: DPOSection
     kto: KTOSection
     orpo: ORPOSection
+    cpo: CPOSection
     reward: RewardSection
     grpo: GRPOSection
     generation: GenerationSection

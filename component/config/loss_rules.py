@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from component.config.choices import DIVERGENCE_LOSSES, LOSSES
+from component.config.choices import DIVERGENCE_LOSSES, LOSSES, MARGIN_LOSSES, MEAN_LOSSES
 from component.config.errors import Problem
 from component.config.merged import Merged, Rule
 from component.config.schema import schema_fields
@@ -18,7 +18,9 @@ def check_loss_names(merged: Merged) -> Iterator[Problem]:
     place = merged.places["loss_type"]
     unknown = [name for name in names if name not in LOSSES[task]]
     if unknown:
-        yield Problem(place, "loss_type", f'{task} has no loss "{unknown[0]}"', f"use {', '.join(LOSSES[task])}")
+        others = [f"task_type: {other}, which has it, or " for other in LOSSES if unknown[0] in LOSSES[other]]
+        fix = f"use {''.join(others[:1])}{', '.join(LOSSES[task])}"
+        yield Problem(place, "loss_type", f'{task} has no loss "{unknown[0]}"', fix)
     elif not names or len(set(names)) < len(names):
         yield Problem(place, "loss_type", f"got {names}", "name at least one loss, and each once")
 
@@ -68,7 +70,7 @@ def check_single_loss(merged: Merged) -> Iterator[Problem]:
 
 
 def check_kto(merged: Merged) -> Iterator[Problem]:
-    """kto estimates a divergence from the other answers of a batch."""
+    """The loss kto estimates a divergence from the other answers of a batch."""
     if merged["task_type"] != "kto" or _losses(merged) != ["kto"]:
         return
     size = merged["per_device_train_batch_size"]
@@ -83,6 +85,23 @@ def check_kto(merged: Merged) -> Iterator[Problem]:
     if not merged["desirable_weight"] and not merged["undesirable_weight"]:
         what = "desirable_weight and undesirable_weight are both 0"
         yield merged.clash("desirable_weight", "undesirable_weight", what, "give one of them a weight")
+
+
+def check_cpo(merged: Merged) -> Iterator[Problem]:
+    """Losses that divide by beta have one, and the reward of alphapo is computed from means over tokens alone."""
+    if merged["task_type"] != "cpo":
+        return
+    loss, alpha = _losses(merged)[0], merged["alphapo_alpha"]
+    if merged["beta"] == 0 and loss in MEAN_LOSSES:
+        what = f"{', '.join(MEAN_LOSSES)} divide by beta, which is 0"
+        yield merged.clash("beta", "loss_type", what, "use a beta above 0, such as 2.0")
+    if loss == "alphapo" and alpha == 0:
+        what = "alphapo with alphapo_alpha 0 is simpo with cpo_alpha 0"
+        fix = "set alphapo_alpha: 0.25, or use loss_type: simpo with cpo_alpha: 0"
+        yield merged.clash("loss_type", "alphapo_alpha", what, fix)
+    if alpha and loss not in MEAN_LOSSES:
+        what = f"alphapo_alpha raises probabilities to the power of {-alpha:g}, and {loss} takes those of whole answers"
+        yield merged.clash("alphapo_alpha", "loss_type", what, f"use loss_type: {' or '.join(MARGIN_LOSSES)}")
 
 
 def check_liger(merged: Merged) -> Iterator[Problem]:
@@ -114,5 +133,6 @@ LOSS_RULES: tuple[Rule, ...] = (
     check_loss_settings,
     check_single_loss,
     check_kto,
+    check_cpo,
     check_liger,
 )

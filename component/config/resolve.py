@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from component.config.choices import SMOOTHED_LOSSES
+from component.config.choices import MARGIN_LOSSES, SMOOTHED_LOSSES
 from component.config.keys import SHIPPED_TASKS
 from component.config.schema import schema_fields
 
@@ -32,6 +32,10 @@ def resolve_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     return resolved
 
 
+def _is_smoothed(values: Mapping[str, Any]) -> bool:
+    return any(name in SMOOTHED_LOSSES.get(values["task_type"], ()) for name in values["loss_type"] or ())
+
+
 def _has_loss(*names: str) -> Callable[[Mapping[str, Any]], bool]:
     return lambda values: any(name in names for name in values["loss_type"] or ())
 
@@ -49,7 +53,12 @@ DEPENDENT_KEYS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = 
     ),
     "generation_max_new_tokens": ("num_eval_generations", lambda values: values["num_eval_generations"] > 0),
     "loss_weights": ("several names in loss_type", lambda values: len(values["loss_type"] or ()) > 1),
-    "label_smoothing": (f"loss_type {', '.join(SMOOTHED_LOSSES)}", _has_loss(*SMOOTHED_LOSSES)),
+    "label_smoothing": (
+        "; ".join(f"loss_type {', '.join(names)} of {task}" for task, names in SMOOTHED_LOSSES.items()),
+        _is_smoothed,
+    ),
+    "simpo_gamma": (f"loss_type {', '.join(MARGIN_LOSSES)}", _has_loss(*MARGIN_LOSSES)),
+    "cpo_alpha": ("other losses than alphapo", lambda values: values["loss_type"] != ["alphapo"]),
     "discopop_tau": ("loss_type discopop", _has_loss("discopop")),
     "f_alpha_divergence_coef": (
         "f_divergence_type: alpha_divergence",

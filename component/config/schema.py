@@ -13,7 +13,7 @@ from component.config.sections.adapter import AdapterSection
 from component.config.sections.data import DataSection
 from component.config.sections.grpo import GRPOSection
 from component.config.sections.model import ModelSection
-from component.config.sections.preference import DPOSection, KTOSection, ORPOSection, RewardSection
+from component.config.sections.preference import CPOSection, DPOSection, KTOSection, ORPOSection, RewardSection
 from component.config.sections.run import RunSection
 from component.config.sections.tasks import GenerationSection
 from component.config.sections.training import TrainingSection
@@ -25,6 +25,7 @@ SECTIONS: dict[str, type] = {
     "dpo": DPOSection,
     "kto": KTOSection,
     "orpo": ORPOSection,
+    "cpo": CPOSection,
     "reward": RewardSection,
     "grpo": GRPOSection,
     "generation": GenerationSection,

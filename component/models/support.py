@@ -23,6 +23,7 @@ TASKS: Mapping[str, str | None] = MappingProxyType(
         "sft": None,
         "dpo": None,
         "orpo": None,
+        "cpo": None,
         "grpo": None,
         "kto": "KTO has not been verified on Unsloth",
         "reward": "reward models have a classification head, which Unsloth's fast path does not train",

@@ -19,9 +19,9 @@ from component.pipeline.load_models import load_models
 from component.pipeline.prepare import prepare
 from component.registry import TASKS
 from component.trainers.interrupts import Interrupts
-from component.trainers.orpo import orpo
 from component.trainers.task import RunContext
 from component.trainers.token_counter import TokenCounter
+from component.trainers.trl_experimental import cpo, orpo
 
 #: Largest difference of a gradient, as a share of the largest gradient. Seen: below 1e-6.
 TOLERANCE = 1e-5
@@ -174,6 +174,46 @@ def test_orpo(beta: float, ours: Any, tiny_model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
+        {},
+        {"loss_type": "sigmoid", "label_smoothing": 0.2, "cpo_alpha": 0.3, "beta": 0.3},
+        {"loss_type": "hinge", "cpo_alpha": 0},
+        {"loss_type": "ipo", "beta": 0.5},
+        {"loss_type": "simpo", "beta": 2.0, "simpo_gamma": 1.0, "cpo_alpha": 0},
+        {"loss_type": "simpo", "beta": 2.0, "simpo_gamma": 0.6, "label_smoothing": 0.1, "cpo_alpha": 0.5},
+        {"loss_type": "alphapo", "beta": 2.0, "simpo_gamma": 1.0, "alphapo_alpha": 0.25},
+    ],
+    ids=["defaults", "smoothed", "hinge", "ipo", "simpo", "simpo_with_sft", "alphapo"],
+)
+def test_cpo(settings: dict[str, Any], ours: Any, tiny_model: Path, tmp_path: Path) -> None:
+    named = {"alpha" if name == "alphapo_alpha" else name: value for name, value in settings.items()}
+    theirs = cpo.CPOTrainer(
+        AutoModelForCausalLM.from_pretrained(tiny_model),
+        args=trl_arguments(cpo.CPOConfig, tmp_path, max_length=512, **named),
+        train_dataset=Dataset.from_list(pairs()),
+        processing_class=AutoTokenizer.from_pretrained(tiny_model),
+        peft_config=lora(),
+    )
+    check_equal(ours(pairs(), task_type="cpo", **settings), theirs)
+
+
+def test_simpo_by_hand(ours: Any) -> None:
+    """Equation 6 of the paper, from the model's own log-probabilities: TRL's words for it are its loss."""
+    trainer = ours(pairs(), task_type="cpo", loss_type="simpo", beta=2.0, simpo_gamma=1.0, cpo_alpha=0)
+    loss, _ = first_step(trainer)
+    means = []
+    for sample in (getattr(pair, side) for pair in trainer.train_dataset.samples for side in ("chosen", "rejected")):
+        labels = torch.tensor(sample.labels())[1:]
+        with torch.no_grad():
+            logits = trainer.model(input_ids=torch.tensor([sample.input_ids])).logits[0, :-1]
+        means.append(-torch.nn.functional.cross_entropy(logits, labels))
+    chosen, rejected = torch.stack(means).view(-1, 2).unbind(1)
+    expected = -torch.nn.functional.logsigmoid(2.0 * chosen - 2.0 * rejected - 1.0).mean()
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
         {"loss_type": "kto", "desirable_weight": 0.7, "undesirable_weight": 1.3},
         {"loss_type": "kto", "beta": 0.5},
         {"loss_type": "apo_zero_unpaired"},
@@ -207,7 +247,8 @@ def test_what_trl_has_is_what_we_name() -> None:
     import re
 
     from component.config.choices import DIVERGENCE_LOSSES, LOSSES
-    from component.config.schema import DPOSection
+    from component.config.schema import CPOSection, DPOSection
+    from component.trainers.cpo import TRL_KEYS as CPO_KEYS
     from component.trainers.dpo import TRL_KEYS
 
     source = inspect.getsource(DPOTrainer)
@@ -217,4 +258,6 @@ def test_what_trl_has_is_what_we_name() -> None:
     assert set(re.findall(r'"(\w+)"', allowed[1])) == set(DIVERGENCE_LOSSES)
     assert {*TRL_KEYS, "reference_model_name_or_path"} == set(DPOSection.__dataclass_fields__)
     assert set(re.findall(r'self.loss_type == "(\w+)"', inspect.getsource(KTOTrainer))) == set(LOSSES["kto"])
+    assert set(cpo.CPOConfig.__dataclass_fields__["loss_type"].metadata["choices"]) == set(LOSSES["cpo"])
+    assert {*CPO_KEYS, "loss_type", "alphapo_alpha"} == set(CPOSection.__dataclass_fields__)
     assert set(LOSSES) <= set(TASKS.names())

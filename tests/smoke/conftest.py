@@ -148,6 +148,7 @@ def task_settings(
         "dpo": {**preference_settings, "task_type": "dpo"},
         "kto": {**preference_settings, "task_type": "kto", "train_file": str(labelled)},
         "orpo": {**preference_settings, "task_type": "orpo"},
+        "cpo": {**preference_settings, "task_type": "cpo"},
         "reward": {**preference_settings, "task_type": "reward"},
         "grpo": {**preference_settings, **grpo},
     }

@@ -1,4 +1,4 @@
-"""Runs of kto and orpo: what is saved is what was trained, runs go on exactly, and what cannot work is refused."""
+"""Runs of kto, orpo and cpo: what is saved is what was trained, runs go on exactly, and what cannot work is refused."""
 
 from __future__ import annotations
 
@@ -61,7 +61,25 @@ def test_orpo(mode: str, task_settings: dict[str, dict[str, Any]], tmp_path: Pat
     assert {"eval_rewards/margins", "eval_nll_loss", "eval_log_odds_ratio"} <= last.keys()
 
 
-@pytest.mark.parametrize("task", ["kto", "orpo"])
+@pytest.mark.parametrize("mode", ["full", "lora", "qlora"])
+def test_cpo(mode: str, task_settings: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    """Sums over tokens with adapters, means of simpo in full; rewards are beta times what is compared."""
+    simpo = {"loss_type": "simpo", "beta": 2.0, "simpo_gamma": 1.0, "cpo_alpha": 0.0} if mode == "full" else {}
+    settings = {**task_settings["cpo"], **simpo, "train_mode": mode, "output_dir": str(tmp_path / "run")}
+    run(settings)
+    model, _ = load_for_inference(str(tmp_path / "run"), device="cpu")
+    held_out = prepare(load_config(settings)).data.evaluation
+    first, *_, last = read_metrics(tmp_path / "run")
+    for side in ("chosen", "rejected"):
+        values = [token_log_probabilities(model, getattr(pair, side)) for pair in held_out]
+        compared = mean([value.mean() if simpo else value.sum() for value in values])
+        assert compared == pytest.approx(last[f"eval_logps/{side}"], rel=1e-5)
+        assert last[f"eval_rewards/{side}"] == pytest.approx(compared * settings.get("beta", 0.1), rel=1e-5)
+    assert (last["eval_nll_loss"] == 0) == bool(simpo)
+    assert last["eval_rewards/margins"] != pytest.approx(first["rewards/margins"], abs=1e-3), "nothing was learned"
+
+
+@pytest.mark.parametrize("task", ["kto", "orpo", "cpo"])
 def test_an_interrupted_run_goes_on_exactly(
     task: str,
     task_settings: dict[str, dict[str, Any]],
@@ -102,4 +120,27 @@ def test_labels_that_are_no_booleans(task_settings: dict[str, dict[str, Any]], t
 def test_what_kto_cannot_do(settings: dict[str, Any], words: str, task_settings: dict[str, dict[str, Any]]) -> None:
     with pytest.raises(ConfigError) as raised:
         load_config({**task_settings["kto"], "output_dir": "o", **settings})
+    assert raised.value.exit_code == 2 and words in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"loss_type": "kto"}, 'cpo has no loss "kto"; use task_type: kto, which has it, or sigmoid, hinge'),
+        ({"loss_type": ["sigmoid", "simpo"]}, "cpo has one loss, not 2"),
+        ({"loss_type": "simpo", "beta": 0}, "ipo, simpo, alphapo divide by beta, which is 0"),
+        ({"loss_type": "alphapo"}, "set alphapo_alpha: 0.25, or use loss_type: simpo with cpo_alpha: 0"),
+        ({"alphapo_alpha": 0.25}, "sigmoid takes those of whole answers"),
+        ({"task_type": "simpo"}, 'there is no "simpo"; use task_type: cpo with loss_type: simpo and cpo_alpha: 0'),
+        ({"task_type": "dpo", "loss_type": "simpo"}, 'dpo has no loss "simpo"; use task_type: cpo, which has it'),
+        ({"reference_model_name_or_path": "m"}, "task_type cpo does not read it, only dpo, kto"),
+    ],
+)
+def test_what_cpo_cannot_do(settings: dict[str, Any], words: str, task_settings: dict[str, dict[str, Any]]) -> None:
+    values = {**task_settings["cpo"], "output_dir": "o", **settings}
+    if "reference_model_name_or_path" in settings:
+        assert words in "".join(map(str, load_config(values).notices))
+        return
+    with pytest.raises(ConfigError) as raised:
+        load_config(values)
     assert raised.value.exit_code == 2 and words in str(raised.value)

@@ -61,8 +61,8 @@ def test_missing_reporter(tiny_settings, tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("task", "name", "num_rows"),
-    [("dpo", "preference", 5), ("orpo", "preference", 5), ("reward", "preference", 5), ("kto", "kto", 6)]
-    + [("grpo", "prompt_only", 5)],
+    [(task, "preference", 5) for task in ("dpo", "orpo", "cpo", "reward")]
+    + [("kto", "kto", 6), ("grpo", "prompt_only", 5)],
 )
 def test_the_data_of_every_task_can_be_looked_at(
     tiny_settings, tmp_path, repository, task: str, name: str, num_rows: int

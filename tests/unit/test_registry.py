@@ -43,7 +43,7 @@ def test_shipped_entries_exist() -> None:
     conversations = ("firefly", "alpaca", "sharegpt", "openai", "qa", "prompt_completion", "segments")
     assert set(FORMATS.names()) == {*conversations, "text", "preference", "kto", "prompt_only"}
     assert LOADERS.names() == ("vanilla", "unsloth")
-    assert TASKS.names() == ("pretrain", "sft", "dpo", "orpo", "kto", "reward", "grpo")
+    assert TASKS.names() == ("pretrain", "sft", "dpo", "orpo", "cpo", "kto", "reward", "grpo")
     for registry in (FORMATS, LOADERS, TASKS, REWARDS):
         for name in registry.names():
             assert registry.get(name) is not None

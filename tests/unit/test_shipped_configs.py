@@ -27,6 +27,8 @@ DEMO = {
     "demo/dpo-qlora.json",
     "demo/kto-qlora.json",
     "demo/orpo-qlora.json",
+    "demo/cpo-qlora.json",
+    "demo/simpo-qlora.json",
     "demo/reward-qlora.json",
 }
 RUNS = DEMO | set(config_texts())
@@ -44,11 +46,12 @@ def shipped() -> list[str]:
 
 def test_the_lists_are_complete() -> None:
     assert shipped() == sorted(RUNS | BASES)
-    assert len(shipped()) == 94
+    assert len(shipped()) == 99
     counts = Counter(name.rpartition("/")[0] for name in config_texts())
     assert counts == {
         "sft/qlora": 52, "sft/lora": 4, "sft/full": 4, "pretrain/qlora": 2, "pretrain/lora": 1, "pretrain/full": 2,
-        "dpo/qlora": 2, "dpo/lora": 2, "dpo/full": 1, "orpo/qlora": 1, "orpo/lora": 1, "kto/qlora": 1, "kto/lora": 1,
+        "dpo/qlora": 2, "dpo/lora": 2, "dpo/full": 1, "orpo/qlora": 1, "orpo/lora": 1, "cpo/qlora": 1, "cpo/lora": 1,
+        "kto/qlora": 1, "kto/lora": 1,
         "reward/qlora": 1, "reward/lora": 1, "grpo/qlora": 1, "grpo/lora": 1,
     }  # fmt: skip
 
@@ -94,7 +97,8 @@ def test_the_readme_counts_what_there_is() -> None:
 LEARNING_RATES = {
     ("sft", "qlora"): 2e-4, ("sft", "lora"): 2e-4, ("sft", "full"): 1e-5, ("pretrain", "qlora"): 2e-4,
     ("pretrain", "lora"): 2e-4, ("pretrain", "full"): 1e-5, ("dpo", "qlora"): 5e-6, ("dpo", "lora"): 5e-6,
-    ("dpo", "full"): 5e-7, ("orpo", "qlora"): 8e-6, ("orpo", "lora"): 8e-6, ("kto", "qlora"): 5e-6,
+    ("dpo", "full"): 5e-7, ("orpo", "qlora"): 8e-6, ("orpo", "lora"): 8e-6, ("cpo", "qlora"): 1e-6,
+    ("cpo", "lora"): 1e-6, ("kto", "qlora"): 5e-6,
     ("kto", "lora"): 5e-6, ("reward", "qlora"): 1e-4, ("reward", "lora"): 1e-4, ("grpo", "qlora"): 5e-6,
     ("grpo", "lora"): 5e-6,
 }  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from omegaconf import MISSING
 
-from component.config.keys import key
+from component.config.keys import CHAT_TASKS, key
 from component.config.sections.shared import CompletionKeys, SequenceKeys, TaskKeys
 
 
@@ -45,24 +45,24 @@ class DataSection(TaskKeys, SequenceKeys, CompletionKeys):
     template_name: str = key(
         "auto",
         "Chat template: the tokenizer's own (auto), a .jinja file, or a named one for base models.",
-        tasks=("sft", "dpo", "orpo", "kto", "reward", "grpo"),
+        tasks=CHAT_TASKS,
     )
     chat_template_kwargs: dict[str, Any] = key(
         {},
         "Arguments for the chat template, such as enable_thinking.",
-        tasks=("sft", "dpo", "orpo", "kto", "reward", "grpo"),
+        tasks=CHAT_TASKS,
     )
     template_date: str | None = key(
         None,
         "Date (YYYY-MM-DD) that a chat template shows where it asks for today's.",
-        tasks=("sft", "dpo", "orpo", "kto", "reward", "grpo"),
+        tasks=CHAT_TASKS,
         default_note="the day of the run's first attempt",
         cosmetic=True,
     )
     append_stop_token: bool = key(
         False,
         "Append the tokenizer's EOS to answers where the template emits no stop token.",
-        tasks=("sft", "dpo", "orpo", "kto", "reward", "grpo"),
+        tasks=CHAT_TASKS,
     )
     train_on_prompt: bool = key(False, "Learn all tokens of a row, not its answers alone.", tasks=("sft",))
     train_on: Literal["all", "last"] = key(
@@ -71,21 +71,21 @@ class DataSection(TaskKeys, SequenceKeys, CompletionKeys):
     default_system: str | None = key(
         None,
         "System text of conversations that have no system message.",
-        tasks=("sft", "dpo", "orpo", "kto", "reward", "grpo"),
+        tasks=CHAT_TASKS,
         default_note="what the chat template does then",
     )
     content_control_tokens: Literal["text", "control", "reject"] = key(
         "text",
         "A control token that a row's own text spells out: plain text, the control token, or a reason to reject; in a "
         "text without a template it stays the control token unless it is rejected.",
-        tasks=("sft", "dpo", "orpo", "kto", "reward", "grpo"),
+        tasks=CHAT_TASKS,
     )
     truncation: Literal["drop", "keep_start", "keep_end", "error", "split_turns"] = key(
         "drop",
         "What happens to a row longer than max_seq_length: dropped (and counted as a bad row), cut to its first or "
         "last tokens, an error, or split between turns into several samples that each begin with the system message "
         "(sft alone). Of a preference keep_start cuts the answers, keep_end the prompt, alike for both.",
-        tasks=("sft", "dpo", "orpo", "kto", "reward", "grpo"),
+        tasks=CHAT_TASKS,
     )
     max_bad_rows: float = key(
         0.01, "Share of rows that may be dropped before the run stops; 1.0 never stops.", minimum=0, maximum=1

@@ -7,7 +7,7 @@ from typing import Literal
 
 from component.config.keys import PREFERENCE_TASKS, key
 
-DPO, KTO, REWARD, GRPO = ("dpo",), ("kto",), ("reward",), ("grpo",)
+DPO, CPO, KTO, REWARD, GRPO = ("dpo",), ("cpo",), ("kto",), ("reward",), ("grpo",)
 WITH_REFERENCE = (*DPO, *KTO)
 
 
@@ -17,7 +17,8 @@ class BetaKeys:
 
     beta: float | None = key(
         None,
-        "Strength of the pull towards the reference model; the tau of ipo. grpo needs no reference at 0.",
+        "Strength of the pull towards the reference model; the tau of ipo. grpo needs no reference at 0. Of cpo the "
+        "scale of the rewards: simpo and alphapo compare means over tokens, and want 2 to 2.5.",
         tasks=(*PREFERENCE_TASKS, *GRPO),
         minimum=0,
         default_by_task={**dict.fromkeys(PREFERENCE_TASKS, 0.1), "grpo": 0.0},
@@ -31,9 +32,22 @@ class LossKeys:
     loss_type: list[str] | None = key(
         None,
         "The loss, by TRL's name; for dpo also several, which are added up.",
-        tasks=(*WITH_REFERENCE, *GRPO),
-        default_by_task={"dpo": ["sigmoid"], "kto": ["kto"], "grpo": ["dapo"]},
+        tasks=(*WITH_REFERENCE, *CPO, *GRPO),
+        default_by_task={"dpo": ["sigmoid"], "kto": ["kto"], "cpo": ["sigmoid"], "grpo": ["dapo"]},
         one_or_many=True,
+    )
+
+
+@dataclass(frozen=True)
+class SmoothingKeys:
+    """How sure the labels are."""
+
+    label_smoothing: float = key(
+        0.0,
+        "Share of preferences that are taken to be the wrong way round.",
+        tasks=(*DPO, *CPO),
+        minimum=0,
+        maximum=1,
     )
 
 
@@ -72,14 +86,11 @@ class DropoutKeys:
 
 
 @dataclass(frozen=True)
-class DPOSection(BetaKeys, LossKeys, ReferenceKeys, DropoutKeys):
+class DPOSection(BetaKeys, LossKeys, SmoothingKeys, ReferenceKeys, DropoutKeys):
     """Direct preference optimization and its family of losses, under TRL's names."""
 
     loss_weights: list[float] | None = key(
         None, "Weight of each loss, where loss_type names several.", tasks=DPO, default_note="1 each"
-    )
-    label_smoothing: float = key(
-        0.0, "Share of preferences that are taken to be the wrong way round.", tasks=DPO, minimum=0, maximum=1
     )
     ld_alpha: float | None = key(
         None,
@@ -112,6 +123,29 @@ class KTOSection(BetaKeys, LossKeys, ReferenceKeys, DropoutKeys):
 @dataclass(frozen=True)
 class ORPOSection(BetaKeys, DropoutKeys):
     """Odds ratio preference optimization; beta is the weight of the preference beside the sft loss."""
+
+
+@dataclass(frozen=True)
+class CPOSection(BetaKeys, LossKeys, SmoothingKeys, DropoutKeys):
+    """Contrastive preference optimization and what TRL computes in its place (simpo, alphapo), without a reference."""
+
+    cpo_alpha: float = key(
+        1.0,
+        "Weight of the next-token loss on the better answers beside the preference; 0 with simpo is SimPO itself.",
+        tasks=CPO,
+        minimum=0,
+    )
+    simpo_gamma: float = key(
+        0.5,
+        "Margin of rewards that simpo and alphapo aim at; about half of beta.",
+        tasks=CPO,
+        minimum=0,
+    )
+    alphapo_alpha: float = key(
+        0.0,
+        "Shape of rewards, (1 - p^-alpha) / alpha for log p (https://arxiv.org/abs/2501.03884); TRL's alpha.",
+        tasks=CPO,
+    )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from component.registry import FORMATS
 KIND_TASKS = {
     "messages": "sft",
     "text": "pretrain",
-    "preference": "dpo, orpo or reward",
+    "preference": "dpo, orpo, cpo or reward",
     "labelled": "kto",
     "prompt": "grpo",
 }

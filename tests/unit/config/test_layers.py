@@ -63,7 +63,7 @@ lr_scheduler_kwargs:
     assert from_json.values["model_name_or_path"] == "012"
     assert type(from_json.values["lora_rank"]) is int
     assert from_json.values["lr_scheduler_kwargs"] == {"a": [1, 2.5, True, None, "no"]}
-    for name in ("model", "adapter", "data", "dpo", "kto", "orpo", "reward", "generation", "run", "training"):
+    for name in ("model", "adapter", "data", "dpo", "kto", "orpo", "cpo", "reward", "generation", "run", "training"):
         assert getattr(from_json, name) == getattr(from_yaml, name)
 
 

@@ -83,7 +83,7 @@ SINGLE_ERRORS = [
     ),
     (
         '"task_type": "stf"',
-        '16: task_type: there is no "stf"; use one of: pretrain, sft, dpo, orpo, kto, reward, grpo',
+        '16: task_type: there is no "stf"; use one of: pretrain, sft, dpo, orpo, cpo, kto, reward, grpo',
     ),
     (
         '"template_name": "lama3"',

@@ -38,6 +38,7 @@ from component.pipeline.run import run
 from component.registry import TASKS
 from component.runtime.hardware import Hardware
 from component.trainers.arguments import build_training_arguments
+from component.trainers.cpo import build_cpo_arguments
 from component.trainers.dpo import build_dpo_arguments
 from component.trainers.grpo import build_grpo_arguments
 from component.trainers.interrupts import Interrupts
@@ -391,6 +392,14 @@ def kto(name: str, one: Any, other: Any) -> Probe:
     return probe(one, other, look, task_type="kto")
 
 
+def cpo(name: str, one: Any, other: Any, trl_name: str | None = None, **beside: Any) -> Probe:
+    def look(lab: Lab, config: Config) -> Any:
+        arguments = build_cpo_arguments(config.cpo, config.training, lab.context(config), SimpleNamespace)  # type: ignore[arg-type]
+        return vars(arguments)[trl_name or name]
+
+    return probe(one, other, look, task_type="cpo", **beside)
+
+
 def centring(lab: Lab, config: Config) -> Any:
     arguments = build_reward_arguments(config.reward, config.training, lab.context(config), SimpleNamespace)  # type: ignore[arg-type]
     return arguments.center_rewards_coefficient
@@ -412,6 +421,9 @@ OF_PREFERENCES: dict[str, Probe] = {
     "use_weighting": dpo("use_weighting", False, True),
     "discopop_tau": dpo("discopop_tau", 0.05, 0.1, loss_type="discopop"),
     "disable_dropout": dpo("disable_dropout", True, False),
+    "cpo_alpha": cpo("cpo_alpha", 1, 0),
+    "simpo_gamma": cpo("simpo_gamma", 0.5, 1, loss_type="simpo"),
+    "alphapo_alpha": cpo("alphapo_alpha", 0.1, 0.2, "alpha", loss_type="alphapo"),
     "center_rewards_coefficient": probe(None, 0.01, centring, task_type="reward"),
     "desirable_weight": kto("desirable_weight", 1, 2),
     "undesirable_weight": kto("undesirable_weight", 1, 2),

@@ -1,6 +1,6 @@
 """The table of bad rows: each in a file between good ones, over every format and kind of rows, from file to samples.
 
-A kind of rows is what a task reads, `TASK_ROW_KINDS`: dpo, orpo and reward read the same.
+A kind of rows is what a task reads, `TASK_ROW_KINDS`: dpo, orpo, cpo and reward read the same.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ RECORDS: dict[str, dict[str, tuple[Record, str | None]]] = {
         "preference": (GOOD["kto"], "missing chosen: this looks like kto; set task_type: kto"),
         "kto": (
             GOOD["preference"],
-            "missing completion: this looks like preference; set task_type: dpo, orpo or reward",
+            "missing completion: this looks like preference; set task_type: dpo, orpo, cpo or reward",
         ),
         "prompt_only": (GOOD["qa"], "missing prompt: this looks like qa; set task_type: sft"),
     },

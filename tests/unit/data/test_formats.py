@@ -539,7 +539,7 @@ BAD = [
     (
         "prompt_completion",
         {"chosen": "a", "rejected": "b"},
-        "missing prompt: this looks like preference; set task_type: dpo, orpo or reward",
+        "missing prompt: this looks like preference; set task_type: dpo, orpo, cpo or reward",
     ),
     ("segments", {"segments": []}, "empty segments"),
     ("segments", {"segments": None}, "null segments"),
@@ -701,13 +701,13 @@ def test_detection(records: list[dict[str, Any]], row_kind: str, name: str) -> N
             [{"prompt": "a", "chosen": "b", "rejected": "c"}],
             "messages",
             "f: data_format: the rows look like preference, which this task cannot use; "
-            "set task_type: dpo, orpo or reward",
+            "set task_type: dpo, orpo, cpo or reward",
         ),
         (
             [{"messages": [], "chosen": "b", "rejected": "c"}],
             "messages",
             "f: data_format: the rows look like preference, which this task cannot use; "
-            "set task_type: dpo, orpo or reward, or data_format: openai to train on its answers all the same",
+            "set task_type: dpo, orpo, cpo or reward, or data_format: openai to train on its answers all the same",
         ),
         (
             [{"prompt": "a", "completion": "b", "label": True}],
