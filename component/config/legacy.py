@@ -60,7 +60,7 @@ FOREIGN_VALUES: Mapping[tuple[str, str], str] = {
 FOREIGN: Mapping[str, str] = {
     "adapter": "use train_mode: lora or qlora",
     "add_eos": "use append_stop_token",
-    "alpha": "use lora_alpha, or alphapo_alpha for the rewards of cpo",
+    "alpha": "use lora_alpha (for the rewards of cpo: alphapo_alpha)",
     "append_eos": "use append_stop_token",
     "assistant_only_loss": "leave it out: sft trains on the answers only, unless train_on_prompt is true",
     "base_model": "use model_name_or_path",
@@ -128,7 +128,7 @@ FOREIGN: Mapping[str, str] = {
     "pad_to_sequence_len": "leave it out: batches are padded to their longest row; packing fills rows",
     "plot_loss": "leave it out: loss.png is always drawn",
     "pref_beta": "use beta",
-    "pref_loss": "use loss_type; simpo is one of task_type: cpo",
+    "pref_loss": "use loss_type (simpo: with task_type: cpo)",
     "preprocessing_num_workers": "use tokenize_num_workers",
     "preprocessing_workers": "use tokenize_num_workers",
     "prompt_column": "use columns",
