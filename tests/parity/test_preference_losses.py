@@ -124,7 +124,9 @@ def test_dpo(settings: dict[str, Any], ours: Any, tiny_model: Path, tmp_path: Pa
         processing_class=AutoTokenizer.from_pretrained(tiny_model),
         peft_config=lora(),
     )
-    check_equal(ours(pairs(), task_type="dpo", **settings), theirs)
+    built = ours(pairs(), task_type="dpo", **settings)
+    assert built.ref_model is None and list(built.model.peft_config) == ["default"], "a second model or adapter"
+    check_equal(built, theirs)
 
 
 @pytest.mark.parametrize("precompute", [False, True])

@@ -131,14 +131,14 @@ def test_a_reference_of_another_vocabulary(settings: dict[str, Any], other_model
 
 
 def test_data_of_another_task(settings: dict[str, Any], tiny_settings: dict[str, Any], tmp_path: Path) -> None:
-    wrong = (
-        {**tiny_settings, "train_file": settings["train_file"]},
-        {**settings, "eval_split": None, "train_file": tiny_settings["train_file"]},
-    )
-    for number, values in enumerate(wrong):
+    wrong = {
+        "set task_type: dpo, orpo, cpo or reward": {**tiny_settings, "train_file": settings["train_file"]},
+        "set task_type: sft": {**settings, "eval_split": None, "train_file": tiny_settings["train_file"]},
+    }
+    for number, (way_out, values) in enumerate(wrong.items()):
         with pytest.raises((DataError, UserError)) as raised:
             run({**values, "output_dir": str(tmp_path / str(number))})
-        assert raised.value.exit_code == 2
+        assert raised.value.exit_code == 2 and way_out in str(raised.value)
         assert not (tmp_path / str(number)).exists()
 
 

@@ -46,6 +46,15 @@ def test_unsupported_family(gpt2: Path, tiny_settings: dict[str, Any], run_train
     assert not (tmp_path / "other").exists()
 
 
+def test_a_task_that_unsloth_lacks(tiny_settings: dict[str, Any], repository: Path, run_train, tmp_path) -> None:
+    settings = {**tiny_settings, "task_type": "kto", "train_file": str(repository / "data/samples/kto.jsonl")}
+    refused = run_train({**settings, "use_unsloth": "require", "output_dir": "run"}, tmp_path)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    reason = "KTO has not been verified on Unsloth"
+    assert refused.stderr == f"use_unsloth: require cannot be met: {reason}; mend that, or use use_unsloth: true\n"
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_failure_after_its_import(tiny_model: Path, tiny_settings: dict[str, Any], run_train, tmp_path) -> None:
     """Unsloth looks for a tokenizer beside the weights, and there is none: the process starts again without it."""

@@ -23,9 +23,21 @@ pytestmark = pytest.mark.skipif(find_spec("unsloth") is None, reason="Unsloth is
 RUN_ALL = """
 import json, sys
 from component.pipeline import run
-for settings in json.loads(sys.argv[1]):
-    run(settings)
+first, *others = json.loads(sys.argv[1])
+run(first)
 assert "unsloth" in sys.modules
+
+from transformers import TrainerCallback, trainer
+
+class OneAdapter(TrainerCallback):
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        adapters = list(getattr(model, "peft_config", {}))
+        print("adapters in memory:", adapters, file=sys.stderr)
+        assert adapters in ([], ["default"]), adapters
+
+trainer.DEFAULT_CALLBACKS.append(OneAdapter)
+for settings in others:
+    run(settings)
 """
 #: What CAUSAL tasks with a trainer of TRL are run in; pretrain and sft have tests of their own.
 TRL_TASKS = [
@@ -56,6 +68,7 @@ def runs(
         timeout=300, check=False,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr[-3000:]
+    assert finished.stderr.count("adapters in memory: ['default']") == 2 * len(TRL_TASKS), "no copy as a reference"
     return folder
 
 
