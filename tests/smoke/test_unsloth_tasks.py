@@ -40,9 +40,7 @@ for settings in others:
     run(settings)
 """
 #: What CAUSAL tasks with a trainer of TRL are run in; pretrain and sft have tests of their own.
-TRL_TASKS = [
-    task for task in TASKS.names() if not SUPPORT[task] and task not in ("pretrain", "sft")
-]
+TRL_TASKS = [task for task in TASKS.names() if not SUPPORT[task] and task not in ("pretrain", "sft")]
 MODES = ("full", "lora", "qlora")
 
 

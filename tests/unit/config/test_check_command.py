@@ -27,7 +27,7 @@ def test_a_valid_config_whose_model_and_data_do_not_exist(tmp_path: Path) -> Non
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [
         "run.yaml:3:8: optim: adamw_hf is an old name, read as adamw_torch; write adamw_torch",
-        "run.yaml:4:1: beta: ignored; task_type sft does not read it, only dpo, orpo, cpo, kto",
+        "run.yaml:4:1: beta: ignored; task_type sft does not read it, only dpo, orpo, cpo, kto, grpo",
         "run.yaml: valid; sft, qlora, output to output/run",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"], "a check writes nothing"
