@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: transformers pickles its TrainingArguments under this name.
 PICKLE_NAME = "training_args.bin"
+#: Of a file of weights: what one can download, copy and load at a time. transformers' own is 50 GB.
+MAX_SHARD_SIZE = "5GB"
 
 
 def remove_pickles(folder: Path) -> list[Path]:
@@ -69,7 +71,7 @@ def save_final_model(
         base.config.use_cache = True
     with naming_disk_errors(folder):
         try:
-            model.save_pretrained(folder, **trained_adapter)
+            model.save_pretrained(folder, max_shard_size=MAX_SHARD_SIZE, **trained_adapter)
             if moved_start is not None:
                 subtract_start(folder, moved_start)
         except SafetensorError as error:  # it wraps the system's errors, without their numbers

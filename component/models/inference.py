@@ -20,7 +20,7 @@ from component.models.rope import scale_rope
 from component.models.tokenizer import read_tokenizer, set_pad_token
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 RUN_SETTINGS_FILE = "train_args.yaml"
 
@@ -41,7 +41,7 @@ def load_for_inference(name: str, *, device: str) -> tuple[PreTrainedModel, PreT
 
     source = find_source(name)
     dtype = _dtype(device)
-    quantization = _run_quantization(source, dtype)
+    quantization = run_quantization(source, dtype)
     config = load_config(source, trust_remote_code=False)
     if source.adapter is not None:
         scale_rope(config, read_run_settings(source.adapter).get("rope_scaling") or {})
@@ -57,7 +57,7 @@ def load_for_inference(name: str, *, device: str) -> tuple[PreTrainedModel, PreT
     if source.adapter is not None:
         model = load_adapter(model, source.adapter, revision=source.adapter_revision, is_trainable=False)
     model.eval()
-    return model, _load_tokenizer(source)
+    return model, load_own_tokenizer(source)
 
 
 def generate_answers(
@@ -122,8 +122,11 @@ def _dtype(device: str) -> str:
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
 
 
-def _run_quantization(source: ModelSource, dtype: str) -> Any | None:
-    """The quantized base that the run of a local adapter folder trained on; None where it says nothing of one."""
+def run_quantization(source: ModelSource, dtype: str) -> BitsAndBytesConfig | None:
+    """The quantized base that the run of a local adapter folder trained on; None where it says nothing of one.
+
+    A base whose files are quantized already needs no settings: None.
+    """
     settings = read_run_settings(source.adapter) if source.adapter else {}
     config = read_source_config(source)
     if settings.get("train_mode") != "qlora" or config.get("quantization_config"):
@@ -140,17 +143,24 @@ def _run_quantization(source: ModelSource, dtype: str) -> Any | None:
 
 def read_run_settings(name: str) -> dict[str, Any]:
     """The merged config of the run that a folder, or the one around it, holds; empty where there is none."""
+    file = find_run_settings(name)
+    if file is None:
+        return {}
+    import yaml
+
+    return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+
+
+def find_run_settings(name: str) -> Path | None:
+    """The file of that config; None where there is none."""
     folder = Path(name)
     # A checkpoint lies inside its run folder.
-    for file in (folder / RUN_SETTINGS_FILE, folder.parent / RUN_SETTINGS_FILE):
-        if file.is_file():
-            import yaml
-
-            return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    return {}
+    files = (folder / RUN_SETTINGS_FILE, folder.parent / RUN_SETTINGS_FILE)
+    return next((file for file in files if file.is_file()), None)
 
 
-def _load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
+def load_own_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
+    """The tokenizer of an adapter or run folder that has one, else that of its base; with a pad token."""
     name, revision = source.base, source.base_revision
     if source.adapter and has_file(source.adapter, "tokenizer_config.json", revision=source.adapter_revision):
         name, revision = source.adapter, source.adapter_revision

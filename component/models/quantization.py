@@ -13,8 +13,9 @@ from component.models.language_model import TOWER_WORDS
 from component.models.precision import Precision
 
 if TYPE_CHECKING:
-    from torch import nn
-    from transformers import BitsAndBytesConfig
+    import torch
+    from torch import Tensor, nn
+    from transformers import BitsAndBytesConfig, PreTrainedModel
 
 #: Patterns of what stays in 16 bit in multimodal and mixture-of-experts models: towers, projectors and routers.
 UNQUANTIZED_PARTS = (
@@ -176,3 +177,37 @@ def prepare_four_bit_layers(model: nn.Module, *, compute_dtype: str) -> int:
         # silently learns nothing; delete when it unpacks.
         layer.support_avx512bf16_for_cpu = False
     return len(layers)
+
+
+def dequantize(model: PreTrainedModel, *, dtype: torch.dtype) -> None:
+    """Replace quantized layers by plain ones of the weights that they compute with, one after the other.
+
+    Args:
+        model: without an adapter.
+        dtype: of the new weights.
+    """
+    readers = {type(step) for way in model.hf_quantizer.get_weight_conversions() for step in way.operations}
+    model.dequantize(dtype=dtype)
+    # transformers 5.17 would undo, when it saves, how it read quantized files, and cannot; delete when it forgets that.
+    model._weight_conversions = [
+        way
+        for way in model._weight_conversions or ()
+        if not readers.intersection(map(type, getattr(way, "operations", ())))
+    ]
+
+
+def quantized_and_back(weight: Tensor, settings: BitsAndBytesConfig) -> Tensor:
+    """What quantization leaves of a weight, in float32.
+
+    Args:
+        weight: of a linear layer, shape (out, in).
+    """
+    from bitsandbytes import functional
+
+    if settings.load_in_8bit:
+        values, scales, _ = functional.int8_vectorwise_quant(weight)
+        return functional.int8_vectorwise_dequant(values, scales).float()
+    values, state = functional.quantize_4bit(
+        weight, quant_type=settings.bnb_4bit_quant_type, compress_statistics=settings.bnb_4bit_use_double_quant
+    )
+    return functional.dequantize_4bit(values, state).float()
