@@ -49,7 +49,10 @@ class EndFacts:
     """What the end card shows; None where a value was not measured.
 
     Attributes:
-        first_loss, last_loss: of training, in nats per supervised token.
+        first_loss, last_loss: of training, in nats per supervised token; the last one of the weights that are saved, as
+            is the loss of the evaluation.
+        eval_perplexity: of tasks whose loss is that of the next token.
+        last_step: the last one that was done, of planned_steps; model_step is that of the weights that are saved.
         real_tokens_per_second: without padding; padded_tokens_per_second counts padding too.
         mfu: model FLOPs utilization from 0 to 1, None for a CPU or a GPU whose peak is unknown.
         next_commands: ready to paste.
@@ -65,6 +68,10 @@ class EndFacts:
     peak_allocated_bytes: int | None
     peak_reserved_bytes: int | None
     wall_seconds: float
+    last_step: int
+    planned_steps: int
+    model_step: int
+    eval_perplexity: float | None = None
     next_commands: tuple[str, ...] = ()
 
 
@@ -117,7 +124,9 @@ def end_card(facts: EndFacts, *, color: bool, width: int = 100) -> str:
         ("loss", f"{_number(facts.first_loss, '.4f')} -> {_number(facts.last_loss, '.4f')} nats per supervised token")
     ]
     if facts.eval_loss is not None:
-        rows.append(("eval loss", f"{facts.eval_loss:.4f}"))
+        perplexity = "" if facts.eval_perplexity is None else f", perplexity {_perplexity(facts.eval_perplexity)}"
+        rows.append(("eval loss", f"{facts.eval_loss:.4f}{perplexity}"))
+    rows += _ending(facts)
     real, padded = _number(facts.real_tokens_per_second, ",.0f"), _number(facts.padded_tokens_per_second, ",.0f")
     rows.append(("tokens/s", f"{real} real, {padded} with padding"))
     rows.append(("MFU", _mfu(facts)))
@@ -156,10 +165,24 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def _ending(facts: EndFacts) -> list[tuple[str, str]]:
+    """Where training ended and what is saved, unless that is the last step of all."""
+    parts = []
+    if facts.last_step < facts.planned_steps:
+        parts.append(f"stopped early after {facts.last_step:,} of {facts.planned_steps:,}")
+    if facts.model_step < facts.last_step:
+        parts.append(f"saved, and shown here, is the best: that of step {facts.model_step:,}")
+    return [("steps", "; ".join(parts))] if parts else []
+
+
 def _mfu(facts: EndFacts) -> str:
     if facts.mfu is not None:
         return f"{facts.mfu:.1%}"
     return f"unknown GPU ({facts.hardware.name})" if facts.hardware.kind == "cuda" else "not defined without a GPU"
+
+
+def _perplexity(value: float) -> str:
+    return f"{value:,.2f}" if value < 1e6 else f"{value:.2e}"
 
 
 def _number(value: float | None, form: str) -> str:

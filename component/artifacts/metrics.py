@@ -1,8 +1,9 @@
 """metrics.jsonl: one line of strict JSON for each logged step.
 
 Its keys are step, epoch, loss (nats per supervised token), learning_rate, grad_norm, tokens_per_second,
-num_supervised_tokens, num_tokens, peak_memory_bytes, and eval_* for evaluations; the writer takes any. NaN and infinite
-values are written as the texts "NaN", "Infinity" and "-Infinity", and read back as floats.
+num_supervised_tokens, num_tokens, peak_memory_bytes, and eval_* for evaluations (eval_perplexity is the exponential of
+eval_loss); the writer takes any. NaN and infinite values are written as the texts "NaN", "Infinity" and "-Infinity",
+and read back as floats.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from component.config.errors import UserError
 
 FILE_NAME = "metrics.jsonl"
 #: What others compute with; a record need not have them.
-NUMBERS = ("step", "loss", "eval_loss", "learning_rate")
+NUMBERS = ("step", "loss", "eval_loss", "eval_perplexity", "learning_rate")
 
 
 class MetricsWriter:

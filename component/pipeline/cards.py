@@ -51,7 +51,12 @@ def show_start_card(prepared: PreparedRun, model: LoadedModel, *, num_rows: int,
 
 
 def show_end_card(
-    prepared: PreparedRun, model: LoadedModel, metrics: dict[str, Any], timings: Mapping[str, float]
+    prepared: PreparedRun,
+    model: LoadedModel,
+    metrics: dict[str, Any],
+    timings: Mapping[str, float],
+    *,
+    planned_steps: int,
 ) -> None:
     """Complete `metrics` by the MFU and show what came of the run."""
     _, total = count_parameters(model.model)
@@ -74,6 +79,10 @@ def show_end_card(
         first_loss=metrics["first_loss"],
         last_loss=metrics["last_loss"],
         eval_loss=metrics["eval_loss"],
+        eval_perplexity=metrics["eval_perplexity"],
+        last_step=metrics["last_step"],
+        planned_steps=planned_steps,
+        model_step=metrics["model_step"],
         real_tokens_per_second=speed,
         padded_tokens_per_second=metrics["padded_tokens_per_second"],
         mfu=metrics["mfu"],

@@ -15,8 +15,9 @@ class RunResult:
     Attributes:
         output_dir: the run folder.
         global_step: optimizer steps done.
-        metrics: first_loss, last_loss and eval_loss in nats per supervised token, tokens per second, peak memory in
-            bytes, MFU; None where a value was not measured.
+        metrics: first_loss, last_loss and eval_loss in nats per supervised token, eval_perplexity, last_step and
+            model_step (whose weights are saved), tokens per second, peak memory in bytes, MFU; None where a value was
+            not measured.
         was_finished: the run had finished before; nothing was trained now.
     """
 

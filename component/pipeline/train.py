@@ -14,7 +14,6 @@ from loguru import logger
 from component.artifacts.final import remove_pickles, save_final_model
 from component.artifacts.manifest import Manifest, Status
 from component.artifacts.metrics import FILE_NAME as METRICS_FILE
-from component.artifacts.metrics import read_metrics
 from component.artifacts.plots import plot_loss
 from component.config.errors import (
     EXIT_BUG,
@@ -31,13 +30,13 @@ from component.pipeline.completions import num_training_rows
 from component.pipeline.disk import check_disk
 from component.pipeline.load_models import load_models
 from component.pipeline.open_run import OpenedRun
+from component.pipeline.outcome import evaluate_outcome, final_metrics, settle_outcome
 from component.pipeline.prepare import PreparedRun
 from component.pipeline.result import RunResult
 from component.pipeline.steps import num_optimizer_steps
 from component.runtime.distributed import is_main_process
 from component.runtime.redaction import redact
 from component.runtime.seeds import seed_everything
-from component.trainers.callbacks.metrics import peak_memory_bytes
 from component.trainers.callbacks.progress import close_console
 from component.trainers.interrupts import Interrupts
 from component.trainers.task import RunContext
@@ -134,10 +133,11 @@ def _train(
             f"{folder}/checkpoint-{trainer.state.global_step} is complete; run the same command to go on"
         )
     with memory_advice(trainer):
-        _final_evaluation(trainer, folder)
+        outcome = settle_outcome(trainer)
+        evaluate_outcome(trainer, outcome, folder)
     trained_at = time.monotonic()
     _save(prepared, model, folder)
-    metrics = _final_metrics(folder, context)
+    metrics = final_metrics(outcome, context, folder)
     timings = {
         "prepare_seconds": round(prepared_at - began, 3),
         "load_seconds": round(loaded_at - prepared_at, 3),
@@ -145,7 +145,7 @@ def _train(
         "total_seconds": round(time.monotonic() - began, 3),
     }
     opened.manifest.update(metrics=metrics, timings=timings)
-    show_end_card(prepared, model, metrics, timings)
+    show_end_card(prepared, model, metrics, timings, planned_steps=outcome.planned_steps)
     return RunResult(folder, trainer.state.global_step, metrics)
 
 
@@ -197,15 +197,6 @@ def memory_advice(trainer: Any) -> Iterator[None]:
         ) from error
 
 
-def _final_evaluation(trainer: Any, folder: Path) -> None:
-    """Evaluate at the end unless the last step was evaluated already, perhaps by an attempt killed after it."""
-    if trainer.eval_dataset is None or trainer.args.eval_strategy == "no":
-        return
-    evaluated = [record["step"] for record in read_metrics(folder) if "eval_loss" in record]
-    if trainer.state.global_step not in evaluated or trainer.args.load_best_model_at_end:
-        trainer.evaluate()
-
-
 def _save(prepared: PreparedRun, model: LoadedModel, folder: Path) -> None:
     """Save the final weights and what belongs to them; rank 0 writes."""
     if not is_main_process():
@@ -217,28 +208,6 @@ def _save(prepared: PreparedRun, model: LoadedModel, folder: Path) -> None:
         logger.info(notice)
     remove_pickles(folder)
     plot_loss(folder, folder.name)
-
-
-def _final_metrics(folder: Path, context: RunContext) -> dict[str, Any]:
-    import torch
-
-    records = read_metrics(folder)
-    losses = [record["loss"] for record in records if "loss" in record]
-    evaluations = [record["eval_loss"] for record in records if "eval_loss" in record]
-    speed = context.tokens.tokens_per_second()
-    counts = context.tokens.read()
-    on_gpu = context.hardware.kind == "cuda"
-    return {
-        "first_loss": losses[0] if losses else None,
-        "last_loss": losses[-1] if losses else None,
-        "eval_loss": evaluations[-1] if evaluations else None,
-        "supervised_tokens": counts.supervised,
-        "total_tokens": counts.real,
-        "real_tokens_per_second": round(speed[0], 2) if speed else None,
-        "padded_tokens_per_second": round(speed[1], 2) if speed else None,
-        "peak_allocated_bytes": peak_memory_bytes(),
-        "peak_reserved_bytes": torch.cuda.max_memory_reserved() if on_gpu else None,
-    }
 
 
 def _end(manifest: Manifest, folder: Path, status: Status, step: int, exit_code: int, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -54,9 +55,14 @@ class CausalLMTrainer(RunTrainer, Trainer):
         return super().get_batch_samples(*args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Changed: beside the loss stands the load-balancing loss of the step, a mean over its micro-batches."""
+        """Changed: beside the loss stands the load-balancing loss of the step, a mean over its micro-batches.
+
+        Beside that of an evaluation stands the perplexity.
+        """
         if "loss" in logs and self._router_losses:
             logs["aux_loss"] = torch.stack(self._router_losses).float().mean().item()
+        if "eval_loss" in logs:
+            logs["eval_perplexity"] = perplexity(logs["eval_loss"])
         super().log(logs, *args, **kwargs)
 
     def prediction_step(
@@ -65,9 +71,11 @@ class CausalLMTrainer(RunTrainer, Trainer):
         """Changed: the loop averages losses over rows, which depends on the batch size when rows differ in length.
 
         Each batch's mean is scaled by its tokens and rows, so that the loop's mean over rows is the mean over the
-        supervised tokens of the whole evaluation set. Logits are never kept.
+        supervised tokens of the whole evaluation set; a load-balancing loss is no part of it. Logits are never kept.
         """
         inputs = self._prepare_inputs(inputs)
+        if getattr(self.model.config, "output_router_logits", False):
+            inputs = {**inputs, "output_router_logits": False}
         num_tokens = inputs["labels"][..., 1:].ne(-100).sum()
         with torch.no_grad(), self.compute_loss_context_manager():
             mean = model(**inputs, use_cache=False)["loss"].detach()
@@ -105,6 +113,14 @@ def build_causal_lm_trainer(
         # Classes such as Gemma 4's take no count of tokens: the loss of a step would be a mean of micro-batch means.
         trainer.compute_loss_func = next_token_loss
     return trainer
+
+
+def perplexity(loss: float) -> float:
+    """exp of a loss in nats per token; infinite where that is beyond float64."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
 
 
 def next_token_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:

@@ -66,12 +66,13 @@ def test_nothing_is_logged(tiny_settings, tmp_path) -> None:
     assert (result.metrics["last_loss"], read_metrics(tmp_path / "run")) == (None, [])
 
 
-def test_best_model_and_early_stopping(tiny_settings, conversations, tmp_path) -> None:
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_best_model_and_early_stopping(mode: str, tiny_settings, conversations, tmp_path, capsys) -> None:
     """A learning rate that soon does harm: training stops, and the best of the evaluated models is what is saved."""
     settings = {
         **tiny_settings,
-        "train_mode": "full",
-        "learning_rate": 0.05,
+        "train_mode": mode,
+        "learning_rate": {"full": 0.5, "lora": 30.0}[mode],
         "lr_scheduler_type": "constant",
         "eval_file": str(conversations),
         "eval_steps": 1,
@@ -83,14 +84,46 @@ def test_best_model_and_early_stopping(tiny_settings, conversations, tmp_path) -
         "output_dir": str(tmp_path / "run"),
     }
     result = run(settings)
-    evaluations = [record["eval_loss"] for record in read_metrics(tmp_path / "run") if "eval_loss" in record]
-    *during, final = evaluations
-    best = min(range(len(during)), key=during.__getitem__)
-    assert result.global_step == len(during) == best + 3 < 30
-    assert final == pytest.approx(during[best], abs=1e-6) and result.metrics["eval_loss"] == final
-    saved = load_file(tmp_path / "run" / "model.safetensors")
-    checkpoint = load_file(tmp_path / "run" / f"checkpoint-{best + 1}" / "model.safetensors")
+    records = read_metrics(tmp_path / "run")
+    losses = {record["step"]: record["loss"] for record in records if "loss" in record}
+    evaluations = {record["step"]: record["eval_loss"] for record in records if "eval_loss" in record}
+    best = min(evaluations, key=evaluations.__getitem__)
+    last = result.global_step
+    assert list(evaluations) == list(range(1, last + 1)) and last == best + 2 < 30
+    name = "model.safetensors" if mode == "full" else "adapter_model.safetensors"
+    saved, checkpoint = (load_file(tmp_path / "run" / folder / name) for folder in ("", f"checkpoint-{best}"))
     assert all(torch.equal(saved[name], checkpoint[name]) for name in saved)
+    # What is told is of that model too, not of the one that training ended with.
+    metrics = result.metrics
+    assert (metrics["model_step"], metrics["last_step"]) == (best, last)
+    assert (metrics["last_loss"], metrics["eval_loss"]) == (losses[best], evaluations[best])
+    assert metrics["eval_loss"] == pytest.approx(loss_of(tmp_path / "run", settings, tmp_path / "again"), abs=1e-5)
+    output = capsys.readouterr()
+    log = (tmp_path / "run" / "train.log").read_text(encoding="utf-8")
+    for text in (log, output.err):
+        assert f"early stopping after step {last} of 30: eval_loss has not improved in the last 2 evaluations" in text
+        assert f"checkpoint-{best} was the best, with eval_loss {evaluations[best]:.4f}: its weights are load" in text
+    assert f"stopped early after {last} of 30; saved, and shown here, is the best: that of step {best}\n" in output.out
+    assert f"-> {losses[best]:.4f} nats" in output.out and f"eval loss    {evaluations[best]:.4f}," in output.out
+
+
+def loss_of(folder: Path, settings: dict[str, Any], output: Path) -> float:
+    """The evaluation loss of a saved model, loaded to be trained further, before the first step of that."""
+    changes = {"model_name_or_path": str(folder), "output_dir": str(output), "max_steps": 1, "eval_on_start": True}
+    run({**settings, **changes, "load_best_model_at_end": False, "early_stopping_patience": None})
+    return next(record["eval_loss"] for record in read_metrics(output) if record["step"] == 0)
+
+
+def test_early_stopping_alone_keeps_the_last_model(tiny_settings, conversations, tmp_path) -> None:
+    settings = {**tiny_settings, "train_mode": "full", "learning_rate": 0.5, "lr_scheduler_type": "constant"}
+    settings |= {"eval_file": str(conversations), "eval_steps": 1, "save_steps": 1, "max_steps": 30}
+    result = run({**settings, "early_stopping_patience": 2, "output_dir": str(tmp_path / "run")})
+    evaluations = [record["eval_loss"] for record in read_metrics(tmp_path / "run") if "eval_loss" in record]
+    assert result.metrics["model_step"] == result.metrics["last_step"] == len(evaluations) < 30
+    assert result.metrics["eval_loss"] == evaluations[-1] > min(evaluations)
+    log = (tmp_path / "run" / "train.log").read_text(encoding="utf-8")
+    best = evaluations.index(min(evaluations)) + 1
+    assert f"the best eval_loss {min(evaluations):.4f} was at step {best}; the weights of the last step are" in log
 
 
 def test_dry_run_needs_no_weights(tiny_model, tiny_settings, tmp_path, run_train) -> None:

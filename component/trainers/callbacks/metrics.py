@@ -13,7 +13,7 @@ from component.artifacts.metrics import MetricsWriter
 from component.trainers.token_counter import TokenCounter
 
 #: What transformers logs beside the loss and is kept under its own name.
-KEPT = ("loss", "grad_norm", "learning_rate", "eval_loss")
+KEPT = ("loss", "grad_norm", "learning_rate", "eval_loss", "eval_perplexity")
 #: What TRL logs, in training and with "eval_" in evaluation, beside names with a slash such as rewards/margins.
 KEPT_OF_TRL = (
     "entropy", "mean_token_accuracy", "aux_loss", "kl", "nll_loss", "log_odds_ratio", "log_odds_chosen",

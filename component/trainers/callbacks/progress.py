@@ -63,7 +63,10 @@ class ConsoleCallback(TrainerCallback):
         if not is_main_process() or not logs:
             return
         if "eval_loss" in logs:
-            logger.info(f"step {state.global_step}/{state.max_steps}  eval loss {logs['eval_loss']:.4f}")
+            text = f"eval loss {logs['eval_loss']:.4f}"
+            if "eval_perplexity" in logs:
+                text += f"  perplexity {logs['eval_perplexity']:,.2f}"
+            logger.info(f"step {state.global_step}/{state.max_steps}  {text}")
         elif "loss" in logs:
             text = self._describe(state, logs)
             if self._bar:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from loguru import logger
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
@@ -25,7 +26,7 @@ class ResumeCallback(TrainerCallback):
 
 
 class ResumableEarlyStopping(EarlyStoppingCallback):
-    """Early stopping whose count of evaluations without improvement goes on after a resume.
+    """Early stopping that says so, and whose count of evaluations without improvement goes on after a resume.
 
     transformers' own restore_callback_states_from_checkpoint would also restore that training was to stop, which is so
     in every checkpoint that an interrupt or the last step wrote.
@@ -40,4 +41,18 @@ class ResumableEarlyStopping(EarlyStoppingCallback):
         self.early_stopping_patience_counter = attributes["early_stopping_patience_counter"]
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
             control.should_training_stop = True
+        return control
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Say when training ends for want of improvement."""
+        super().on_evaluate(args, state, control, **kwargs)
+        count = self.early_stopping_patience_counter
+        is_early = count >= self.early_stopping_patience and state.global_step < state.max_steps
+        if is_early and state.is_world_process_zero:
+            logger.info(
+                f"early stopping after step {state.global_step} of {state.max_steps}: {args.metric_for_best_model} has "
+                f"not improved in the last {count} evaluation{'' if count == 1 else 's'}"
+            )
         return control

@@ -41,6 +41,9 @@ END = EndFacts(
     peak_allocated_bytes=38 * 2**30,
     peak_reserved_bytes=40 * 2**30,
     wall_seconds=245.2,
+    last_step=1200,
+    planned_steps=1200,
+    model_step=1200,
     next_commands=("python script/chat.py --model_name_or_path output/sft/" + "x" * 90,),
 )
 
@@ -105,6 +108,19 @@ def test_the_end_card_in_plain_text() -> None:
         "next:",
         "  python script/chat.py --model_name_or_path output/sft/" + "x" * 90,
     ]
+
+
+def test_a_run_that_did_not_end_with_its_last_step() -> None:
+    facts = replace(END, last_step=90, model_step=60, eval_perplexity=1234.567)
+    lines = end_card(facts, color=False).splitlines()
+    assert lines[1] == "eval loss    0.5000, perplexity 1,234.57"
+    assert lines[2] == (
+        "steps        stopped early after 90 of 1,200; saved, and shown here, is the best: that of step 60"
+    )
+    assert "saved" not in end_card(replace(facts, model_step=90), color=False)
+    assert "early" not in end_card(replace(facts, planned_steps=90), color=False)
+    assert "perplexity 2.20e+304" in end_card(replace(facts, eval_perplexity=2.2e304), color=False)
+    assert "perplexity inf" in end_card(replace(facts, eval_perplexity=float("inf")), color=False)
 
 
 @pytest.mark.parametrize(
