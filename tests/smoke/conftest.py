@@ -121,9 +121,12 @@ def signal_at() -> Callable[..., contextlib.AbstractContextManager[None]]:
 
 @pytest.fixture(scope="session")
 def task_settings(
-    preference_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+    tiny_settings: dict[str, Any], preference_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, dict[str, Any]]:
-    """Settings of a small run of each task of TRL."""
+    """Settings of a small run of each task, with rows held out; a new task has its entry here."""
+    documents = tmp_path_factory.mktemp("documents") / "documents.jsonl"
+    texts = [f"{index} herons wait. " * (1 + index % 3) + "Then they go." for index in range(20)]
+    documents.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     labelled = tmp_path_factory.mktemp("labelled") / "answers.jsonl"
     rows = [
         {
@@ -145,6 +148,8 @@ def task_settings(
         "max_completion_length": 24, "per_device_train_batch_size": 4, "beta": 0.05, "temperature": 0.7,
     }  # fmt: skip
     return {
+        "pretrain": {**tiny_settings, "task_type": "pretrain", "train_file": str(documents), "eval_split": 4},
+        "sft": {**tiny_settings, "task_type": "sft", "eval_split": 4},
         "dpo": {**preference_settings, "task_type": "dpo"},
         "kto": {**preference_settings, "task_type": "kto", "train_file": str(labelled)},
         "orpo": {**preference_settings, "task_type": "orpo"},

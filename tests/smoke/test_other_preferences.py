@@ -32,9 +32,9 @@ def mean(values: list[torch.Tensor]) -> float:
     return float(torch.stack(values).mean())
 
 
-@pytest.mark.parametrize("mode", ["full", "lora", "qlora"])
-def test_kto(mode: str, task_settings: dict[str, dict[str, Any]], tmp_path: Path) -> None:
-    settings = {**task_settings["kto"], "train_mode": mode, "output_dir": str(tmp_path / "run")}
+def test_kto(task_settings: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    """What the log says of the held-out rows is what the saved model says."""
+    settings = {**task_settings["kto"], "train_mode": "lora", "output_dir": str(tmp_path / "run")}
     run(settings)
     model, _ = load_for_inference(str(tmp_path / "run"), device="cpu")
     held_out = prepare(load_config(settings)).data.evaluation
@@ -48,9 +48,9 @@ def test_kto(mode: str, task_settings: dict[str, dict[str, Any]], tmp_path: Path
     assert sum(details["labels"].values()) == 16 and "starting model" in details["reference"]
 
 
-@pytest.mark.parametrize("mode", ["full", "lora", "qlora"])
-def test_orpo(mode: str, task_settings: dict[str, dict[str, Any]], tmp_path: Path) -> None:
-    settings = {**task_settings["orpo"], "train_mode": mode, "output_dir": str(tmp_path / "run")}
+def test_orpo(task_settings: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    """As with kto; log-probabilities are means over tokens."""
+    settings = {**task_settings["orpo"], "train_mode": "lora", "output_dir": str(tmp_path / "run")}
     run(settings)
     model, _ = load_for_inference(str(tmp_path / "run"), device="cpu")
     held_out = prepare(load_config(settings)).data.evaluation
