@@ -25,8 +25,8 @@ TASKS: Mapping[str, str | None] = MappingProxyType(
         "orpo": None,
         "cpo": None,
         "grpo": None,
-        "kto": "KTO has not been verified on Unsloth",
-        "reward": "reward models have a classification head, which Unsloth's fast path does not train",
+        "kto": None,
+        "reward": "Unsloth's CPU backend has no score head, and the one of its GPU path (num_labels) has not been tried",
     }
 )
 
