@@ -35,6 +35,7 @@ DROPPED: Mapping[str, str] = {
     "include_tokens_per_second": "tokens per second are always logged",
     "include_num_input_tokens_seen": "tokens are always counted",
     "save_on_each_node": "the run folder is written by rank 0",
+    "use_sharegpt_mapping": "the format of rows is recognised, sharegpt's among them; data_format names it",
     "max_prompt_length": "prompt and answer together have max_seq_length tokens, and truncation says what is cut",
 }
 
@@ -171,5 +172,4 @@ FOREIGN: Mapping[str, str] = {
 #: Keys of Lampyris's design whose part is not built yet -> what it will belong to. Refused by name.
 PLANNED: Mapping[str, str] = {
     "global_batch_size": "automatic batch settings",
-    "use_sharegpt_mapping": "further formats",
 }

@@ -256,6 +256,16 @@ def test_keys_that_transformers_dropped_are_left_out_with_one_notice() -> None:
     ]
 
 
+@pytest.mark.parametrize("value", [True, False])
+def test_the_switch_of_unsloths_users_for_sharegpt_rows_changes_nothing(value: bool) -> None:
+    config = load_config({**MINIMAL, "output_dir": "o", "use_sharegpt_mapping": value})
+    assert config.data.data_format == "auto"
+    assert list(map(str, config.notices)) == [
+        "config: use_sharegpt_mapping: ignored; the format of rows is recognised, sharegpt's among them; "
+        "data_format names it"
+    ]
+
+
 def test_old_names_across_layers(tmp_path: Path) -> None:
     write(tmp_path / "old.json", {"warmup_ratio": 0.1})
     write(tmp_path / "new.json", {"warmup_steps": 7})

@@ -345,6 +345,24 @@ def test_a_dry_run_shows_the_same(tiny_settings: dict[str, Any], tmp_path: Path)
     assert "\nevaluation\nrows       6 read, 6 used, 0 dropped\n" in dry_run[0]
 
 
+@pytest.mark.parametrize(
+    ("file", "data_format"), [("samples/sharegpt.jsonl", "sharegpt"), ("dummy_data.jsonl", "firefly")]
+)
+def test_sharegpt_mapping_reads_what_the_file_holds(
+    tiny_settings: dict[str, Any], repository: Path, tmp_path: Path, file: str, data_format: str
+) -> None:
+    settings = {
+        **tiny_settings,
+        "train_file": str(repository / "data" / file),
+        "max_seq_length": 512,
+        "max_bad_rows": 1,
+    }
+    config = load_config({**settings, "use_sharegpt_mapping": True, "output_dir": str(tmp_path / "run")})
+    report = prepare(config).data.report
+    assert [item.data_format for item in report.files] == [data_format]
+    assert report.rows_used > 0
+
+
 def test_a_warm_up_longer_than_the_run_is_a_notice(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
     settings = {**tiny_settings, "output_dir": str(tmp_path / "run")}
     notice = (
