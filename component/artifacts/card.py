@@ -22,6 +22,7 @@ class StartFacts:
         global_batch_size: rows in an optimizer step.
         sample: the first sample as pieces of text, each supervised or not; sample_source is its file:line.
         notices: what was changed or ignored.
+        hints: choices that work and are seldom meant.
     """
 
     hardware: Hardware
@@ -42,6 +43,7 @@ class StartFacts:
     sample: tuple[tuple[str, bool], ...] = ()
     sample_source: str = ""
     notices: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ def start_card(facts: StartFacts, *, color: bool, width: int = 100) -> str:
     ]
     if facts.notices:
         rows.append(("notices", "\n".join(facts.notices)))
+    if facts.hints:
+        rows.append(("hints", "\n".join(facts.hints)))
     blocks = [name_value_table(rows)]
     if facts.sample:
         title = f"\nfirst sample, {facts.sample_source} ({legend(color=color)}):"

@@ -19,16 +19,21 @@ MAX_PIECE_LENGTH = 2000
 TEMPLATE_FILE = Path(__file__).with_name("report.html.jinja")
 
 
-def data_page(facts: DataFacts, *, title: str, picture: bytes, notices: Sequence[str] = ()) -> str:
+def data_page(
+    facts: DataFacts, *, title: str, picture: bytes, notices: Sequence[str] = (), hints: Sequence[str] = ()
+) -> str:
     """The page.
 
     Args:
         title: the run's name.
         picture: PNG of the lengths; it becomes part of the page.
         notices: what was changed or ignored, one line each.
+        hints: choices that work and are seldom meant, one line each.
     """
     image = base64.b64encode(picture).decode("ascii")
-    return _template().render(facts=facts, title=title, image=image, notices=notices, limit=MAX_PIECE_LENGTH)
+    return _template().render(
+        facts=facts, title=title, image=image, notices=notices, hints=hints, limit=MAX_PIECE_LENGTH
+    )
 
 
 @cache

@@ -21,6 +21,7 @@ Status = Literal["created", "running", "finished", "failed", "interrupted", "sto
 #: The parts that a caller sets, in the order of the file, with their values before anything is known.
 SECTIONS: dict[str, Any] = {
     "notices": [],  # what was changed or ignored, one line each
+    "hints": [],  # choices that work and are seldom meant, one line each
     "config": {},  # the merged config as written: interpolations of environment variables are not resolved
     "config_sources": {},  # key -> where its value was written, as text
     "loader": {},  # asked, got, reason

@@ -18,7 +18,9 @@ from component.config.schema import schema_fields
 from component.config.training_arguments_source import installed_training_arguments
 
 #: Lists that may have no entry.
-MAY_BE_EMPTY = ("layers_to_transform", "modules_to_save", "plugins", "report_to", "reward_functions")
+MAY_BE_EMPTY = (
+    "accepted_hints", "layers_to_transform", "modules_to_save", "plugins", "report_to", "reward_functions",
+)  # fmt: skip
 
 LIMITS = (
     ("minimum", operator.ge, "of at least"),

@@ -100,6 +100,28 @@ REPORTERS = {
     "trackio": "trackio",
 }
 
+#: Keys that hints are about; `component.config.hints` and `component.pipeline.hints` give them.
+HINT_KEYS = (
+    "beta",
+    "desirable_weight",
+    "eval_file",
+    "eval_steps",
+    "fp16",
+    "learning_rate",
+    "load_best_model_at_end",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_target_modules",
+    "max_grad_norm",
+    "max_seq_length",
+    "num_train_epochs",
+    "packing",
+    "per_device_train_batch_size",
+    "template_name",
+    "use_dora",
+    "warmup_steps",
+)
+
 
 def named_choices() -> dict[str, tuple[str, ...]]:
     """Key -> the names it may hold, those that plugins have registered included."""
@@ -112,4 +134,5 @@ def named_choices() -> dict[str, tuple[str, ...]]:
         "lr_scheduler_type": SCHEDULERS,
         "report_to": tuple(REPORTERS),
         "metric_for_best_model": METRICS,
+        "accepted_hints": HINT_KEYS,
     }

@@ -26,7 +26,7 @@ TASKS: Mapping[str, str | None] = MappingProxyType(
         "cpo": None,
         "grpo": None,
         "kto": None,
-        "reward": "Unsloth's CPU backend has no score head, and the one of its GPU path (num_labels) has not been tried",
+        "reward": "Unsloth's CPU backend has no score head, and that of its GPU path has not been tried",
     }
 )
 

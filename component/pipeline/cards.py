@@ -46,6 +46,7 @@ def show_start_card(prepared: PreparedRun, model: LoadedModel, *, num_rows: int,
         sample=shorten_pieces(decode_pieces(shown, prepared.tokenizer)),
         sample_source=str(shown.source),
         notices=(*prepared.notices, *model.notices),
+        hints=tuple(map(str, prepared.hints)),
     )
     _show(start_card, facts)
 

@@ -30,13 +30,20 @@ def write_data_report(prepared: PreparedRun, folder: Path) -> None:
         facts,
         title=folder.resolve().name,
         notices=prepared.notices,
+        hints=[str(hint) for hint in prepared.hints],
         page=folder / PAGE_FILE,
         picture=folder / PICTURE_FILE,
     )
 
 
 def write_data_files(
-    facts: DataFacts, *, title: str, notices: Sequence[str], page: Path | None, picture: Path | None
+    facts: DataFacts,
+    *,
+    title: str,
+    notices: Sequence[str],
+    page: Path | None,
+    picture: Path | None,
+    hints: Sequence[str] = (),
 ) -> None:
     """Write the page and the picture that is also part of it, each where there is a place for it.
 
@@ -47,4 +54,4 @@ def write_data_files(
     if picture is not None:
         write_atomically(picture, png)
     if page is not None:
-        write_atomically(page, redact(data_page(facts, title=title, picture=png, notices=notices)))
+        write_atomically(page, redact(data_page(facts, title=title, picture=png, notices=notices, hints=hints)))

@@ -11,6 +11,7 @@ from component.artifacts.terminal import terminal_width, uses_color
 from component.config.load import Config
 from component.config.schema import schema_fields
 from component.pipeline.completions import num_training_rows
+from component.pipeline.hints import check_hints
 from component.pipeline.prepare import PreparedRun
 from component.pipeline.steps import num_optimizer_steps, num_rows_per_step
 
@@ -18,8 +19,9 @@ NUM_SAMPLES = 3
 
 
 def describe_check(config: Config) -> Iterator[str]:
-    """Lines of `--check`: the verdict and what was translated or is ignored."""
+    """Lines of `--check`: what was translated or is ignored, hints, and the verdict."""
     yield from (str(notice) for notice in config.notices)
+    yield from (f"hint: {hint}" for hint in check_hints(config))
     model = config.model
     folder = config.written["output_dir"]
     yield f"{config.path or 'config'}: valid; {model.task_type}, {model.train_mode}, output to {folder}"
@@ -44,6 +46,7 @@ def describe_run(prepared: PreparedRun) -> Iterator[str]:
     yield f"steps: {steps:,} optimizer steps of {rows:,} rows each"
     yield f"output: {config.run.output_dir}"
     yield from (f"notice: {notice}" for notice in (*prepared.notices, *precision.notices))
+    yield from (f"hint: {hint}" for hint in prepared.hints)
 
 
 def data_text(facts: DataFacts, *, whole_samples: bool = False) -> str:

@@ -19,6 +19,7 @@ def manifest_content(prepared: PreparedRun) -> dict[str, Any]:
     data_seed = config.training.data_seed
     return {
         "notices": [redact(notice) for notice in prepared.notices],
+        "hints": [redact(str(hint)) for hint in prepared.hints],
         "config": dict(config.written),
         "config_sources": {key: str(place) for key, place in config.places.items()},
         "loader": {"asked": loader.asked, "got": loader.got, "reason": loader.reason},

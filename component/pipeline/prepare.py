@@ -11,15 +11,16 @@ from loguru import logger
 
 from component.config.choices import REPORTERS
 from component.config.errors import MachineError, UserError
+from component.config.hint import Hint
 from component.config.load import Config
-from component.config.schema import TrainingSection, schema_fields
+from component.config.schema import schema_fields
 from component.models.model_files import configure_hub, read_model_config
 from component.models.precision import Precision, resolve_precision
 from component.models.quantization import check_quantization
 from component.pipeline.choose_loader import LoaderChoice, choose_loader
 from component.pipeline.completions import check_completions, check_prompts, num_training_rows
+from component.pipeline.hints import run_hints
 from component.pipeline.output_folder import check_output_dir
-from component.pipeline.steps import num_optimizer_steps
 from component.pipeline.template_date import fix_template_date
 from component.registry import TASK_ROW_KINDS, TASKS
 from component.runtime.distributed import rank, use_one_gpu, world_size
@@ -44,6 +45,7 @@ class PreparedRun:
     Attributes:
         rendering: what made the tokens; a renderer makes prompts too.
         notices: all that was changed, ignored or fell back so far, one line each.
+        hints: choices that work and are seldom meant.
     """
 
     config: Config
@@ -54,6 +56,7 @@ class PreparedRun:
     rendering: Rendering
     data: PreparedData
     notices: tuple[str, ...]
+    hints: tuple[Hint, ...]
 
     @property
     def task(self) -> Task:
@@ -115,7 +118,8 @@ def _prepare_data(
         tokenizer=prepared.tokenizer,
         rendering=prepared.rendering,
         data=prepared.data,
-        notices=(*notices, *prepared.notices, *prompts, *schedule_notices(config.training, num_rows)),
+        notices=(*notices, *prepared.notices, *prompts),
+        hints=run_hints(config, hardware, prepared.data, num_rows=num_rows),
     )
 
 
@@ -130,16 +134,6 @@ def check_steps(config: Config, num_samples: int) -> None:
         raise UserError(
             f"dataloader_drop_last: true leaves no batch of {num_samples} samples with per_device_train_batch_size "
             f"{training.per_device_train_batch_size}; lower it, or set dataloader_drop_last: false"
-        )
-
-
-def schedule_notices(training: TrainingSection, num_rows: int) -> Iterator[str]:
-    """A warm-up that the run is too short for."""
-    steps = num_optimizer_steps(training, num_rows)
-    if training.warmup_steps >= max(1, steps) and training.lr_scheduler_type != "constant":
-        yield (
-            f"warmup_steps: the run of {steps:,} steps ends within its warm-up of {training.warmup_steps:,g}, below "
-            "its learning rate; use a share such as 0.03"
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from component.config.hint import say_rate
 from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.models.families import Checkpoint, checkpoints, settings_for_size
 
@@ -114,6 +115,5 @@ def _text(config: Mapping[str, Any]) -> str:
 def value_text(value: Any) -> str:
     """A value on one line; a small number as people write it, 2e-4."""
     if isinstance(value, float) and 0 < value < 1e-3:
-        digits, _, exponent = f"{value:e}".partition("e")
-        return f"{float(digits):g}e{int(exponent)}"
+        return say_rate(value)
     return json.dumps(value, ensure_ascii=False)

@@ -79,7 +79,6 @@ def build_kto_trainer(
     num_good = sum(bool(sample.label) for sample in data.train)
     num_bad = len(data.train) - num_good
     context.decided["labels"] = {"true": num_good, "false": num_bad}
-    context.notices.extend(_balance_notices(kto, num_good, num_bad))
     return KTOTrainer(
         ref_model=reference.model,
         args=build_kto_arguments(kto, training, context, trl.KTOConfig),
@@ -88,20 +87,6 @@ def build_kto_trainer(
         ),
         **trainer_inputs(LabelledDataset, training, model, data, context),
     )
-
-
-def _balance_notices(kto: KTOSection, num_good: int, num_bad: int) -> list[str]:
-    """Weights that leave one kind of answers far heavier than the other (equation 8 of the paper)."""
-    if not num_good or not num_bad:
-        kind = "good" if num_good else "bad"
-        return [f"kto: all {num_good + num_bad:,} answers are {kind}; nothing shows the difference"]
-    ratio = kto.desirable_weight * num_good / (kto.undesirable_weight * num_bad) if kto.undesirable_weight else 0.0
-    if 1 / 1.33 <= ratio <= 1.33:
-        return []
-    return [
-        f"kto: {num_good:,} good and {num_bad:,} bad answers weigh {ratio:.3g} to 1; between 0.75 and 1.33 is advised, "
-        f"as by desirable_weight {kto.undesirable_weight * num_bad / num_good:.3g}"
-    ]
 
 
 KTO = Task(

@@ -48,6 +48,12 @@ def test_files(finished_run) -> None:
 
 def test_data_report(manifest, finished_run) -> None:
     page = (finished_run / "report.html").read_text(encoding="utf-8")
+    log = (finished_run / "train.log").read_text(encoding="utf-8")
+    assert [re.sub("^config: ", "", hint).partition(":")[0] for hint in manifest["hints"]] == [
+        "learning_rate", "load_best_model_at_end",
+    ]  # fmt: skip
+    assert "<h2>Hints</h2>" in page and all(f"<li>{hint}</li>" in page for hint in manifest["hints"])
+    assert "learning_rate: 0.01 is far above what sft with qlora is trained with" in log
     train, evaluation = manifest["data"]["train"], manifest["data"]["evaluation"]
     assert "<td>22 read, 22 used, 0 dropped, 6 held out for evaluation</td>" in page
     for report in (train, evaluation):

@@ -49,3 +49,4 @@ def test_dry_run(
     assert (report.rows_dropped, report.failures) == (0, ())
     assert len(prepared.data.train) > 0
     assert [notice for notice in prepared.notices if not notice.startswith(EXPECTED)] == []
+    assert prepared.hints == ()

@@ -15,6 +15,7 @@ from component.config.load import load_config
 from component.config.reference import json_schema_text
 from component.models.families import Checkpoint, Family, checkpoints
 from component.pipeline.family_table import family_page
+from component.pipeline.hints import check_hints
 from component.pipeline.shipped_configs import config_texts, write_configs, wrong_configs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,6 +135,7 @@ def test_a_config_passes_the_check(name: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(ROOT)
     config = load_config(f"train_args/{name}")
     assert config.notices == (), "shipped configs use current names, and no key that nothing reads"
+    assert check_hints(config) == (), "and what is odd about them is meant"
     assert config.run.output_dir == f"output/{name.removesuffix('.json')}"
     files = [*config.data.train_file, *(config.data.eval_file or [])]
     assert [file for file in files if not Path(file).exists()] == []
@@ -142,7 +144,7 @@ def test_a_config_passes_the_check(name: str, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("name", sorted(BASES))
 def test_a_base_passes_the_check_once_the_mandatory_keys_are_there(name: str) -> None:
     config = load_config(FOLDER / name, ["model_name_or_path=m", "train_file=d"])
-    assert config.notices == ()
+    assert config.notices == () == check_hints(config)
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,7 @@ class AdapterSection(TaskKeys):
     lora_alpha: int = key(
         16, "Scale of the adapter: its output counts lora_alpha / lora_rank.", modes=ADAPTER_MODES, above=0
     )
-    lora_dropout: float = key(
-        0.0,
-        "Dropout on the adapter's input; above 0 costs Unsloth's fused kernels.",
-        modes=ADAPTER_MODES,
-        minimum=0,
-        below=1,
-    )
+    lora_dropout: float = key(0.0, "Dropout on the adapter's input.", modes=ADAPTER_MODES, minimum=0, below=1)
     lora_target_modules: list[str] = key(
         ["all-linear"],
         "Names of the linear layers that get an adapter; all-linear takes all of the language model except its head.",

@@ -68,14 +68,16 @@ def test_the_start_card_in_plain_text() -> None:
 
 def test_a_resumed_run_on_the_loader_that_was_asked_for() -> None:
     facts = replace(
-        START, hardware=CPU, loader_got="unsloth", first_step=500, notices=("fp16: becomes float32",), sample=()
+        START, hardware=CPU, loader_got="unsloth", first_step=500, notices=("fp16: becomes float32",), sample=(),
+        hints=("beta: 5",),
     )
     lines = start_card(facts, color=False).splitlines()
     assert lines[0] == "CPU         Some CPU, 8.0 GiB free of 16.0 GiB"
     assert lines[3] == "loader      unsloth"
-    assert lines[-2:] == [
+    assert lines[-3:] == [
         "steps       1,200, each of 16 rows, going on after step 500",
         "notices     fp16: becomes float32",
+        "hints       beta: 5",
     ]
 
 

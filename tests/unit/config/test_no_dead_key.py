@@ -31,6 +31,7 @@ from component.models.precision import resolve_precision
 from component.models.tiny import Shape, make_tiny_model
 from component.pipeline import prepare as prepare_module
 from component.pipeline.choose_loader import choose_loader
+from component.pipeline.hints import check_hints
 from component.pipeline.load_models import load_model, load_models
 from component.pipeline.prepare import machine_notices, prepare
 from component.pipeline.rendering import build_rendering
@@ -576,6 +577,9 @@ PROBES: dict[str, Probe] = {
     "num_eval_generations": probe(0, 1, callback("Generation"), **with_evaluation()),
     "generation_max_new_tokens": probe(1, 24, answers, **with_evaluation(num_eval_generations=2)),
     "output_dir": probe("{folder}/one", "{folder}/two", lambda lab, config: lab.context(config).output_dir),
+    "accepted_hints": probe(
+        [], ["learning_rate"], lambda lab, config: list(map(str, check_hints(config))), learning_rate=1
+    ),
     "plugins": probe([], ["{plugin}"], lambda lab, config: (lab.folder / "plugin_ran").exists()),
 }  # fmt: skip
 

@@ -52,7 +52,7 @@ def test_a_supported_model_gets_unsloth(section, cpu, before_imports, asked) -> 
             {},
             "reward",
             "ampere",
-            "Unsloth's CPU backend has no score head, and the one of its GPU path (num_labels) has not been tried",
+            "Unsloth's CPU backend has no score head, and that of its GPU path has not been tried",
         ),
         ({}, "mine", "ampere", "task 'mine' has not been verified on Unsloth"),
         ({}, "sft", "pascal", "Unsloth needs compute capability 7.0, and test P100 has 6.0"),

@@ -363,19 +363,19 @@ def test_sharegpt_mapping_reads_what_the_file_holds(
     assert report.rows_used > 0
 
 
-def test_a_warm_up_longer_than_the_run_is_a_notice(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+def test_a_warm_up_longer_than_the_run_is_a_hint(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
     settings = {**tiny_settings, "output_dir": str(tmp_path / "run")}
-    notice = (
-        "notice: warmup_steps: the run of 3 steps ends within its warm-up of 100, below its learning rate; "
+    hint = (
+        "hint: config: warmup_steps: the run of 3 steps ends within its warm-up of 100, below its learning rate; "
         "use a share such as 0.03"
     )
-    for changes, is_noted in (
+    for changes, is_hinted in (
         ({"warmup_steps": 100}, True),
         ({"warmup_steps": 100, "lr_scheduler_type": "constant"}, False),
         ({"warmup_steps": 2}, False),
         ({"warmup_steps": 0.5}, False),
     ):
-        assert (notice in describe_run(prepare(load_config({**settings, **changes})))) == is_noted, changes
+        assert (hint in describe_run(prepare(load_config({**settings, **changes})))) == is_hinted, changes
 
 
 def test_row_kinds_are_those_of_the_tasks() -> None:
