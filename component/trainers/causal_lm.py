@@ -17,6 +17,7 @@ from component.data.collators import PackingCollator, PaddingCollator
 from component.data.dataset import PackedDataset, PreparedDataset
 from component.data.packing import pack, packing_fill
 from component.trainers.arguments import build_training_arguments
+from component.trainers.experts import router_loss, router_part
 from component.trainers.packing import PackingChoice, choose_packing
 from component.trainers.run_trainer import RunTrainer, run_callbacks
 
@@ -41,12 +42,16 @@ class CausalLMTrainer(RunTrainer, Trainer):
     ) -> Any:
         """Changed: no cache, whatever the model's config says; with one, the samples of a packed row see each other.
 
-        The load-balancing loss of mixtures of experts, which is a part of the loss, is kept for the log.
+        The load-balancing loss of mixtures of experts is kept for the log. It is a part of the loss, as the mean over
+        the micro-batches and ranks of a step: transformers adds the whole of it to each.
         """
         loss, outputs = super().compute_loss(model, {**inputs, "use_cache": False}, return_outputs=True, **kwargs)
-        router_loss = outputs.get("aux_loss") if isinstance(outputs, Mapping) else None
-        if router_loss is not None and self.model.training:
-            self._router_losses.append(router_loss.detach())
+        balance = router_loss(outputs)
+        if balance is not None and self.model.training:
+            self._router_losses.append(balance.detach())
+            if kwargs.get("num_items_in_batch") is not None and self.model_accepts_loss_kwargs:
+                times = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+                loss = loss - router_part(model, outputs) * (times - 1 / self.current_gradient_accumulation_steps)
         return (loss, outputs) if return_outputs else loss
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
