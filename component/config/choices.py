@@ -114,6 +114,7 @@ HINT_KEYS = (
     "lora_target_modules",
     "max_grad_norm",
     "max_seq_length",
+    "num_generations",
     "num_train_epochs",
     "packing",
     "per_device_train_batch_size",

@@ -20,6 +20,7 @@ from component.config.usual import (
     LENGTH_NORMALIZED_LOSSES,
     MAX_EPOCHS,
     MAX_WARMUP_SHARE,
+    MIN_GENERATIONS,
     MIN_KTO_BATCH,
     RSLORA_SCALE,
 )
@@ -104,11 +105,10 @@ def hint_dora(config: Config) -> Iterator[Hint]:
 
 def hint_dropout(config: Config) -> Iterator[Hint]:
     """A dropout that the task switches off again."""
-    is_off = {"dpo": config.dpo, "kto": config.kto, "orpo": config.orpo, "reward": config.reward}
-    section = is_off.get(config.model.task_type)
-    if section is None or config.model.train_mode not in ADAPTER_MODES or not config.adapter.lora_dropout:
+    section = getattr(config, config.model.task_type, None)
+    if config.model.train_mode not in ADAPTER_MODES or not config.adapter.lora_dropout:
         return
-    if section.disable_dropout:
+    if getattr(section, "disable_dropout", False):
         what = f"{config.adapter.lora_dropout:g} has no effect: {config.model.task_type} trains without dropout"
         yield hint_at(config, "lora_dropout", what, "drop it, or set disable_dropout: false")
 
@@ -144,6 +144,14 @@ def hint_kto_batch(config: Config) -> Iterator[Hint]:
         yield hint_at(config, "per_device_train_batch_size", what, f"use {MIN_KTO_BATCH} or more")
 
 
+def hint_generations(config: Config) -> Iterator[Hint]:
+    """Groups in which completions have too few others to be better than."""
+    number = config.grpo.num_generations
+    if config.model.task_type == "grpo" and number < MIN_GENERATIONS:
+        what = f"a completion is compared with {number - 1} other{'s' * (number > 2)}, and often all are equally good"
+        yield hint_at(config, "num_generations", what, f"use {MIN_GENERATIONS} or more, 8 is usual")
+
+
 def hint_same_files(config: Config) -> Iterator[Hint]:
     """Files that are trained and evaluated on."""
     known = {os.path.normpath(file) for file in config.data.train_file}
@@ -168,12 +176,11 @@ def hint_best_model(config: Config) -> Iterator[Hint]:
 def hint_beta(config: Config) -> Iterator[Hint]:
     """A pull towards the reference that leaves nothing to learn, or nothing to hold on to."""
     task = config.model.task_type
-    section = {"dpo": config.dpo, "kto": config.kto, "orpo": config.orpo}.get(task)
-    if section is None or set(LENGTH_NORMALIZED_LOSSES) & set(config.dpo.loss_type or ()):
+    if task not in BETAS or set(LENGTH_NORMALIZED_LOSSES) & set(config.dpo.loss_type or ()):
         return
-    usual = BETAS[task]
-    if not usual.low <= section.beta <= usual.high:
-        what = f"{section.beta:g} is far {'below' if section.beta < usual.low else 'above'} what {task} is used with"
+    usual, beta = BETAS[task], getattr(config, task).beta
+    if not usual.low <= beta <= usual.high:
+        what = f"{beta:g} is far {'below' if beta < usual.low else 'above'} what {task} is used with"
         yield hint_at(config, "beta", what, f"{usual.usual:g} is usual")
 
 
@@ -193,6 +200,7 @@ HINTS: tuple[HintRule, ...] = (
     hint_dropout,
     hint_warmup,
     hint_kto_batch,
+    hint_generations,
     hint_same_files,
     hint_best_model,
     hint_beta,

@@ -60,6 +60,8 @@ LENGTH_NORMALIZED_LOSSES = ("sigmoid_norm",)
 MAX_WARMUP_SHARE = 0.3
 #: Answers in a micro-batch from which kto can estimate a divergence.
 MIN_KTO_BATCH = 4
+#: Completions of a prompt from which grpo learns what is better.
+MIN_GENERATIONS = 4
 #: Weight of good answers to that of bad ones in kto, both counted with their numbers (equation 8 of the paper).
 KTO_BALANCE = Usual(0.75, 1.0, 1.33)
 

@@ -20,6 +20,10 @@ from component.pipeline.hints import check_hints
 OWN = {"model_name_or_path": "m", "train_file": "d.jsonl", "output_dir": "o"}
 
 
+#: What a task cannot do without.
+NEEDED = {"grpo": {"reward_functions": "length"}}
+
+
 def hints(**values: Any) -> list[str]:
     return [str(hint).removeprefix("config: ") for hint in check_hints(load_config({**OWN, **values}))]
 
@@ -115,6 +119,12 @@ CASES: list[tuple[dict[str, Any], str, list[dict[str, Any]]]] = [
         [{"per_device_train_batch_size": 4}, {"loss_type": "apo_zero_unpaired"}],
     ),
     (
+        {"task_type": "grpo", "num_generations": 2, **NEEDED["grpo"]},
+        "num_generations: a completion is compared with 1 other, and often all are equally good; use 4 or more, 8 is "
+        "usual",
+        [{"num_generations": 4}],
+    ),
+    (
         {"eval_file": ["e.jsonl", "./d.jsonl"]},
         "eval_file: ./d.jsonl is in train_file too, so eval_loss says how well it was learned by heart; name rows "
         "that are not trained on, or use eval_split: 0.05",
@@ -165,10 +175,11 @@ def test_every_rule_has_a_case_and_every_key_is_named() -> None:
 @pytest.mark.parametrize("task", SHIPPED_TASKS)
 def test_defaults_are_no_odd_choices(task: str, mode: str) -> None:
     """Also with those settings of the guide that are called usual."""
-    assert hints(task_type=task, train_mode=mode) == []
+    needed = NEEDED.get(task, {})
+    assert hints(task_type=task, train_mode=mode, **needed) == []
     usual = LEARNING_RATES[task].of(mode)
     assert usual.low < usual.usual < usual.high
-    assert hints(task_type=task, train_mode=mode, learning_rate=usual.usual) == []
+    assert hints(task_type=task, train_mode=mode, learning_rate=usual.usual, **needed) == []
 
 
 def test_adapters_have_the_higher_rates() -> None:
