@@ -10,10 +10,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from component.config.reference import reference_page
 from component.pipeline.family_table import family_page
+from component.pipeline.guide_tables import fill_tables
+from component.pipeline.unsloth_table import unsloth_page
 
 
 def main() -> int:
-    """Write docs/config.md and docs/families.md, and docs/templates.md where the test assets are."""
+    """Write the pages that are made from code, and docs/templates.md where the test assets are."""
     page = Path(__file__).resolve().parent.parent / "docs" / "config.md"
     page.parent.mkdir(exist_ok=True)
     page.write_text(reference_page(), encoding="utf-8")
@@ -22,6 +24,12 @@ def main() -> int:
     page = repository / "docs" / "families.md"
     page.write_text(family_page(repository / "train_args"), encoding="utf-8")
     print(f"wrote {page}")
+    page = repository / "docs" / "unsloth.md"
+    page.write_text(unsloth_page(), encoding="utf-8")
+    print(f"wrote {page}")
+    page = repository / "docs" / "hyperparameters.md"
+    page.write_text(fill_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"wrote the tables of {page}")
     assets = Path(os.environ.get("LAMPYRIS_TEST_ASSETS", repository.parent / "shared"))
     if (assets / "chat_templates").is_dir():
         from transformers import AutoTokenizer

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-#: Families (`model_type` of config.json) with hand-written kernels in unsloth 2026.10.9: the branches of its
+UNSLOTH_VERSION = "2026.10.9"
+"""The version that these tables are about."""
+
+#: Families (`model_type` of config.json) with hand-written kernels: the branches of its
 #: FastLanguageModel.from_pretrained.
 FAST_FAMILIES = ("llama", "mistral", "gemma", "gemma2", "qwen2", "qwen3")
 
 #: Families that its compiler takes and its source handles by name (model registry, patches, precision lists).
 COMPILED_FAMILIES = (
     "cohere", "deepseek_v3", "falcon_h1", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "glm4_moe", "gpt_oss",
-    "granite", "granitemoehybrid", "lfm2_moe", "llama4", "llama4_text", "ministral", "mixtral", "phi3",
+    "granite", "granitemoehybrid", "lfm2_moe", "llama4", "llama4_text", "mixtral", "phi3",
     "qwen3_moe", "qwen3_next",
 )  # fmt: skip
 
