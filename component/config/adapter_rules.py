@@ -103,7 +103,7 @@ def check_rates(merged: Merged) -> Iterator[Problem]:
             what = f"optim {optimizer} has one learning rate for all"
             yield merged.clash(key, "optim", what, f"drop {key} or use optim: adamw_torch")
     rate, mode = merged["embedding_learning_rate"], merged["train_mode"]
-    if rate is not None and mode in ADAPTER_MODES and not merged["modules_to_save"]:
+    if rate is not None and mode in ADAPTER_MODES and not merged["modules_to_save"] and not merged["new_tokens"]:
         what = f"train_mode {mode} trains no embeddings"
         yield merged.clash(
             "embedding_learning_rate", "modules_to_save", what, "set modules_to_save: [embed_tokens, lm_head]"

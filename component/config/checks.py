@@ -19,7 +19,8 @@ from component.config.training_arguments_source import installed_training_argume
 
 #: Lists that may have no entry.
 MAY_BE_EMPTY = (
-    "accepted_hints", "layers_to_transform", "modules_to_save", "plugins", "report_to", "reward_functions",
+    "accepted_hints", "layers_to_transform", "modules_to_save", "new_tokens", "plugins", "report_to",
+    "reward_functions",
 )  # fmt: skip
 
 LIMITS = (

@@ -13,6 +13,7 @@ from component.config.grpo_rules import GRPO_RULES
 from component.config.loss_rules import LOSS_RULES
 from component.config.merged import Merged, RefusedValueError, Rule
 from component.config.resolve import resolve_eval_strategy
+from component.config.token_rules import TOKEN_RULES
 from component.registry import TASK_ROW_KINDS, TRUNCATIONS
 
 #: A reference to a variable, without a default that would be the secret itself.
@@ -208,6 +209,7 @@ RULES: tuple[Rule, ...] = (
     *ADAPTER_RULES,
     *LOSS_RULES,
     *GRPO_RULES,
+    *TOKEN_RULES,
 )
 
 

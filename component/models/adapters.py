@@ -1,18 +1,16 @@
-"""LoRA adapters: which layers get one, and how they are attached to a frozen base."""
+"""New LoRA adapters: which layers get one, and how they are attached to a frozen base."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from component.config.adapter_rules import layer_numbers, moves_weights
 from component.config.errors import UserError
 from component.config.schema import AdapterSection
 from component.models.decoder_layers import layer_prefixes
-from component.models.failures import told_as_user_error
 from component.models.language_model import is_tower
+from component.models.new_rows import rows_to_train
 from component.models.quantization import eight_bit_layers, four_bit_layers
 from component.models.saved_modules import are_tied, check_saved_modules, train_in_float32
 
@@ -21,12 +19,16 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 ALL_LINEAR = "all-linear"
 
 
-def build_lora_config(adapter: AdapterSection, model: PreTrainedModel) -> LoraConfig:
+def build_lora_config(
+    adapter: AdapterSection, model: PreTrainedModel, *, new_token_ids: Sequence[int] = ()
+) -> LoraConfig:
     """Build the adapter's configuration for a loaded base model.
+
+    Args:
+        new_token_ids: tokens whose rows of embeddings and output head are trained.
 
     Raises:
         UserError: `lora_target_modules`, `layers_to_transform` or `modules_to_save` do not fit the model.
@@ -35,11 +37,16 @@ def build_lora_config(adapter: AdapterSection, model: PreTrainedModel) -> LoraCo
 
     # PEFT trains and saves a score head with the adapter.
     kind = TaskType.SEQ_CLS if hasattr(model, "score") else TaskType.CAUSAL_LM
-    return LoraConfig(task_type=kind, **lora_arguments(adapter, model))
+    return LoraConfig(task_type=kind, **lora_arguments(adapter, model, new_token_ids=new_token_ids))
 
 
-def lora_arguments(adapter: AdapterSection, model: PreTrainedModel) -> dict[str, Any]:
+def lora_arguments(
+    adapter: AdapterSection, model: PreTrainedModel, *, new_token_ids: Sequence[int] = ()
+) -> dict[str, Any]:
     """The adapter's settings under PEFT's names, which Unsloth takes too.
+
+    Args:
+        new_token_ids: see `build_lora_config`.
 
     Raises:
         UserError: see `build_lora_config`.
@@ -51,6 +58,7 @@ def lora_arguments(adapter: AdapterSection, model: PreTrainedModel) -> dict[str,
         "target_modules": find_targets(model, adapter.lora_target_modules, layer_numbers(adapter.layers_to_transform)),
         "modules_to_save": check_saved_modules(model, adapter.modules_to_save),
         "ensure_weight_tying": are_tied(model, adapter.modules_to_save),
+        "trainable_token_indices": rows_to_train(model, new_token_ids, adapter.modules_to_save),
         "bias": "none",
         "use_rslora": adapter.use_rslora,
         "use_dora": adapter.use_dora,
@@ -159,45 +167,6 @@ def copy_moved_start(model: PeftModel, adapter: AdapterSection) -> dict[str, Ten
     if not moves_weights(adapter.init_lora_weights):
         return None
     return {name: value.detach().cpu().clone() for name, value in get_peft_model_state_dict(model).items()}
-
-
-def continue_adapter(model: PreTrainedModel, folder: str, *, revision: str | None) -> PeftModel:
-    """Freeze the base and attach the adapter of an earlier run, trainable.
-
-    Raises:
-        UserError: see `load_adapter`.
-    """
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    dtype = model.get_input_embeddings().weight.dtype
-    continued = load_adapter(model, folder, revision=revision, is_trainable=True)
-    train_in_float32(continued, dtype)
-    return continued
-
-
-def load_adapter(model: PreTrainedModel, folder: str, *, revision: str | None, is_trainable: bool) -> PeftModel:
-    """Attach a saved adapter to its base, complete or not at all.
-
-    Args:
-        folder: local folder or hub id of the adapter.
-
-    Raises:
-        UserError: its files are missing or damaged, or do not fit its adapter_config.json or the base.
-    """
-    from peft import PeftModel
-
-    subject = f"model_name_or_path: the adapter {folder}"
-    if Path(folder).is_dir() and not any((Path(folder) / name).is_file() for name in WEIGHT_FILES):
-        raise UserError(f"{subject} has no {WEIGHT_FILES[0]}; copy the whole folder of the adapter")
-    try:
-        with told_as_user_error(subject, "check its files and its base"), warnings.catch_warnings():
-            # PEFT only warns of layers that it finds no weights for, and leaves them at their random start.
-            warnings.filterwarnings("error", message="Found missing adapter keys")
-            return PeftModel.from_pretrained(model, folder, revision=revision, is_trainable=is_trainable)
-    except UserWarning as warning:
-        raise UserError(
-            f"{subject} lacks weights of layers that its adapter_config.json names; check its files and its base"
-        ) from warning
 
 
 def explain_unadapted_experts(model: nn.Module) -> str | None:

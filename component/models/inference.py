@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from component.models.adapters import load_adapter
 from component.models.attention import softcap_obstacle
 from component.models.checkpoint import load_config, load_weights
 from component.models.model_files import ModelSource, find_source, has_file, read_source_config
@@ -17,6 +16,7 @@ from component.models.quantization import (
     unquantized_parts,
 )
 from component.models.rope import scale_rope
+from component.models.saved_adapters import load_adapter
 from component.models.tokenizer import read_tokenizer, set_pad_token
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def load_for_inference(name: str, *, device: str) -> tuple[PreTrainedModel, PreT
     )
     prepare_four_bit_layers(model, compute_dtype=dtype)
     if source.adapter is not None:
-        model = load_adapter(model, source.adapter, revision=source.adapter_revision, is_trainable=False)
+        model, _ = load_adapter(model, source, is_trainable=False)
     model.eval()
     return model, load_own_tokenizer(source)
 

@@ -17,6 +17,11 @@ CONFIG_FILE = "config.json"
 #: Sizes of config.json that are positive whole numbers wherever they are given (some families give one for each layer).
 SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "max_position_embeddings")
 ADAPTER_FILE = "adapter_config.json"
+#: `peft_type` of the adapters that are made and read here.
+ADAPTER_KIND = "LORA"
+MOVED_BASE = (
+    f"if that base has moved, write where it is now into base_model_name_or_path of the adapter's {ADAPTER_FILE}"
+)
 
 
 @dataclass(frozen=True)
@@ -87,9 +92,21 @@ def find_source(name: str, revision: str | None = None) -> ModelSource:
     base = adapter.get("base_model_name_or_path")
     if not base:
         raise UserError(f"model_name_or_path: {adapter_file} names no base_model_name_or_path; add it")
+    kind = adapter.get("peft_type", ADAPTER_KIND)
+    if kind != ADAPTER_KIND:
+        raise UserError(
+            f"model_name_or_path: {name} is an adapter of the kind {kind}, and only {ADAPTER_KIND} adapters are read "
+            f"here; name its base {base}, or merge the adapter into it with PEFT"
+        )
     base_revision = None if Path(base).is_dir() else adapter.get("revision")
-    if _file(base, CONFIG_FILE, revision=base_revision, adapter=name) is None:
-        raise UserError(f"model_name_or_path: the adapter {name} needs {_shown(base)}, which has no {CONFIG_FILE}")
+    try:
+        config_file = _file(base, CONFIG_FILE, revision=base_revision, adapter=name)
+    except UserError as error:
+        raise UserError(f"{error}; {MOVED_BASE}") from error
+    if config_file is None:
+        raise UserError(
+            f"model_name_or_path: the adapter {name} needs {_shown(base)}, which has no {CONFIG_FILE}; {MOVED_BASE}"
+        )
     return ModelSource(base=base, base_revision=base_revision, adapter=name, adapter_revision=revision)
 
 

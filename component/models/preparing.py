@@ -33,7 +33,9 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
     Raises:
         UserError: with both sizes.
     """
-    num_embeddings = model.get_input_embeddings().num_embeddings
+    embeddings = model.get_input_embeddings()
+    # An adapter that trains rows of them wraps them.
+    num_embeddings = getattr(embeddings, "original_module", embeddings).num_embeddings
     highest = max(tokenizer.get_vocab().values())
     if highest >= num_embeddings:
         raise UserError(

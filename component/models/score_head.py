@@ -53,18 +53,3 @@ def load_scored(
         **arguments,
     )
     return model, notices
-
-
-def check_scored_adapter(source: ModelSource) -> None:
-    """Refuse an adapter of a language model for a model with a score head.
-
-    Raises:
-        UserError: naming it.
-    """
-    from peft import PeftConfig
-
-    if PeftConfig.from_pretrained(source.adapter, revision=source.adapter_revision).task_type != "SEQ_CLS":
-        raise UserError(
-            f"model_name_or_path: {source.adapter} is an adapter of a language model, and reward trains a model with a "
-            "score head; name its base, or a run of train_mode: full"
-        )

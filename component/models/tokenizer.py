@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +31,8 @@ class LoadedTokenizer:
 def load_tokenizer(model: ModelSection, *, needs_model: bool = True) -> LoadedTokenizer:
     """Load the tokenizer of a model. Imports transformers: where Unsloth was chosen, it must be imported before.
 
-    An adapter folder that has a tokenizer of its own (a run folder does) is preferred to its base.
+    An adapter folder that has a tokenizer of its own (a run folder does) is preferred to its base. The config's new
+    tokens are in it.
 
     Args:
         needs_model: false takes a tokenizer that is named, or a folder of tokenizer files, without a model.
@@ -38,6 +40,13 @@ def load_tokenizer(model: ModelSection, *, needs_model: bool = True) -> LoadedTo
     Raises:
         UserError: there is no fast tokenizer, it has no EOS token, or transformers cannot read the model's config.json.
     """
+    tokenizer = own_tokenizer(model, needs_model=needs_model)
+    notices = [set_pad_token(tokenizer), _ignored_revision(model), *add_new_tokens(tokenizer, model.new_tokens)]
+    return LoadedTokenizer(tokenizer, tuple(notice for notice in notices if notice))
+
+
+def own_tokenizer(model: ModelSection, *, needs_model: bool = True) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model as it was saved; see `load_tokenizer`."""
     name, revision = (None if needs_model else _lone_tokenizer(model)), None
     if name is None:
         name, revision = _tokenizer_of_model(model)
@@ -47,8 +56,43 @@ def load_tokenizer(model: ModelSection, *, needs_model: bool = True) -> LoadedTo
             f"tokenizer_name_or_path: the tokenizer of {name} has no EOS token, so no answer could end; "
             "set eos_token in its tokenizer_config.json"
         )
-    notices = [set_pad_token(tokenizer), _ignored_revision(model)]
-    return LoadedTokenizer(tokenizer, tuple(notice for notice in notices if notice))
+    return tokenizer
+
+
+def add_new_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[str]:
+    """Add texts as tokens: each is one token wherever it stands, in a template, a question or an answer.
+
+    They are ordinary added tokens and no special ones: decoding shows them, and a row's own text may write them,
+    whatever `content_control_tokens` says of control tokens, for it is from there that they are learned.
+
+    Returns:
+        A notice of each that was a token before.
+    """
+    from tokenizers import AddedToken
+
+    known = tokenizer.get_vocab()
+    # Normalizing would turn "<tool>" into "\u2581<tool>" in a tokenizer of Llama 2's kind, found after a space alone.
+    tokenizer.add_tokens([AddedToken(text, normalized=False, special=False) for text in texts if text not in known])
+    return [f"new_tokens: {text} is token {known[text]} already and stays as it is" for text in texts if text in known]
+
+
+def new_token_parts(model: ModelSection, tokenizer: PreTrainedTokenizerBase) -> dict[int, list[int]]:
+    """The tokens that a config adds to a model.
+
+    Args:
+        tokenizer: from `load_tokenizer`.
+
+    Returns:
+        Id of each -> ids that its text has in the tokenizer as it was saved.
+    """
+    if not model.new_tokens:
+        return {}
+    before, ids = own_tokenizer(model), tokenizer.get_vocab()
+    return {
+        ids[text]: before.encode(text, add_special_tokens=False)
+        for text in model.new_tokens
+        if text not in before.get_vocab()
+    }
 
 
 def _lone_tokenizer(model: ModelSection) -> str | None:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from component.config.errors import UserError
 from component.config.schema import AdapterSection, ModelSection
 from component.models.adapters import (
     attach_adapter,
     build_lora_config,
-    continue_adapter,
     copy_moved_start,
     explain_unadapted_experts,
-    load_adapter,
 )
 from component.models.attention import AttentionChoice, choose_attention, settle_attention
 from component.models.checkpoint import load_config, load_weights
 from component.models.decoder_layers import train_last_layers
 from component.models.language_model import freeze_towers
 from component.models.loaded import LoadedModel
-from component.models.model_files import ModelSource, find_model, read_source_config
+from component.models.new_rows import add_rows, save_new_rows_alone
 from component.models.precision import Precision
 from component.models.preparing import (
     check_vocabulary,
@@ -30,17 +30,15 @@ from component.models.preparing import (
     max_positions,
     set_training_flags,
 )
-from component.models.quantization import (
-    build_quantization_config,
-    check_quantization,
-    describe_layers,
-    prepare_four_bit_layers,
-)
+from component.models.quantization import build_quantization_config, describe_layers, prepare_four_bit_layers
+from component.models.request import LoadRequest
 from component.models.rope import scale_rope
-from component.models.score_head import SCORED_TASKS, check_scored_adapter, load_scored
+from component.models.saved_adapters import continue_adapter, load_adapter
+from component.models.score_head import SCORED_TASKS, load_scored
 
 if TYPE_CHECKING:
-    from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from component.runtime.hardware import Hardware
 
@@ -69,107 +67,122 @@ def load_vanilla(
     Raises:
         UserError: the model cannot be loaded as asked.
     """
-    source = find_model(model)
-    files_config = read_source_config(source)
-    quantization = build_quantization_config(model, precision, files_config)
-    config = load_config(source, trust_remote_code=model.trust_remote_code)
-    scale_rope(config, model.rope_scaling)
-    rows = {"compute_dtype": precision.compute_dtype, "packing": bool(model.packing)}
-    attention = choose_attention(model.attn_implementation, config, hardware, **rows)
-    attention = settle_attention(attention, config, hardware, **rows)
-    base, unplaced = _read_weights(
-        model, source, config, quantization, attention, precision, hardware, pad_token_id=tokenizer.pad_token_id
-    )
-    prepare_four_bit_layers(base, compute_dtype=precision.compute_dtype)
-    check_vocabulary(base, tokenizer)
-    set_training_flags(base)
-    if model.gradient_checkpointing:
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(gradient_checkpointing_kwargs))
-    notices = [*precision.notices, *unplaced, *(attention.packed().notices(hardware) if model.packing else [])]
-    if model.gradient_checkpointing == "unsloth":
-        notices.append("gradient_checkpointing: unsloth is Unsloth's own; here as with true")
-    limit = max_positions(config.to_dict())
-    if limit is not None and model.max_seq_length > limit:
-        notices.append(
-            f"max_seq_length: {model.max_seq_length} is beyond the {limit} positions that the model was made for"
-        )
-    prepared, peft_config = _prepare(base, model, adapter, source, notices)
+    request = LoadRequest(model, adapter, tokenizer, precision, hardware, gradient_checkpointing_kwargs)
+    base = _load_base(request)
+    _prepare_base(base.model, request)
+    prepared, notices = _attach(base.model, request) if model.train_mode != "full" else _free(base.model, request)
+    check_vocabulary(base.model, tokenizer)
+    peft_config = prepared.peft_config["default"] if model.train_mode != "full" else None
+    continued = request.source.adapter if peft_config is not None else None
     return LoadedModel(
         model=prepared,
         tokenizer=tokenizer,
         peft_config=peft_config,
-        continued_adapter=source.adapter if peft_config is not None else None,
-        moved_start=copy_moved_start(prepared, adapter) if peft_config is not None and not source.adapter else None,
+        continued_adapter=continued,
+        moved_start=copy_moved_start(prepared, adapter) if peft_config is not None and continued is None else None,
         asked=describe_asked(model),
         got={
             "loader": "vanilla",
             **describe_precision(precision),
-            **attention.describe(),
-            **(attention.packed().describe() if model.packing else {}),
-            "quantization": describe_layers(prepared, model, check_quantization(files_config, model.train_mode)),
+            **base.attention.describe(),
+            **(base.attention.packed().describe() if model.packing else {}),
+            "quantization": describe_layers(prepared, model, request.own_quantization),
             "gradient_checkpointing": bool(model.gradient_checkpointing),
         },
-        notices=tuple(notices),
+        notices=(*_notices(base, request), *notices),
     )
 
 
-def _prepare(
-    base: PreTrainedModel, model: ModelSection, adapter: AdapterSection, source: ModelSource, notices: list[str]
-) -> tuple[Any, Any]:
-    """Attach or continue the adapter, or make the whole model trainable; returns the model and its PeftConfig."""
-    base.train()
-    if model.train_mode == "full":
-        if source.adapter is not None:
-            started = load_adapter(base, source.adapter, revision=source.adapter_revision, is_trainable=False)
-            base = started.merge_and_unload()
-            notices.append(f"the adapter {source.adapter} was merged into its base, and all of it is trained")
-        base.requires_grad_(True)
-        resting = freeze_towers(base)
-        notices += [resting] if resting else []
-        if model.freeze_trainable_layers is not None:
-            notices.append(train_last_layers(base, model.freeze_trainable_layers))
-        return base, None
-    experts = explain_unadapted_experts(base)
-    if experts is not None:
-        notices.append(experts)
-    if source.adapter is None:
-        prepared = attach_adapter(base, build_lora_config(adapter, base), seed=model.seed)
-        return prepared, prepared.peft_config["default"]
-    prepared = continue_adapter(base, source.adapter, revision=source.adapter_revision)
-    lora = prepared.peft_config["default"]
-    notices.append(
-        f"training goes on from the adapter {source.adapter}: its rank {lora.r}, alpha {lora.lora_alpha}, "
-        f"dropout {lora.lora_dropout} and targets count, not the config's"
-    )
-    return prepared, lora
+@dataclass(frozen=True)
+class _Base:
+    """A base model as it was read, how it attends, and notices of its files."""
+
+    model: PreTrainedModel
+    attention: AttentionChoice
+    notices: tuple[str, ...]
 
 
-def _read_weights(
-    model: ModelSection,
-    source: ModelSource,
-    config: PretrainedConfig,
-    quantization: BitsAndBytesConfig | None,
-    attention: AttentionChoice,
-    precision: Precision,
-    hardware: Hardware,
-    *,
-    pad_token_id: int,
-) -> tuple[PreTrainedModel, tuple[str, ...]]:
+def _load_base(request: LoadRequest) -> _Base:
     import torch
 
-    # An explicit None would discard a checkpoint's own quantization.
-    extra = {} if quantization is None else {"quantization_config": quantization}
+    model, source, precision = request.model, request.source, request.precision
+    quantization = build_quantization_config(model, precision, request.files_config)
+    config = load_config(source, trust_remote_code=model.trust_remote_code)
+    scale_rope(config, model.rope_scaling)
+    rows = {"compute_dtype": precision.compute_dtype, "packing": bool(model.packing)}
+    attention = choose_attention(model.attn_implementation, config, request.hardware, **rows)
+    attention = settle_attention(attention, config, request.hardware, **rows)
     load: Any = load_weights
     if model.task_type in SCORED_TASKS:
-        if source.adapter is not None:
-            check_scored_adapter(source)
-        load = partial(load_scored, seed=model.seed, pad_token_id=pad_token_id)
-    return load(
+        load = partial(load_scored, seed=model.seed, pad_token_id=request.tokenizer.pad_token_id)
+    base, notices = load(
         source,
         config,
         trust_remote_code=model.trust_remote_code,
         dtype=getattr(torch, precision.load_dtype),
         attn_implementation=attention.got,
-        device_map=device_map(hardware),
-        **extra,
+        device_map=device_map(request.hardware),
+        # An explicit None would discard a checkpoint's own quantization.
+        **({} if quantization is None else {"quantization_config": quantization}),
     )
+    return _Base(base, attention, notices)
+
+
+def _prepare_base(base: PreTrainedModel, request: LoadRequest) -> None:
+    prepare_four_bit_layers(base, compute_dtype=request.precision.compute_dtype)
+    set_training_flags(base)
+    if request.model.gradient_checkpointing:
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(request.gradient_checkpointing_kwargs))
+    base.train()
+
+
+def _attach(base: PreTrainedModel, request: LoadRequest) -> tuple[PeftModel, list[str]]:
+    """Attach a new adapter, or the one that training goes on from; returns notices too."""
+    experts = explain_unadapted_experts(base)
+    notices = [experts] if experts is not None else []
+    source, new_tokens = request.source, request.new_tokens
+    if source.adapter is not None:
+        if new_tokens:
+            raise UserError(
+                f"new_tokens: training goes on from the adapter {source.adapter}, which has no rows for them; "
+                "name them in the run that makes the adapter, or use train_mode: full, which merges it"
+            )
+        prepared, told = continue_adapter(base, source)
+        return prepared, [*notices, *told]
+    added = add_rows(base, new_tokens)
+    lora = build_lora_config(request.adapter, base, new_token_ids=tuple(new_tokens))
+    prepared = attach_adapter(base, lora, seed=request.model.seed)
+    if added is not None:
+        save_new_rows_alone(prepared)
+        notices.append(added)
+    return prepared, notices
+
+
+def _free(base: PreTrainedModel, request: LoadRequest) -> tuple[PreTrainedModel, list[str]]:
+    """Make a whole model trainable, with the adapter that training goes on from in it; returns notices too."""
+    source, number = request.source, request.model.freeze_trainable_layers
+    notices: list[str | None] = []
+    if source.adapter is not None:
+        started, told = load_adapter(base, source, is_trainable=False)
+        base = started.merge_and_unload()
+        notices += [f"the adapter {source.adapter} was merged into its base, and all of it is trained", *told]
+    notices.append(add_rows(base, request.new_tokens))
+    base.requires_grad_(True)
+    notices.append(freeze_towers(base))
+    if number is not None:
+        notices.append(train_last_layers(base, number))
+    return base, [notice for notice in notices if notice is not None]
+
+
+def _notices(base: _Base, request: LoadRequest) -> list[str]:
+    model = request.model
+    packed = base.attention.packed().notices(request.hardware) if model.packing else ()
+    notices = [*request.precision.notices, *base.notices, *packed]
+    if model.gradient_checkpointing == "unsloth":
+        notices.append("gradient_checkpointing: unsloth is Unsloth's own; here as with true")
+    limit = max_positions(base.model.config.to_dict())
+    if limit is not None and model.max_seq_length > limit:
+        notices.append(
+            f"max_seq_length: {model.max_seq_length} is beyond the {limit} positions that the model was made for"
+        )
+    return notices

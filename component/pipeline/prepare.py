@@ -90,7 +90,7 @@ def prepare(config: Config) -> PreparedRun:
     check_packable(config.training.packing, model_config)
     loader = choose_loader(config.model, config.model.task_type, hardware)
     if loader.got == "unsloth":
-        from component.models.unsloth import import_unsloth
+        from component.models.unsloth_import import import_unsloth
 
         import_unsloth(config.model, hardware)
     precision = resolve_precision(config.model, hardware)

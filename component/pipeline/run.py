@@ -11,7 +11,7 @@ from loguru import logger
 
 from component.artifacts.manifest import Manifest
 from component.config.load import Config, load_config
-from component.models.unsloth import UnslothFailed
+from component.models.unsloth_import import UnslothFailed
 from component.pipeline.choose_loader import restart_with_vanilla
 from component.pipeline.prepare import prepare
 from component.pipeline.result import RunResult

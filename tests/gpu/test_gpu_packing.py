@@ -37,7 +37,7 @@ model = ModelSection(
 )
 hardware = detect_hardware(use_cpu=False)
 if loader == "unsloth":
-    from component.models.unsloth import import_unsloth
+    from component.models.unsloth_import import import_unsloth
     import_unsloth(model, hardware)
 import torch
 from component.data.collators import PackingCollator

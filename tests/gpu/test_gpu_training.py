@@ -25,6 +25,12 @@ CASES = {
     "qlora-bf16": {"train_mode": "qlora", "bf16": "true", "learning_rate": "2e-3"},
     "qlora-fp16": {"train_mode": "qlora", "fp16": "true", "learning_rate": "2e-3"},
     "lora-bf16": {"train_mode": "lora", "bf16": "true", "learning_rate": "2e-3"},
+    "new-tokens": {
+        "train_mode": "qlora",
+        "bf16": "true",
+        "learning_rate": "2e-3",
+        "new_tokens": "['Translate into', '<tool>']",
+    },
     "full-bf16": {"train_mode": "full", "bf16": "true", "learning_rate": "1e-3"},
 }
 COMMON = {

@@ -39,7 +39,7 @@ hardware = detect_hardware(use_cpu=device == "cpu")
 choice = choose_loader(model, "sft", hardware)
 assert choice.got == loader, choice
 if loader == "unsloth":
-    from component.models.unsloth import import_unsloth
+    from component.models.unsloth_import import import_unsloth
     import_unsloth(model, hardware)
 from dataclasses import replace
 import torch

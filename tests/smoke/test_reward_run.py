@@ -13,7 +13,7 @@ from measured_run import load_scored
 from safetensors.torch import load_file
 
 from component.artifacts.metrics import read_metrics
-from component.config.errors import InterruptedRun, UserError
+from component.config.errors import InterruptedRun
 from component.config.load import load_config
 from component.pipeline import run
 from component.pipeline.prepare import prepare
@@ -63,11 +63,23 @@ def test_an_interrupted_run_goes_on_exactly(
     assert after[0]["loss"] < before[0]["loss"], "the adapter and its head are where training goes on"
 
 
-def test_an_adapter_of_a_language_model(
-    settings: dict[str, Any], tiny_settings: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize("mode", ["lora", "qlora"])
+def test_sft_then_reward(
+    mode: str, settings: dict[str, Any], tiny_settings: dict[str, Any], signal_at: Any, tmp_path: Path
 ) -> None:
-    run({**tiny_settings, "train_mode": "lora", "max_steps": 1, "output_dir": str(tmp_path / "sft")})
-    values = {**settings, "train_mode": "lora", "model_name_or_path": str(tmp_path / "sft")}
-    with pytest.raises(UserError) as raised:
-        run({**values, "output_dir": str(tmp_path / "reward")})
-    assert raised.value.exit_code == 2 and "is an adapter of a language model" in str(raised.value)
+    """On the adapter of a language model, saved, resumed exactly, and loaded again as it was in memory."""
+    run({**tiny_settings, "train_mode": mode, "max_steps": 1, "output_dir": str(tmp_path / "sft")})
+    values = {**settings, "train_mode": mode, "lora_rank": 4, "model_name_or_path": str(tmp_path / "sft")}
+    run({**values, "output_dir": str(tmp_path / "left alone")})
+    with signal_at("step 2/6", signal.SIGINT), pytest.raises(InterruptedRun):
+        run({**values, "output_dir": str(tmp_path / "stopped")})
+    run({**values, "output_dir": str(tmp_path / "stopped")})
+    one, other = (tmp_path / name / "adapter_model.safetensors" for name in ("stopped", "left alone"))
+    assert one.read_bytes() == other.read_bytes()
+    notices = json.loads((tmp_path / "stopped" / "run.json").read_text(encoding="utf-8"))["notices"]
+    assert any("its rank 8, alpha 16" in notice for notice in notices)
+    assert any("whose score head is new" in notice for notice in notices)
+    more = {**values, "model_name_or_path": str(tmp_path / "stopped"), "learning_rate": 0.0, "max_steps": 1}
+    run({**more, "eval_on_start": True, "output_dir": str(tmp_path / "more")})
+    last, again = read_metrics(tmp_path / "stopped")[-1], read_metrics(tmp_path / "more")[0]
+    assert again["eval_margin"] == pytest.approx(last["eval_margin"], rel=1e-5)

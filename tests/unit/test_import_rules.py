@@ -38,8 +38,8 @@ PACKAGES = {"registry": set(), "config": {"omegaconf", "yaml"}, "runtime": {"log
 
 #: Optional or process-changing packages -> the only module of component/ that imports them.
 WRAPPERS = {
-    "unsloth": "component/models/unsloth.py",
-    "unsloth_zoo": "component/models/unsloth.py",
+    "unsloth": "component/models/unsloth_import.py",
+    "unsloth_zoo": "component/models/unsloth_import.py",
     "bitsandbytes": "component/models/quantization.py",
     "flash_attn": "component/models/attention.py",
     "liger_kernel": None,

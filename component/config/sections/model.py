@@ -18,6 +18,13 @@ class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys):
     model_name_or_path: str = key(MISSING, "Hub id or local folder of the model; a run folder works too.")
     model_revision: str | None = key(None, "Branch, tag or commit of a hub model.")
     tokenizer_name_or_path: str | None = key(None, "Tokenizer, where it is not the model's own.")
+    new_tokens: list[str] = key(
+        [],
+        'Texts that become tokens of their own, such as ["<tool>", "</tool>"], wherever they stand in your data. Their '
+        "rows of embeddings and output head start as the mean of their former parts and are trained, beside an adapter "
+        "they alone; they are saved with it. They are ordinary tokens: content_control_tokens leaves them as they are.",
+        one_or_many=True,
+    )
     trust_remote_code: bool = key(False, "Allow Python code that a hub model brings.")
     use_unsloth: bool | Literal["auto", "require"] = key(
         False,

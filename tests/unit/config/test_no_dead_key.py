@@ -518,6 +518,7 @@ PROBES: dict[str, Probe] = {
     "model_name_or_path": probe("{model}", "{other_model}", lambda lab, config: prepare(config).tokenizer.get_vocab()),
     "model_revision": probe("1" * 40, "2" * 40, revision),
     "tokenizer_name_or_path": probe(None, "{other_model}", lambda lab, config: prepare(config).tokenizer.get_vocab()),
+    "new_tokens": probe([], ["<tool>"], lora("trainable_token_indices")),
     "trust_remote_code": probe(
         False, True, remote_code, model_name_or_path="{remote}", tokenizer_name_or_path="{model}"
     ),

@@ -60,7 +60,17 @@ def test_an_adapter_whose_base_is_gone(tmp_path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
     assert problem(ModelSection(model_name_or_path=str(tmp_path))) == (
         f"model_name_or_path: {tmp_path} needs {base}, which is no folder (looked at {base}); "
-        "name a local folder or a hub id"
+        "name a local folder or a hub id; if the base has moved, write where it is now into base_model_name_or_path of "
+        "the adapter's adapter_config.json"
+    )
+
+
+def test_an_adapter_of_another_kind(tmp_path) -> None:
+    content = {"base_model_name_or_path": "org/base", "peft_type": "IA3"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(content))
+    assert problem(ModelSection(model_name_or_path=str(tmp_path))) == (
+        f"model_name_or_path: {tmp_path} is an adapter of the kind IA3, and only LORA adapters are read here; name its "
+        "base org/base, or merge the adapter into it with PEFT"
     )
 
 

@@ -11,7 +11,9 @@ import transformers  # noqa: F401  (imported before Unsloth on purpose)
 
 from component.config.errors import UserError
 from component.config.schema import AdapterSection
-from component.models.unsloth import UnslothFailed, _ignored, import_unsloth
+from component.models.request import LoadRequest
+from component.models.unsloth import _ignored
+from component.models.unsloth_import import UnslothFailed, import_unsloth
 
 
 def test_unsloth_is_not_imported_after_what_it_patches(section, cpu) -> None:
@@ -24,13 +26,17 @@ def test_unsloth_is_not_imported_after_what_it_patches(section, cpu) -> None:
 
 
 def test_what_it_ignores_is_told(section, cpu) -> None:
-    model = section(attn_implementation="eager")
-    assert _ignored(model, AdapterSection(lora_dropout=0.05), {"use_reentrant": True}, cpu) == [
+    def ignored(adapter: AdapterSection, *, use_reentrant: bool, **changes: str) -> list[str]:
+        arguments = {"use_reentrant": use_reentrant}
+        return _ignored(LoadRequest(section(**changes), adapter, None, None, cpu, arguments))
+
+    adapter = AdapterSection(lora_dropout=0.05)
+    assert ignored(adapter, use_reentrant=True, attn_implementation="eager") == [
         "lora_dropout: 0.05 loses Unsloth's fused LoRA kernels; 0 keeps them",
         "attn_implementation: eager is ignored, Unsloth chooses its own",
         "gradient_checkpointing_kwargs: ignored, Unsloth checkpoints in its own way",
     ]
-    assert _ignored(section(), AdapterSection(), {"use_reentrant": False}, cpu) == []
+    assert ignored(AdapterSection(), use_reentrant=False) == []
 
 
 RESTART = """

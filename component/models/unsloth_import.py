@@ -1,0 +1,117 @@
+"""Unsloth's import, which patches the whole process, and calls into it: quiet, their failures told apart."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from loguru import logger
+
+from component.config.errors import MachineError, RunError
+from component.config.schema import ModelSection
+from component.models.failures import first_line, library_failures
+from component.models.model_files import configure_hub, find_model
+from component.runtime.logging import demote_to_debug
+
+if TYPE_CHECKING:
+    from component.runtime.hardware import Hardware
+
+#: Unsloth replaces parts of these, so they must be imported after it.
+IMPORTED_AFTER = ("transformers", "trl", "peft")
+#: What it logs or makes others warn of at each run, and which asks nothing of the user: banners, its own checkpointing
+#: without use_reentrant, its own arguments to generate.
+TALK = (
+    r"Unsloth",
+    r"==\(\(",
+    r"torch\.utils\.checkpoint: the use_reentrant",
+    r"Passing `generation_config` together with",
+    r"Both `max_new_tokens`",
+    r"Dynamo detected a call to a `functools\.lru_cache`",
+)
+
+
+class UnslothFailed(MachineError):
+    """Unsloth failed after its import: this process is patched, and only a new one can load the model without it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"use_unsloth: Unsloth failed: {reason}; use use_unsloth: false")
+        self.reason = reason
+
+
+def import_unsloth(model: ModelSection, hardware: Hardware) -> ModuleType:
+    """Import Unsloth first of all heavy packages, quietly, without statistics, its cache outside the working tree.
+
+    Raises:
+        UnslothFailed: it cannot be imported, or something it patches was imported before it.
+    """
+    if "unsloth" in sys.modules:
+        return sys.modules["unsloth"]
+    too_early = [name for name in IMPORTED_AFTER if name in sys.modules]
+    if too_early:
+        raise UnslothFailed(f"{', '.join(too_early)} was imported before it")
+    configure_hub(model)
+    os.environ["UNSLOTH_DISABLE_STATISTICS"] = "1"
+    os.environ["UNSLOTH_AUTO_INSTALL"] = "0"
+    os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(_cache_folder()))
+    if find_model(model).is_local:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        if "huggingface_hub.constants" in sys.modules:
+            sys.modules["huggingface_hub.constants"].HF_HUB_OFFLINE = True
+    if hardware.kind == "cpu":
+        os.environ["UNSLOTH_FORCE_CPU"] = "1"
+    try:
+        with quietly():
+            module = importlib.import_module("unsloth")
+    except library_failures() as error:
+        raise UnslothFailed(f"it cannot be imported: {first_line(error)}") from error
+    demote_to_debug(TALK)
+    return module
+
+
+def has_fused_dropout(hardware: Hardware) -> bool:
+    """Whether its fused kernels for adapters know dropout."""
+    if hardware.kind != "cuda":
+        return False
+    from unsloth.kernels import fast_lora
+
+    return bool(getattr(fast_lora, "FUSED_LORA_DROPOUT", False))
+
+
+def call_unsloth(function: Any, *args: Any, **kwargs: Any) -> Any:
+    """Call into Unsloth quietly and turn its failures, other than lack of memory, into UnslothFailed."""
+    import torch
+
+    try:
+        with quietly():
+            return function(*args, **kwargs)
+    except (RunError, torch.OutOfMemoryError):
+        raise
+    except library_failures() as error:
+        raise UnslothFailed(first_line(error)) from error
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Send what is printed to the log at debug level; not stderr, which handlers made meanwhile would hold on to."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for line in printed.getvalue().splitlines():
+            if line.strip():
+                logger.debug("unsloth: {}", line.rstrip())
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "lampyris" / "unsloth_compiled"
