@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -103,11 +104,17 @@ def test_an_interrupted_run_goes_on_exactly(
     assert one.read_bytes() == other.read_bytes()
 
 
-def test_training_goes_on_from_a_run(settings: dict[str, Any], tiny_settings: dict[str, Any], tmp_path: Path) -> None:
-    """The adapter of sft is trained further, against itself as it was; the copy is not saved."""
-    run({**tiny_settings, "train_mode": "lora", "max_steps": 2, "output_dir": str(tmp_path / "sft")})
-    start = {**settings, "train_mode": "lora", "model_name_or_path": str(tmp_path / "sft")}
+@pytest.mark.parametrize("mode", ["lora", "qlora"])
+def test_training_goes_on_from_a_run(
+    mode: str, settings: dict[str, Any], tiny_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """The adapter of sft is trained further, against itself as it was to the last bit; the copy is not saved."""
+    sft = {**tiny_settings, "train_mode": mode, "new_tokens": ["Say the"], "max_steps": 2}
+    run({**sft, "output_dir": str(tmp_path / "sft")})
+    start = {**settings, "train_mode": mode, "model_name_or_path": str(tmp_path / "sft")}
     run({**start, "output_dir": str(tmp_path / "dpo")})
+    first = read_metrics(tmp_path / "dpo")[0]
+    assert (first["rewards/margins"], first["loss"]) == (0, pytest.approx(math.log(2), abs=1e-7))
     assert "frozen copy of the adapter" in decided(tmp_path / "dpo")["reference"]
     check_saved(tmp_path / "dpo", start)
     assert not (tmp_path / "dpo" / "ref").exists()
