@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from component.config.errors import InterruptedRun
+from component.config.errors import InterruptedRun, UserError
 from component.pipeline import run
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -29,6 +30,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "lr_scheduler_type": "cosine_with_min_lr",
         "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
     },
+    "new tokens": {"train_mode": "qlora", "new_tokens": ["Translate into", "</tool>"], "embedding_learning_rate": 1e-2},
     "embeddings": {
         "train_mode": "lora",
         "modules_to_save": ["embed_tokens"],
@@ -61,6 +63,38 @@ def test_the_run_folder_holds_what_was_trained(recipe, tiny_settings, tmp_path: 
     second = run({**again, "max_steps": 1, "learning_rate": 0.0, "output_dir": str(tmp_path / "second")})
     assert first.metrics["eval_loss"] == pytest.approx(second.metrics["eval_loss"], abs=1e-4)
     assert torch.isfinite(torch.tensor(first.metrics["last_loss"]))
+
+
+#: Optimizers by their usual names -> the package that they need beside requirements.txt.
+OPTIMIZERS = {
+    "adamw_torch": None,
+    "adafactor": None,
+    "adamw_8bit": None,
+    "paged_adamw_8bit": None,
+    "lion_8bit": None,
+    "adamw_torch_8bit": "torchao",
+    "adamw_torch_4bit": "torchao",
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if package else [])
+                                  for name, package in OPTIMIZERS.items()])  # fmt: skip
+def test_an_optimizer_learns(name: str, tiny_settings, tmp_path: Path) -> None:
+    """All of it is trained, so that there are weights large enough to be kept in 8 or 4 bit."""
+    if OPTIMIZERS[name]:
+        pytest.importorskip(OPTIMIZERS[name])
+    settings = {**tiny_settings, "train_mode": "full", "optim": name, "warmup_steps": 0, "learning_rate": 2e-3}
+    result = run({**settings, "max_steps": 3, "save_strategy": "no", "output_dir": str(tmp_path / "run")})
+    assert result.metrics["last_loss"] < result.metrics["first_loss"]
+
+
+@pytest.mark.skipif(find_spec("torchao") is not None, reason="torchao is installed")
+def test_an_optimizer_whose_package_is_missing(tiny_settings, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as raised:
+        run({**tiny_settings, "train_mode": "lora", "optim": "adamw_torch_4bit", "output_dir": str(tmp_path / "run")})
+    assert raised.value.exit_code == 2
+    assert str(raised.value).startswith("optim: adamw_torch_4bit cannot be used here: ")
+    assert "torchao" in str(raised.value)
 
 
 def test_a_mixture_of_experts_logs_its_load_balancing_loss(tiny_settings, conversations, tmp_path: Path) -> None:
