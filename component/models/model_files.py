@@ -20,7 +20,7 @@ ADAPTER_FILE = "adapter_config.json"
 #: `peft_type` of the adapters that are made and read here.
 ADAPTER_KIND = "LORA"
 MOVED_BASE = (
-    f"if that base has moved, write where it is now into base_model_name_or_path of the adapter's {ADAPTER_FILE}"
+    f"if the base has moved, write where it is now into base_model_name_or_path of the adapter's {ADAPTER_FILE}"
 )
 
 
