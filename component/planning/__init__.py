@@ -1,0 +1,1 @@
+"""Memory and time of a run from its config, without loading weights."""
