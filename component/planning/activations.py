@@ -1,0 +1,104 @@
+"""Bytes that one decoder layer keeps for its backward pass, and what that pass takes while it runs.
+
+Counted from what each operation saves, for one token. Below, `hidden` is the width of the residual stream, `queries` and
+`keys` those of all query and all key heads, `inner` that of the MLP; factors are numbers kept of that width.
+"""
+
+from __future__ import annotations
+
+from component.planning.workload import Workload
+
+#: Unsloth's dense attention beyond what its operations save, in bytes a feature of the queries while one layer's
+#: backward runs: what is left of 276 kB a token of an 8B shape (STACK: 2048 x 16 takes 15.10 GiB). Where it is spent is
+#: not known; on packed rows, which run on another kernel, it is not there.
+UNSLOTH_DENSE_BACKWARD = 22
+
+
+def saved_per_token(workload: Workload) -> float:
+    """Bytes a token that one decoder layer keeps when it does not recompute."""
+    mine = _unsloth_saved if workload.loader == "unsloth" else _vanilla_saved
+    return mine(workload) + _attention_saved(workload)
+
+
+def input_per_token(workload: Workload) -> float:
+    """Bytes a token of what one decoder layer starts from: all that recomputation keeps, on the device."""
+    return workload.shape.hidden * workload.load_bytes if workload.checkpointing == "recompute" else 0.0
+
+
+def backward_per_token(workload: Workload) -> float:
+    """Bytes a token that the backward pass of one decoder layer takes beyond what the layer has kept.
+
+    The gradient that came in, the one that goes out and, largest, those between the MLP's matrices.
+    """
+    shape, width = workload.shape, workload.compute_bytes
+    stream = 2 * shape.hidden * workload.load_bytes
+    if workload.loader == "unsloth":
+        # Its MLP overwrites gate and up with their gradients: one more tensor is enough.
+        taken = stream + shape.mlp_width * width
+        if workload.checkpointing == "offload":
+            taken += 2 * shape.hidden * width  # the two buffers that inputs come back through
+            if not workload.is_packed:
+                taken += UNSLOTH_DENSE_BACKWARD * shape.query_width
+        return taken
+    return stream + (2 if workload.has_liger else 3) * shape.mlp_width * width
+
+
+def row_pairs_bytes(workload: Workload) -> tuple[float, float]:
+    """Bytes of what grows with the square of a row: a mask shared by all layers, and the scores of one layer."""
+    length = workload.row_tokens * (workload.rows if workload.is_packed else 1)
+    pairs = (1 if workload.is_packed else workload.sequences) * length**2
+    has_mask = workload.attention == "eager" or (
+        workload.loader == "vanilla" and workload.attention == "sdpa" and (workload.is_packed or workload.is_padded)
+    )
+    # Scores are softened in float32, cast, and dropped out of: two copies in the format of the computation stay.
+    scores = workload.shape.num_heads * pairs * 2 * workload.compute_bytes if workload.attention == "eager" else 0
+    return float(pairs if has_mask else 0), float(scores)
+
+
+def _attention_saved(workload: Workload) -> float:
+    """Queries, keys, values and output; the logarithms of the softmax's sums in float32."""
+    shape, width = workload.shape, workload.compute_bytes
+    dense_mask = workload.loader == "vanilla" and workload.attention == "sdpa" and (
+        workload.is_packed or workload.is_padded
+    )  # fmt: skip
+    # With a mask, and in Unsloth's dense attention, each key head is repeated for its queries.
+    repeats = dense_mask or (workload.loader == "unsloth" and not workload.is_packed) or workload.attention == "eager"
+    keys = shape.query_width if repeats else shape.key_width
+    return (2 * shape.query_width + 2 * keys) * width + 4 * shape.num_heads
+
+
+def _unsloth_saved(workload: Workload) -> float:
+    """unsloth.kernels: inputs of both norms and what they give (hidden), gate and up before the activation (inner)."""
+    shape, width = workload.shape, workload.compute_bytes
+    return 2 * shape.hidden * (workload.load_bytes + width) + 2 * shape.mlp_width * width
+
+
+def _vanilla_saved(workload: Workload) -> float:
+    """transformers' layers under autocast, with PEFT's adapters."""
+    shape, width = workload.shape, workload.compute_bytes
+    hidden, inner = shape.hidden, shape.mlp_width
+    # A norm keeps its input in float32, a fused one keeps it as it is.
+    norms = 2 * hidden * (workload.load_bytes if workload.has_liger else 4)
+    # The result of a 4-bit layer comes in the format of its input, and the activation keeps that.
+    wide = workload.load_bytes if workload.quantization in ("nf4", "fp4") else width
+    # gate and up; plain operations also keep the activated gate.
+    activation = 2 * inner * wide + (0 if workload.has_liger else inner * wide)
+    return norms + activation + _inputs_saved(workload)
+
+
+def _inputs_saved(workload: Workload) -> float:
+    """What linear layers keep of their inputs, for the gradients of their own or their adapters' weights."""
+    shape, width, adapter = workload.shape, workload.compute_bytes, workload.adapter
+    hidden, inner, queries = shape.hidden, shape.mlp_width, shape.query_width
+    # A norm that is trained keeps what it multiplies.
+    normalized = 2 * hidden * workload.load_bytes if adapter is None and not workload.has_liger else 0
+    if adapter is not None and (workload.quantization is None or workload.quantization == "int8"):
+        # PEFT casts the input to float32 and autocast back: every adapter keeps a copy of its own. LLM.int8() keeps its
+        # own input besides.
+        copies = 2 if workload.quantization else 1
+    elif workload.is_mixed:
+        copies = 1  # a float32 input is cast for every layer that reads it
+    else:
+        # One input serves query, key and value, and one gate and up; the output's is the attention's own result.
+        return (2 * hidden + inner) * width + normalized
+    return copies * (5 * hidden + queries + inner) * width + normalized

@@ -1,0 +1,150 @@
+"""Peak memory of a run: what lies on the device all the time, and the moment at which most lies on top of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from component.planning.activations import backward_per_token, input_per_token, row_pairs_bytes, saved_per_token
+from component.planning.logits import LossMemory, loss_memory
+from component.planning.optimizer import optimizer_memory
+from component.planning.weights import (
+    adapter_bytes,
+    cast_weight_bytes,
+    gradient_bytes,
+    num_trained,
+    quantized_bytes,
+    reference_bytes,
+    unquantized_bytes,
+)
+from component.planning.workload import Workload
+
+#: What cuBLAS takes of torch's memory on Hopper; less elsewhere.
+LIBRARY_BYTES = 32 * 2**20
+#: Share of what comes and goes within a step that is lost between blocks of other sizes, and of what stays for the
+#: backward pass. README: 8.70 GiB of Unsloth's are 9.18 reserved, 19.90 of vanilla's 23.68, where one more tensor of
+#: float32 scores makes the difference.
+LOST_OF_TRANSIENT, LOST_OF_SAVED = 0.15, 0.02
+
+
+@dataclass(frozen=True)
+class Part:
+    """One row of a plan: what lies on the device, and bytes of it."""
+
+    name: str
+    num_bytes: float
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Memory at the moment when most is allocated.
+
+    Attributes:
+        parts: what is on the device then; they add up to `allocated`.
+        moment: when that is.
+        allocated, reserved: bytes, as torch.cuda.max_memory_allocated and max_memory_reserved count.
+        paged: bytes of optimizer states in managed memory.
+    """
+
+    parts: tuple[Part, ...]
+    moment: str
+    allocated: float
+    reserved: float
+    paged: float
+
+
+def plan_memory(workload: Workload) -> MemoryPlan:
+    """Predict the peak."""
+    optimizer = optimizer_memory(workload.optimizer)
+    trained = num_trained(workload)
+    static = (
+        Part("quantized weights", quantized_bytes(workload)),
+        Part(f"{8 * workload.load_bytes}-bit weights", unquantized_bytes(workload)),
+        Part("reference model", reference_bytes(workload)),
+        Part("adapter", adapter_bytes(workload)),
+        Part(f"optimizer ({workload.optimizer})", trained * optimizer.state),
+        Part("libraries", LIBRARY_BYTES),
+    )
+    moments = {name: tuple(parts) for name, parts in _moments(workload)}
+    moments["optimizer step"] = (
+        Part("gradients", gradient_bytes(workload)),
+        Part("optimizer's workspace", trained * optimizer.step),
+    )
+    moment, dynamic = max(moments.items(), key=lambda item: sum(part.num_bytes for part in item[1]))
+    parts = tuple(part for part in (*static, *dynamic) if part.num_bytes > 0)
+    allocated = sum(part.num_bytes for part in parts)
+    return MemoryPlan(parts, moment, allocated, allocated + _lost(workload, dynamic), trained * optimizer.paged)
+
+
+def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:
+    """The moments of a step that may be the peak, and what lies on the device beside what always does."""
+    loss, tokens, layers = loss_memory(workload), workload.tokens, workload.num_trained_layers
+    gradients = gradient_bytes(workload)
+    mask, scores = row_pairs_bytes(workload)
+    layer_copy, head_copy = cast_weight_bytes(workload)
+    one_layer = saved_per_token(workload) * tokens + scores
+    recomputes = workload.checkpointing != "none"
+    kept = layers * (input_per_token(workload) * tokens if recomputes else one_layer)
+    copies = head_copy + workload.shape.num_layers * layer_copy
+    kept_copies = head_copy + (0 if recomputes else workload.shape.num_layers * layer_copy)
+    waiting = gradients if workload.gradients_wait else 0
+    saved = Part("activations", kept + mask)
+    yield "loss", _at_loss(loss.forward, loss, saved, waiting, copies)
+    yield "loss, backward", _at_loss(loss.backward, loss, saved, waiting + _head_gradient(workload), kept_copies)
+    backward = (
+        Part("activations of one layer", one_layer if recomputes else 0),
+        Part("backward pass of one layer", backward_per_token(workload) * tokens),
+        Part("kernels' workspace", _dequantized(workload)),
+        Part("16-bit copies of weights", layer_copy if recomputes else workload.shape.num_layers * layer_copy),
+    )
+    head = _head_gradient(workload)
+    yield "backward pass of the last layer", (saved, Part("gradients", max(waiting, head)), *backward)
+    yield "backward pass of the first layer", (
+        Part("activations", (kept / layers if recomputes else one_layer) + mask),
+        Part("gradients", gradients),
+        *backward,
+    )
+    if workload.eval_rows:
+        yield "evaluation", _at_evaluation(workload, loss)
+
+
+def _at_loss(
+    scores: float, loss: LossMemory, saved: Part, gradients: float, copies: float
+) -> tuple[Part, ...]:  # fmt: skip
+    return (
+        saved,
+        Part("gradients", gradients),
+        Part("16-bit copies of weights", copies),
+        Part("last hidden states", loss.hidden),
+        Part("logits and loss", scores),
+    )
+
+
+def _at_evaluation(workload: Workload, loss: LossMemory) -> tuple[Part, ...]:
+    share = workload.eval_rows / workload.rows
+    layer = (saved_per_token(workload) * workload.tokens + row_pairs_bytes(workload)[1]) * share
+    # Gradients were dropped after the last step; one layer at a time, whose parts go as soon as they were read.
+    return Part("activations of one layer", layer), Part("logits and loss", (loss.forward + loss.hidden) * share)
+
+
+def _head_gradient(workload: Workload) -> float:
+    """Gradient of the output head, which is there before those of the layers."""
+    if workload.adapter is not None or workload.trained_layers is not None:
+        return 0.0
+    return workload.shape.embedding * workload.load_bytes
+
+
+def _dequantized(workload: Workload) -> float:
+    """The largest weight in 16 bit, once; Unsloth has a buffer beside it that it keeps."""
+    if workload.quantization is None:
+        return 0.0
+    largest = max(linear.num_weights for linear in workload.shape.linears) * workload.compute_bytes
+    return largest * (2 if workload.loader == "unsloth" else 1)
+
+
+def _lost(workload: Workload, dynamic: tuple[Part, ...]) -> float:
+    """Bytes that are reserved and not allocated at the peak."""
+    saved = sum(part.num_bytes for part in dynamic if part.name in ("activations", "gradients"))
+    logits = sum(part.num_bytes for part in dynamic if part.name == "logits and loss")
+    others = sum(part.num_bytes for part in dynamic) - saved - logits
+    return LOST_OF_SAVED * saved + LOST_OF_TRANSIENT * others + (loss_memory(workload).largest if logits else 0)

@@ -1,0 +1,58 @@
+"""Bytes of optimizer states, and what a step takes besides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class OptimizerMemory:
+    """Bytes for each trained parameter.
+
+    Attributes:
+        state: kept between steps, on the device.
+        step: taken for the duration of a step.
+        paged: kept in managed memory, which torch does not count and which can leave the device.
+    """
+
+    state: float
+    step: float = 0.0
+    paged: float = 0.0
+
+
+#: bitsandbytes' 8-bit states: a byte, and a float32 constant for each block of 256.
+EIGHT_BIT = 1 + 4 / 256
+#: By transformers' names. The foreach implementation of torch's own AdamW makes a list of square roots as large as the
+#: parameters; fused and bitsandbytes' kernels make nothing.
+OPTIMIZERS: dict[str, OptimizerMemory] = {
+    "adamw_torch": OptimizerMemory(8, step=4),
+    "adamw_torch_fused": OptimizerMemory(8),
+    "adamw_8bit": OptimizerMemory(2 * EIGHT_BIT),
+    "adamw_bnb_8bit": OptimizerMemory(2 * EIGHT_BIT),
+    "paged_adamw_32bit": OptimizerMemory(0, paged=8),
+    "paged_adamw": OptimizerMemory(0, paged=8),
+    "paged_adamw_8bit": OptimizerMemory(0, paged=2 * EIGHT_BIT),
+    "ademamix": OptimizerMemory(12),
+    "ademamix_8bit": OptimizerMemory(3 * EIGHT_BIT),
+    "paged_ademamix_32bit": OptimizerMemory(0, paged=12),
+    "paged_ademamix_8bit": OptimizerMemory(0, paged=3 * EIGHT_BIT),
+    "lion_32bit": OptimizerMemory(4),
+    "lion_8bit": OptimizerMemory(EIGHT_BIT),
+    "paged_lion_32bit": OptimizerMemory(0, paged=4),
+    "paged_lion_8bit": OptimizerMemory(0, paged=EIGHT_BIT),
+    "rmsprop": OptimizerMemory(4, step=4),
+    "rmsprop_bnb": OptimizerMemory(4),
+    "rmsprop_bnb_8bit": OptimizerMemory(EIGHT_BIT),
+    "rmsprop_bnb_32bit": OptimizerMemory(4),
+    "adagrad": OptimizerMemory(4, step=4),
+    "sgd": OptimizerMemory(0),
+    # A row and a column of squares instead of a matrix; the update of one matrix at a time.
+    "adafactor": OptimizerMemory(0),
+}
+#: What an optimizer is taken for that is not in the table: Adam's two float32 moments.
+UNKNOWN = OptimizerMemory(8, step=4)
+
+
+def optimizer_memory(name: str) -> OptimizerMemory:
+    """What an optimizer takes, by its name in `optim`."""
+    return OPTIMIZERS.get(name, UNKNOWN)

@@ -1,0 +1,94 @@
+"""Bytes of weights, adapter and gradients on the device."""
+
+from __future__ import annotations
+
+from component.planning.shape import Linear
+from component.planning.workload import Workload
+
+#: bitsandbytes: a constant for each block of 4-bit weights; with double quantization it is one byte, and the constants
+#: have a float32 constant for each of their own blocks (https://arxiv.org/abs/2305.14314, section 3).
+BLOCK, CONSTANTS_BLOCK = 64, 256
+ADAPTER_BYTES = 4
+"""A number of an adapter, of its gradient, and of a module that is trained beside it: float32, whatever the base."""
+
+
+def bytes_per_quantized_weight(workload: Workload) -> float:
+    """Bytes of one weight of a quantized layer, its constants included."""
+    if workload.quantization == "int8":
+        return 1.0
+    constant = 1 + 4 / CONSTANTS_BLOCK if workload.double_quantization else 4
+    return 0.5 + constant / BLOCK
+
+
+def quantized_bytes(workload: Workload) -> float:
+    """Bytes of the quantized linear layers; int8 has a float32 constant for each row besides."""
+    if workload.quantization is None:
+        return 0.0
+    shape = workload.shape
+    rows = sum(linear.features_out for linear in shape.linears) if workload.quantization == "int8" else 0
+    return shape.num_layers * (shape.linear_per_layer * bytes_per_quantized_weight(workload) + 4 * rows)
+
+
+def unquantized_bytes(workload: Workload) -> float:
+    """Bytes of embeddings, head, norms and experts, and of the linear layers where these are not quantized."""
+    shape = workload.shape
+    quantized = shape.num_layers * shape.linear_per_layer if workload.quantization else 0
+    return (shape.num_parameters - quantized) * workload.load_bytes
+
+
+def reference_bytes(workload: Workload) -> float:
+    """Bytes of a second model that a preference task compares with; it is loaded as for full training."""
+    return workload.shape.num_parameters * workload.load_bytes if workload.reference == "second model" else 0.0
+
+
+def adapter_parameters(linear: Linear, rank: int) -> int:
+    """Parameters of the two matrices on one linear layer."""
+    return rank * (linear.features_in + linear.features_out)
+
+
+def num_adapter_parameters(workload: Workload) -> int:
+    """Parameters of the whole adapter, modules that are trained beside it aside."""
+    adapter = workload.adapter
+    if adapter is None:
+        return 0
+    reached = (linear for linear in workload.shape.linears if adapter.reaches(linear))
+    return adapter.num_layers * sum(adapter_parameters(linear, adapter.rank) for linear in reached)
+
+
+def adapter_bytes(workload: Workload) -> float:
+    """Bytes of the adapter and of the modules trained beside it."""
+    saved = workload.adapter.saved_modules if workload.adapter else 0
+    return (num_adapter_parameters(workload) + saved) * ADAPTER_BYTES
+
+
+def num_trained(workload: Workload) -> int:
+    """Parameters that are trained."""
+    shape = workload.shape
+    if workload.adapter is not None:
+        return num_adapter_parameters(workload) + workload.adapter.saved_modules
+    if workload.trained_layers is not None:
+        layer = shape.linear_per_layer + shape.experts_per_layer + shape.norms_per_layer
+        return workload.trained_layers * layer
+    return shape.num_parameters
+
+
+def gradient_bytes(workload: Workload) -> float:
+    """Bytes of all gradients, each in the format of its parameter."""
+    return num_trained(workload) * (ADAPTER_BYTES if workload.adapter else workload.load_bytes)
+
+
+def cast_weight_bytes(workload: Workload) -> tuple[float, float]:
+    """Bytes of the 16-bit copies that autocast makes of float32 weights: of one decoder layer, and of the head.
+
+    Adapters are float32 on every loader. Unsloth casts them inside its kernels and keeps nothing.
+    """
+    shape, width = workload.shape, workload.compute_bytes
+    if not workload.is_mixed:
+        head = 0
+        layer = 0
+    else:
+        head = shape.embedding * width
+        layer = 0 if workload.quantization else (shape.linear_per_layer + shape.experts_per_layer) * width
+    if workload.adapter is not None and workload.loader == "vanilla" and width < ADAPTER_BYTES:
+        layer += num_adapter_parameters(workload) / shape.num_layers * width
+    return float(layer), float(head)

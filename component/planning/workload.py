@@ -1,0 +1,99 @@
+"""What of a config decides memory and time, in one value: the other modules of planning read nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from component.planning.shape import Linear, ModelShape
+
+#: Answers that a row of a preference task holds: both go through the model at once.
+SIDES_BY_TASK = {"dpo": 2, "orpo": 2, "reward": 2}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter: float32 matrices on some of the linear layers.
+
+    Attributes:
+        targets: last names of the layers that get it.
+        num_layers: decoder layers that it is on.
+        saved_modules: parameters of modules that are trained in full beside it.
+    """
+
+    rank: int
+    targets: frozenset[str]
+    num_layers: int
+    saved_modules: int = 0
+
+    def reaches(self, linear: Linear) -> bool:
+        """Whether a linear layer gets it."""
+        return linear.name in self.targets
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One micro-batch of a run on one device.
+
+    Attributes:
+        loader: "unsloth", or "vanilla" for all others.
+        quantization: of the frozen linear layers; None for 16 and 32 bit.
+        adapter: None where the model itself is trained.
+        trained_layers: decoder layers that full training trains; None for all of the model.
+        load_bytes: a number of the weights that are not quantized, and of what one decoder layer hands to the next.
+        compute_bytes: a number that matrix products work on.
+        checkpointing: "offload" recomputes and keeps what it starts from in main memory.
+        attention: implementation, by the config's names.
+        is_padded: unpacked rows of unequal length.
+        rows: of a micro-batch; row_tokens: of the longest, with its padding.
+        gradients_wait: those of earlier micro-batches are there while the next one runs forward.
+        reference: how a task gets the log-probabilities that it compares with.
+        eval_rows: of an evaluation batch; 0 without evaluation.
+        sample_tokens: mean length of the samples in a packed row; 0 where it is not known.
+    """
+
+    shape: ModelShape
+    task: str
+    loader: Literal["vanilla", "unsloth"]
+    quantization: Literal["nf4", "fp4", "int8"] | None
+    double_quantization: bool
+    adapter: Adapter | None
+    trained_layers: int | None
+    load_bytes: int
+    compute_bytes: int
+    checkpointing: Literal["none", "recompute", "offload"]
+    attention: str
+    is_packed: bool
+    is_padded: bool
+    has_liger: bool
+    optimizer: str
+    rows: int
+    row_tokens: int
+    gradients_wait: bool
+    reference: Literal["none", "adapter off", "second model", "computed before"] = "none"
+    eval_rows: int = 0
+    sample_tokens: float = 0.0
+
+    @property
+    def sequences(self) -> int:
+        """Sequences that go through the model at once; a packed micro-batch is one row."""
+        return self.rows * SIDES_BY_TASK.get(self.task, 1)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that go through the model at once, padding included."""
+        return self.sequences * self.row_tokens
+
+    @property
+    def num_trained_layers(self) -> int:
+        """Decoder layers through which gradients flow."""
+        return self.shape.num_layers if self.trained_layers is None else self.trained_layers
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether float32 weights are computed with in 16 bit, of which autocast makes copies."""
+        return self.load_bytes > self.compute_bytes
+
+    def with_rows(self, rows: int) -> Workload:
+        """The same with another micro-batch."""
+        return replace(self, rows=rows)
