@@ -12,7 +12,9 @@ from component.config.load import Config
 from component.config.schema import schema_fields
 from component.pipeline.completions import num_training_rows
 from component.pipeline.hints import check_hints
+from component.pipeline.plan_run import plan_prepared
 from component.pipeline.prepare import PreparedRun
+from component.pipeline.show_plan import plan_text
 from component.pipeline.steps import num_optimizer_steps, num_rows_per_step
 
 NUM_SAMPLES = 3
@@ -28,7 +30,7 @@ def describe_check(config: Config) -> Iterator[str]:
 
 
 def describe_run(prepared: PreparedRun) -> Iterator[str]:
-    """Lines of `--dry_run`: samples with their supervised text marked, the data, resolved defaults, what will run."""
+    """Lines of `--dry_run`: samples with their supervised text marked, the data, defaults, what will run, its plan."""
     # This imports torch, which must come after Unsloth: `prepare` has seen to that.
     from component.pipeline.data_facts import data_facts
 
@@ -45,6 +47,9 @@ def describe_run(prepared: PreparedRun) -> Iterator[str]:
     steps, rows = num_optimizer_steps(config.training, num_rows), num_rows_per_step(config.training)
     yield f"steps: {steps:,} optimizer steps of {rows:,} rows each"
     yield f"output: {config.run.output_dir}"
+    planned = plan_prepared(prepared)
+    unknown = "plan: none; the layers of this model family are not known to the planner"
+    yield from ("", unknown if planned is None else plan_text(planned, config), "")
     yield from (f"notice: {notice}" for notice in (*prepared.notices, *precision.notices))
     yield from (f"hint: {hint}" for hint in prepared.hints)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from component.pipeline.open_run import hash_config
+from component.pipeline.plan_run import plan_prepared
 from component.pipeline.prepare import PreparedRun
 from component.runtime.environment import environment_facts
 from component.runtime.redaction import redact
@@ -16,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def manifest_content(prepared: PreparedRun) -> dict[str, Any]:
     """The sections of a manifest that are known once the data is prepared."""
     config, data, loader = prepared.config, prepared.data, prepared.loader
-    data_seed = config.training.data_seed
+    data_seed, planned = config.training.data_seed, plan_prepared(prepared)
     return {
         "notices": [redact(notice) for notice in prepared.notices],
         "hints": [redact(str(hint)) for hint in prepared.hints],
@@ -29,5 +30,6 @@ def manifest_content(prepared: PreparedRun) -> dict[str, Any]:
             "train": data.report.to_dict(),
             "evaluation": data.eval_report.to_dict() if data.eval_report else None,
         },
+        "plan": {"predicted": planned.plan.to_dict() if planned else None, "measured": None},
         "environment": environment_facts(REPOSITORY),
     }

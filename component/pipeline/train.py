@@ -42,6 +42,9 @@ from component.trainers.interrupts import Interrupts
 from component.trainers.task import RunContext
 from component.trainers.token_counter import TokenCounter
 
+#: Metrics that stand beside the plan's predictions in run.json.
+MEASURED = ("peak_allocated_bytes", "peak_reserved_bytes", "padded_tokens_per_second")
+
 
 def train(prepared: PreparedRun, opened: OpenedRun, *, began: float) -> RunResult:
     """Train a run in its opened folder.
@@ -144,7 +147,9 @@ def _train(
         "train_seconds": round(trained_at - loaded_at, 3),
         "total_seconds": round(time.monotonic() - began, 3),
     }
-    opened.manifest.update(metrics=metrics, timings=timings)
+    measured = {name: metrics[name] for name in MEASURED} if context.hardware.kind == "cuda" else None
+    plan = {**opened.manifest.content["plan"], "measured": measured}
+    opened.manifest.update(metrics=metrics, timings=timings, plan=plan)
     show_end_card(prepared, model, metrics, timings, planned_steps=outcome.planned_steps)
     return RunResult(folder, trainer.state.global_step, metrics)
 

@@ -1,7 +1,7 @@
 """Bytes that one decoder layer keeps for its backward pass, and what that pass takes while it runs.
 
-Counted from what each operation saves, for one token. Below, `hidden` is the width of the residual stream, `queries` and
-`keys` those of all query and all key heads, `inner` that of the MLP; factors are numbers kept of that width.
+Counted from what each operation saves, for one token. Below, `hidden` is the width of the residual stream, `queries`
+and `keys` those of all query and all key heads, `inner` that of the MLP; factors are numbers kept of that width.
 """
 
 from __future__ import annotations

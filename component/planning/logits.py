@@ -48,7 +48,7 @@ def loss_memory(workload: Workload) -> LossMemory:
         return LossMemory(part, part, part, 3 * tokens * shape.hidden * width)
     scores = tokens * shape.vocab
     hidden = tokens * shape.hidden * (4 + (workload.load_bytes if workload.is_mixed else 0) + width)
-    before, after = BYTES_PER_SCORE[workload.task if workload.task in BYTES_PER_SCORE else "sft"]
+    before, after = BYTES_PER_SCORE.get(workload.task, BYTES_PER_SCORE["orpo"])
     forward = before + (width if width < 4 else 0)
     return LossMemory(forward * scores, after * scores, 4 * scores, hidden)
 
@@ -56,8 +56,10 @@ def loss_memory(workload: Workload) -> LossMemory:
 #: Task -> bytes a score in float32 until the loss is known, beside the 16-bit scores, and in the backward pass.
 #: sft: the upcast scores and their logarithmic softmax; then that, the gradient of the loss and that of the scores.
 #: dpo: scores of policy and reference, and a copy for the entropy that is logged; then the scores, the gradient of what
-#: was gathered of them, one for each row and their stack. kto and orpo are alike.
-BYTES_PER_SCORE = {"sft": (8, 12), "dpo": (12, 16), "orpo": (10, 16), "kto": (10, 16), "grpo": (8, 12)}
+#: was gathered of them, one for each row and their stack. Other tasks on answers are like orpo.
+BYTES_PER_SCORE = {
+    "sft": (8, 12), "pretrain": (8, 12), "dpo": (12, 16), "orpo": (10, 16), "kto": (10, 16), "grpo": (8, 12),
+}  # fmt: skip
 
 
 def unsloth_part_tokens(tokens: int, vocab: int, hidden: int) -> int:
@@ -69,6 +71,6 @@ def unsloth_part_tokens(tokens: int, vocab: int, hidden: int) -> int:
 
 
 def liger_part_tokens(tokens: int, vocab: int, hidden: int) -> int:
-    """Tokens in each part of Liger's fused loss: about as many times fewer as the vocabulary is wider than the model."""
+    """Tokens in each part of Liger's fused loss: as many times fewer as the vocabulary is wider than the model."""
     parts = math.ceil(vocab / hidden)
     return 2 ** math.ceil(math.log2(max(1, math.ceil(tokens / parts))))

@@ -99,11 +99,18 @@ def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:
     )
     head = _head_gradient(workload)
     yield "backward pass of the last layer", (saved, Part("gradients", max(waiting, head)), *backward)
-    yield "backward pass of the first layer", (
-        Part("activations", (kept / layers if recomputes else one_layer) + mask),
-        Part("gradients", gradients),
-        *backward,
+    yield (
+        "backward pass of the first layer",
+        (
+            Part("activations", (kept / layers if recomputes else one_layer) + mask),
+            Part("gradients", gradients),
+            *backward,
+        ),
     )
+    if workload.task == "grpo":
+        # Keys and values of all that is generated, by all layers.
+        cache = 2 * workload.shape.key_width * workload.compute_bytes * workload.shape.num_layers * tokens
+        yield "generation", (Part("keys and values", cache), Part("logits and loss", loss.hidden))
     if workload.eval_rows:
         yield "evaluation", _at_evaluation(workload, loss)
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from component.planning.shape import Linear, ModelShape
+from component.registry import TASK_ROW_KINDS
 
-#: Answers that a row of a preference task holds: both go through the model at once.
-SIDES_BY_TASK = {"dpo": 2, "orpo": 2, "reward": 2}
+#: Kind of rows -> answers in each; all of them go through the model at once.
+ANSWERS_PER_ROW = {"preference": 2}
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Workload:
     @property
     def sequences(self) -> int:
         """Sequences that go through the model at once; a packed micro-batch is one row."""
-        return self.rows * SIDES_BY_TASK.get(self.task, 1)
+        return self.rows * ANSWERS_PER_ROW.get(TASK_ROW_KINDS.get(self.task, ""), 1)
 
     @property
     def tokens(self) -> int:

@@ -117,7 +117,7 @@ def part_of(file: str) -> str:
 def test_the_walk_finds_what_there_is() -> None:
     parts = {part_of(item.file) for item in COMPONENT} - {"__init__"}
     assert parts <= set(ALLOWED)
-    assert parts >= {"registry", "config", "runtime", "data", "models", "artifacts", "trainers", "pipeline"}
+    assert parts >= {"registry", "config", "runtime", "data", "models", "planning", "artifacts", "trainers", "pipeline"}
     assert len(COMPONENT) > 300
     assert any(item.is_for_types for item in COMPONENT)
     assert any(item.package == "unsloth" for item in COMPONENT)
@@ -176,6 +176,7 @@ def _file_of(module: str) -> Path | None:
         "script/chat.py",
         "script/evaluate.py",
         "script/inspect_data.py",
+        "script/plan.py",
         "component/pipeline/choose_loader.py",
     ],
 )

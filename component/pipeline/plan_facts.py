@@ -1,0 +1,57 @@
+"""A plan in words and numbers for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from component.artifacts.plan_card import gib
+from component.artifacts.plan_facts import PlanFacts
+from component.config.load import Config
+from component.pipeline.plan_run import PlannedRun, compare_cards
+from component.planning.plan import Plan
+from component.planning.served import explain_served
+from component.planning.weights import num_trained
+
+
+def plan_facts(planned: PlannedRun, config: Config) -> PlanFacts:
+    """What people are shown of a plan."""
+    made = planned.plan
+    work = made.workload
+    card = made.gpu
+    name = config.model.model_name_or_path
+    title = f"{name}: {work.task}, {config.model.train_mode}, {work.rows} x {work.row_tokens}"
+    return PlanFacts(
+        title=f"{title}, {planned.loader}",
+        settings=(
+            ("model", f"{name}, {work.shape.num_parameters / 1e9:.2f} billion parameters"),
+            ("trained", f"{num_trained(work):,} parameters ({config.model.train_mode})"),
+            ("loader", planned.loader),
+            ("precision", f"weights {planned.precision.load_dtype}, computation {planned.precision.compute_dtype}"),
+            ("micro-batch", f"{work.sequences} sequences of {work.row_tokens:,} tokens, {made.micro_batches} a step"),
+            ("checkpointing", work.checkpointing),
+        ),
+        parts=tuple((part.name, part.num_bytes) for part in made.memory.parts),
+        moment=made.memory.moment,
+        allocated_bytes=made.memory.allocated,
+        reserved_bytes=made.memory.reserved,
+        memory_bytes=card.memory_bytes if card else None,
+        summary=tuple(_summary(made)),
+        cards=compare_cards(made),
+    )
+
+
+def _summary(made: Plan) -> Iterator[tuple[str, str]]:
+    if made.gpu is None:
+        yield "card", "none here; name one with --gpu"
+    else:
+        yield "card", f"{made.gpu.title}, {made.gpu.memory_bytes / 2**30:.1f} GiB: {made.verdict}"
+        yield "served by the installed torch", explain_served(made.gpu.capability)
+    if made.memory.paged:
+        yield "paged optimizer states", f"{gib(made.memory.paged)} GiB, which can leave the device and are not counted"
+    if made.time is not None:
+        yield "step", f"{made.time.seconds:.2f} s for {made.time.tokens:,} tokens"
+        yield "speed", f"{made.time.tokens_per_second:,.0f} tokens/s, padding included"
+        millions = 1e6 / made.time.tokens_per_second / 3600
+        yield "a million tokens", f"{millions:.3f} hours"
+    if made.hours is not None:
+        yield "the run", f"{made.num_steps:,} steps, {made.hours:.2f} hours"

@@ -1,0 +1,117 @@
+"""What the planner asks of its surroundings: sizes of a model, a card and a loader, without torch and the network."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from component.config.errors import UserError
+from component.config.load import Config
+from component.models.model_files import CONFIG_FILE
+from component.models.support import FASTER_TASKS, is_fast_family, why_unsupported
+from component.planning.gpus import GPUS, Gpu, describe_gpu
+from component.planning.known_shapes import KNOWN_CONFIGS
+from component.planning.shape import ModelShape, read_shape
+from component.runtime.environment import nvidia_gpus
+from component.runtime.hardware import Hardware
+
+
+def offline_model_config(name: str) -> Mapping[str, Any] | None:
+    """config.json of a folder or of the hub's local cache, or what is known of a published one; no network is used."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        adapter = folder / "adapter_config.json"
+        if adapter.is_file() and not (folder / CONFIG_FILE).is_file():
+            base = _read(adapter).get("base_model_name_or_path")
+            return offline_model_config(base) if base else None
+        return _read(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else None
+    cache = Path(os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface") / "hub"
+    cached = Path(os.environ.get("HF_HUB_CACHE") or cache) / f"models--{name.replace('/', '--')}"
+    if cached.is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(name, CONFIG_FILE)
+        if isinstance(found, str):
+            return _read(Path(found))
+    return KNOWN_CONFIGS.get(name)
+
+
+def expected_loader(config: Config, model_config: Mapping[str, Any]) -> str:
+    """The loader that a config gets on an NVIDIA GPU where all is installed."""
+    model, family = config.model, str(model_config.get("model_type"))
+    if model.use_unsloth is False or model.model_loader is not None or why_unsupported(family, model.task_type):
+        return "vanilla"
+    if model.use_unsloth == "auto" and not (
+        is_fast_family(family) and model.train_mode != "full" and model.task_type in FASTER_TASKS
+    ):
+        return "vanilla"
+    return "unsloth"
+
+
+def named_gpu(name: str) -> Gpu:
+    """A card by its name on the command line.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name.lower() not in GPUS:
+        raise UserError(f"--gpu: no card is called {name!r}; there are {', '.join(GPUS)}")
+    return GPUS[name.lower()]
+
+
+def own_gpu() -> Gpu | None:
+    """The first NVIDIA card of this machine, as its driver's tool tells of it."""
+    for found in nvidia_gpus():
+        size = float(found["memory"].split()[0]) * 2**20
+        known = describe_gpu(found["name"], size, None)
+        alike = [card for card in GPUS.values() if card.peak_flops == known.peak_flops]
+        return replace(known, capability=alike[0].capability, bandwidth=alike[0].bandwidth) if alike else known
+    return None
+
+
+def imagined_hardware(card: Gpu) -> Hardware:
+    """A card as `detect_hardware` would describe it."""
+    memory = int(card.memory_bytes)
+    return Hardware("cuda", card.title, memory, memory, card.capability, card.supports_bf16, 1)
+
+
+def find_model_config(config: Config) -> Mapping[str, Any]:
+    """config.json of a config's model.
+
+    Raises:
+        UserError: it is neither here nor known.
+    """
+    found = offline_model_config(config.model.model_name_or_path)
+    if found is None:
+        raise UserError(
+            f"model_name_or_path: shape unknown offline: {config.model.model_name_or_path} is no folder with "
+            f"{CONFIG_FILE}, not in the hub's cache and not one of the known models; download it, or name a folder"
+        )
+    return found
+
+
+def understand_shape(config: Config, model_config: Mapping[str, Any]) -> ModelShape:
+    """The sizes in a config.json.
+
+    Raises:
+        UserError: the family's layers are not known.
+    """
+    shape = read_shape(model_config)
+    if shape is None:
+        raise UserError(
+            f"model_name_or_path: {config.model.model_name_or_path} is of family {model_config.get('model_type')!r}, "
+            "whose layers are not known to the planner; nothing can be predicted"
+        )
+    return shape
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"model_name_or_path: {path} cannot be read: {error}; mend the file") from error
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,127 @@
+"""The plan of a config, without torch, and of a prepared run; script/plan.py and --dry_run show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from component.artifacts.plan_facts import CardFacts
+from component.config.load import Config
+from component.models.model_files import read_model_config
+from component.models.precision import Precision, resolve_precision
+from component.models.support import is_fast_family, why_unsupported
+from component.pipeline.plan_inputs import (
+    expected_loader,
+    find_model_config,
+    imagined_hardware,
+    named_gpu,
+    own_gpu,
+    understand_shape,
+)
+from component.pipeline.steps import num_optimizer_steps
+from component.planning.gpus import COMPARED, GPUS, Gpu, describe_hardware
+from component.planning.plan import Plan, find_alternative, judge, plan
+from component.planning.read_config import DataSize, Setting, read_workload
+from component.planning.served import why_not_served
+from component.planning.shape import ModelShape, read_shape
+
+if TYPE_CHECKING:
+    from component.pipeline.prepare import PreparedRun
+
+#: The card that is planned for where there is none: its precision is that of all newer ones.
+USUAL_GPU = "h200"
+#: A batch of unpacked rows grouped by length is about so much longer than its rows are in the mean.
+GROUPED_PADDING = 1.05
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A plan, and what it took from its surroundings."""
+
+    plan: Plan
+    loader: str
+    precision: Precision
+
+
+def plan_config(config: Config, gpu: str | None = None) -> PlannedRun:
+    """Plan a config from its own content and the model's config.json.
+
+    Args:
+        gpu: a name of GPUS; None for the card of this machine.
+
+    Raises:
+        UserError: an unknown card, or a model whose sizes cannot be found or are not understood.
+    """
+    card = named_gpu(gpu) if gpu is not None else own_gpu()
+    model_config = find_model_config(config)
+    shape = understand_shape(config, model_config)
+    hardware = imagined_hardware(card or GPUS[USUAL_GPU])
+    loader = expected_loader(config, model_config)
+    return _plan(config, shape, card, loader, resolve_precision(config.model, hardware), None)
+
+
+def plan_prepared(prepared: PreparedRun) -> PlannedRun | None:
+    """Plan a prepared run with its data; None where the sizes of the model are not understood.
+
+    For its own device, or where a config that is not for a CPU is tried on one, for a GPU.
+    """
+    config, loader, precision = prepared.config, prepared.loader.got, prepared.precision
+    model_config = read_model_config(config.model)
+    shape = read_shape(model_config)
+    if shape is None:
+        return None
+    if prepared.hardware.kind == "cpu" and not config.training.use_cpu:
+        loader = expected_loader(config, model_config)
+        precision = resolve_precision(config.model, imagined_hardware(GPUS[USUAL_GPU]))
+    return _plan(config, shape, describe_hardware(prepared.hardware), loader, precision, data_size(prepared))
+
+
+def data_size(prepared: PreparedRun) -> DataSize:
+    """What a plan needs to know of prepared data."""
+    train, evaluation = prepared.data.train, prepared.data.evaluation
+    lengths, training = train.lengths, prepared.config.training
+    num_tokens, longest = int(lengths.sum()), int(lengths.max())
+    num_rows = len(train)
+    if training.packing:
+        num_rows = -(-num_tokens // training.max_seq_length)
+    return DataSize(num_rows, num_tokens, longest, int(evaluation.lengths.max()) if len(evaluation) else 0)
+
+
+def _plan(
+    config: Config, shape: ModelShape, card: Gpu | None, loader: str, precision: Precision, data: DataSize | None
+) -> PlannedRun:
+    training = config.training
+    varlen = card is None or card.capability is None or card.capability >= (8, 0)
+    setting = Setting(loader, precision.load_dtype, precision.compute_dtype, varlen)
+    workload = read_workload(config, shape, setting, data)
+    micro_batches, timed, steps = training.gradient_accumulation_steps, None, None
+    if data is not None:
+        steps = num_optimizer_steps(training, data.num_rows)
+        mean = data.num_tokens / max(1, data.num_rows)
+        if not workload.is_packed:
+            timed = replace(workload, row_tokens=max(1, round(min(mean * GROUPED_PADDING, workload.row_tokens))))
+    elif training.max_steps > 0:
+        steps = training.max_steps
+    made = plan(workload, card, micro_batches=micro_batches, timed=timed, num_steps=steps)
+    return PlannedRun(made, loader, precision)
+
+
+def compare_cards(made: Plan) -> tuple[CardFacts, ...]:
+    """What other cards would need."""
+    family = made.workload.shape.model_type
+    unsloth = is_fast_family(family) and why_unsupported(family, made.workload.task) is None
+    return tuple(_card_facts(made, GPUS[name], unsloth) for name in COMPARED)
+
+
+def _card_facts(made: Plan, card: Gpu, may_use_unsloth: bool) -> CardFacts:
+    found = find_alternative(
+        made.workload, card, micro_batches=made.micro_batches, may_use_unsloth=may_use_unsloth, may_use_liger=False
+    )
+    return CardFacts(
+        name=f"{card.title}, {card.memory_bytes / 2**30:.0f} GiB",
+        verdict=judge(made.memory, card),
+        obstacle=why_not_served(card.capability),
+        overrides=None if found is None else tuple(f"{key}={value}" for key, value in found.overrides.items()),
+        allocated_bytes=found.allocated if found else None,
+        tokens_per_second=found.tokens_per_second if found else None,
+    )

@@ -1,0 +1,138 @@
+"""From the sections of a config to a workload."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from component.config.adapter_rules import layer_numbers
+from component.config.load import Config
+from component.planning.shape import ModelShape
+from component.planning.workload import Adapter, Workload
+
+ALL_LINEAR = "all-linear"
+NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a config leaves to the machine and the loaders.
+
+    Attributes:
+        loader: that the run gets.
+        load_dtype, compute_dtype: by torch's names.
+        supports_varlen: whether packed rows of the vanilla loader run on a variable-length kernel.
+    """
+
+    loader: str
+    load_dtype: str
+    compute_dtype: str
+    supports_varlen: bool
+
+
+@dataclass(frozen=True)
+class DataSize:
+    """Prepared data, where it is known.
+
+    Attributes:
+        num_rows: samples, or packs of them.
+        num_tokens: of all samples.
+        longest, longest_evaluation: sample, in tokens; 0 without evaluation data.
+    """
+
+    num_rows: int
+    num_tokens: int
+    longest: int
+    longest_evaluation: int = 0
+
+
+def read_workload(config: Config, shape: ModelShape, setting: Setting, data: DataSize | None = None) -> Workload:
+    """Describe the largest micro-batch of a run.
+
+    Args:
+        data: where it is known, rows are as long as its longest sample instead of `max_seq_length`.
+    """
+    model, training = config.model, config.training
+    is_packed = bool(training.packing)
+    row_tokens = training.max_seq_length
+    if data is not None and not is_packed:
+        row_tokens = min(row_tokens, data.longest)
+    loader: Any = "unsloth" if setting.loader == "unsloth" else "vanilla"
+    return Workload(
+        shape=shape,
+        task=model.task_type,
+        loader=loader,
+        quantization=_quantization(config),
+        double_quantization=model.bnb_4bit_use_double_quant,
+        adapter=None if model.train_mode == "full" else _adapter(config, shape),
+        trained_layers=model.freeze_trainable_layers,
+        load_bytes=NUMBER_BYTES[setting.load_dtype],
+        compute_bytes=NUMBER_BYTES[setting.compute_dtype],
+        checkpointing=_checkpointing(model.gradient_checkpointing, loader, row_tokens),
+        attention=_attention(model.attn_implementation, loader, is_packed, setting.supports_varlen),
+        is_packed=is_packed,
+        is_padded=not is_packed and training.per_device_train_batch_size > 1,
+        has_liger=loader == "vanilla" and training.use_liger_kernel,
+        optimizer=training.optim,
+        rows=training.per_device_train_batch_size,
+        row_tokens=row_tokens,
+        gradients_wait=training.gradient_accumulation_steps > 1,
+        reference=_reference(config),
+        eval_rows=_eval_rows(config),
+    )
+
+
+def _quantization(config: Config) -> Any:
+    model = config.model
+    if model.train_mode != "qlora":
+        return None
+    return "int8" if model.quantization == "int8" else model.bnb_4bit_quant_type
+
+
+def _adapter(config: Config, shape: ModelShape) -> Adapter:
+    section = config.adapter
+    names = frozenset(linear.name for linear in shape.linears)
+    targets = frozenset(name.rpartition(".")[2] for name in section.lora_target_modules)
+    layers = [number for number in layer_numbers(section.layers_to_transform) if number < shape.num_layers]
+    return Adapter(
+        rank=section.lora_rank,
+        targets=names if ALL_LINEAR in targets else names & targets,
+        num_layers=len(layers) or shape.num_layers,
+        saved_modules=_saved_modules(section.modules_to_save, shape),
+    )
+
+
+def _saved_modules(names: Sequence[str], shape: ModelShape) -> int:
+    """Parameters of embeddings and head that are trained beside an adapter."""
+    wanted = {name.rpartition(".")[2] for name in names} & {"embed_tokens", "lm_head"}
+    return shape.embedding * (1 if shape.is_tied and wanted else len(wanted))
+
+
+def _checkpointing(asked: bool | str, loader: str, row_tokens: int) -> Any:
+    """As the loaders do it: Unsloth's own kind keeps inputs on the device below 512 tokens."""
+    if not asked:
+        return "none"
+    return "offload" if loader == "unsloth" and row_tokens >= 512 else "recompute"
+
+
+def _attention(asked: str, loader: str, is_packed: bool, supports_varlen: bool) -> str:
+    if loader == "unsloth" or asked != "auto":
+        return asked
+    return "varlen" if is_packed and supports_varlen else "sdpa"
+
+
+def _reference(config: Config) -> Any:
+    section = {"dpo": config.dpo, "kto": config.kto}.get(config.model.task_type)
+    if section is None:
+        return "none"
+    if section.reference_model_name_or_path is not None:
+        return "second model"
+    if section.precompute_ref_log_probs:
+        return "computed before"
+    return "second model" if config.model.train_mode == "full" else "adapter off"
+
+
+def _eval_rows(config: Config) -> int:
+    training = config.training
+    return 0 if training.eval_strategy in (None, "no") else training.per_device_eval_batch_size or 0

@@ -1,0 +1,119 @@
+"""script/plan.py predicts from a config alone: quickly, without torch, for every shipped config that it can."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from component.config.errors import UserError
+from component.config.load import load_config
+from component.pipeline.plan_facts import plan_facts
+from component.pipeline.plan_run import compare_cards, plan_config
+from component.pipeline.show_plan import PlanOutputs, show_plan
+
+LLAMA = "train_args/sft/qlora/llama3-8b.json"
+
+
+@pytest.fixture(autouse=True)
+def _at_the_root(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repository)
+
+
+def test_door(repository: Path, tmp_path: Path) -> None:
+    picture, result = tmp_path / "plan.png", tmp_path / "plan.json"
+    code = (
+        "import runpy, sys, time\nbegan = time.process_time()\n"
+        "try:\n    runpy.run_path('script/plan.py', run_name='__main__')\n"
+        "finally:\n    print([name for name in ('torch', 'transformers', 'numpy') if name in sys.modules])\n"
+        "    print(time.process_time() - began)"
+    )
+    arguments = ["--train_args_file", LLAMA, "--gpu", "h200", "--json", str(result)]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=repository, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    *_, heavy, seconds = done.stdout.splitlines()
+    assert heavy == "[]"
+    assert float(seconds) < 2
+    plan = json.loads(result.read_text())
+    assert sum(plan["parts_bytes"].values()) == pytest.approx(plan["peak_allocated_bytes"], rel=1e-6)
+    assert plan["verdict"] == "fits" and plan["tokens_per_second"] > 9000
+    list(show_plan(load_config(LLAMA), "h200", PlanOutputs(png=picture)))
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_shipped_configs(repository: Path) -> None:
+    """All of the families that the planner knows are planned; the others are refused by name."""
+    planned, refused = 0, {}
+    for path in sorted((repository / "train_args").glob("*/*/*.json")):
+        config = load_config(path)
+        try:
+            plan = plan_config(config, "h200").plan
+        except UserError as error:
+            refused[config.model.model_name_or_path] = str(error)
+            continue
+        planned += 1
+        assert 0.5 * 2**30 < plan.memory.allocated < 1200 * 2**30, path
+        assert plan.time is not None and plan.time.tokens_per_second > 0
+    assert planned >= 60
+    assert all("shape unknown offline" in message for message in refused.values())
+    assert {name.partition("/")[0] for name in refused} == {
+        "bigscience", "google", "mistralai", "openbmb", "Qwen", "zai-org",
+    }  # fmt: skip
+
+
+def test_what_fits_smaller_cards_is_what_it_says() -> None:
+    """The advice, given as overrides, makes a config that fits by the planner's own account."""
+    config = load_config("train_args/sft/full/smollm3-3b-base.json")
+    planned = plan_config(config, "h200")
+    advised = {card.name: card for card in compare_cards(planned.plan)}
+    card = advised["A100 80 GB, 80 GiB"]
+    assert card.verdict == "fits" and card.overrides == ()
+    card = advised["L40S, 45 GiB"]
+    assert card.verdict == "does not fit" and card.overrides
+    again = plan_config(load_config("train_args/sft/full/smollm3-3b-base.json", list(card.overrides)), "l40s").plan
+    assert again.verdict == "fits"
+    assert again.memory.allocated == pytest.approx(card.allocated_bytes)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("per_device_train_batch_size=4", "per_device_train_batch_size=8"),
+        ("max_seq_length=1024", "max_seq_length=4096"),
+        ("gradient_checkpointing=true", "gradient_checkpointing=false"),
+        ("quantization=int4", "quantization=int8"),
+        ("train_mode=qlora", "train_mode=lora"),
+        ("train_mode=lora", "train_mode=full"),
+        ("optim=paged_adamw_32bit", "optim=adamw_8bit"),
+        ("optim=adamw_8bit", "optim=adamw_torch_fused"),
+        ("lora_rank=16", "lora_rank=128"),
+        ("use_unsloth=true", "use_unsloth=false"),
+    ],
+)
+def test_the_second_takes_more(first: str, second: str) -> None:
+    less, more = (plan_config(load_config(LLAMA, [override]), "h200").plan.memory for override in (first, second))
+    assert less.allocated < more.allocated
+
+
+def test_without_a_card_time_and_verdict_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")  # no nvidia-smi
+    planned = plan_config(load_config(LLAMA))
+    assert planned.plan.verdict is None and planned.plan.time is None
+    assert ("card", "none here; name one with --gpu") in plan_facts(planned, load_config(LLAMA)).summary
+
+
+def test_unknown_cards_and_models() -> None:
+    with pytest.raises(UserError, match="--gpu: no card is called 'abc'"):
+        plan_config(load_config(LLAMA), "abc")
+    with pytest.raises(UserError, match="shape unknown offline"):
+        plan_config(load_config(LLAMA, ["model_name_or_path=nobody/nothing"]), "t4")
+
+
+def test_a_local_model_and_its_family(tiny_model: Path, tmp_path: Path) -> None:
+    assert plan_config(load_config(LLAMA, [f"model_name_or_path={tiny_model}"]), "t4").plan.workload.shape.hidden == 64
+    (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
+    with pytest.raises(UserError, match="family 'mamba'"):
+        plan_config(load_config(LLAMA, [f"model_name_or_path={tmp_path}"]), "t4")

@@ -1,0 +1,79 @@
+"""Runs on one H200 that were measured before: Llama-3-8B shape, LoRA of rank 64 on all linear layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from component.planning.known_shapes import KNOWN_CONFIGS
+from component.planning.shape import read_shape
+from component.planning.workload import Adapter, Workload
+
+SHAPE = read_shape(KNOWN_CONFIGS["NousResearch/Meta-Llama-3-8B-Instruct"])
+assert SHAPE is not None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run: peak memory in GiB as torch counts it, and tokens a second where rows were full of tokens."""
+
+    name: str
+    workload: Workload
+    allocated: float
+    reserved: float | None = None
+    tokens_per_second: float | None = None
+
+
+UNSLOTH = Workload(
+    shape=SHAPE,
+    task="sft",
+    loader="unsloth",
+    quantization="nf4",
+    double_quantization=True,
+    adapter=Adapter(64, frozenset(linear.name for linear in SHAPE.linears), SHAPE.num_layers),
+    trained_layers=None,
+    load_bytes=2,
+    compute_bytes=2,
+    checkpointing="offload",
+    attention="auto",
+    is_packed=False,
+    is_padded=False,
+    has_liger=False,
+    optimizer="paged_adamw_32bit",
+    rows=4,
+    row_tokens=2048,
+    gradients_wait=False,
+)
+KEEPS = replace(UNSLOTH, checkpointing="none")
+VANILLA = replace(UNSLOTH, loader="vanilla", checkpointing="recompute", attention="sdpa")
+#: PEFT's preparation for quantized training makes embeddings, norms and head float32.
+FIREFLY = replace(VANILLA, load_bytes=4)
+LIGER = replace(VANILLA, checkpointing="none", has_liger=True)
+PACKED = {"is_packed": True, "sample_tokens": 330}
+FUSED = {"optimizer": "adamw_torch_fused"}
+
+MEASURED = (
+    Measured("unsloth 1024 x 1", replace(UNSLOTH, rows=1, row_tokens=1024), 6.92, None, 2579),
+    Measured("unsloth 2048 x 1", replace(UNSLOTH, rows=1), 7.15, None, 6818),
+    Measured("unsloth 2048 x 4", UNSLOTH, 8.70, 9.18, 10_622),
+    Measured("unsloth 2048 x 16", replace(UNSLOTH, rows=16), 15.10, None, 10_969),
+    Measured("unsloth 8192 x 4", replace(UNSLOTH, row_tokens=8192), 15.07, None, 9541),
+    Measured("unsloth 2048 x 4, fused optimizer", replace(UNSLOTH, **FUSED), 9.92, 10.25, 11_023),
+    Measured("unsloth 2048 x 8, padded", replace(UNSLOTH, rows=8), 11.0),
+    Measured("unsloth 2048 x 4, all kept", KEEPS, 36.6, None, 14_835),
+    Measured("unsloth 2048 x 8, all kept", replace(KEEPS, rows=8), 66.9, None, 15_347),
+    Measured("unsloth 2048 x 4, 16 bit, all kept", replace(KEEPS, quantization=None), 46.3, None, 15_022),
+    Measured("unsloth 2048 x 8, 16 bit, all kept", replace(KEEPS, quantization=None, rows=8), 76.5, None, 15_516),
+    Measured("unsloth 2048 x 4, packed", replace(UNSLOTH, **PACKED), 8.20, None, 10_665),
+    Measured("unsloth 2048 x 16, packed", replace(UNSLOTH, **PACKED, rows=16), 12.8, None, 11_332),
+    Measured("unsloth 2048 x 4, packed, all kept", replace(KEEPS, **PACKED), 33.73, None, 15_116),
+    Measured("vanilla 2048 x 4", VANILLA, 19.90, 23.68, 8047),
+    Measured("vanilla 2048 x 4, fused optimizer", replace(VANILLA, **FUSED), 21.13, 24.25, 8348),
+    Measured("vanilla 2048 x 8, padded", replace(VANILLA, rows=8, is_padded=True), 33.80),
+    Measured("vanilla 2048 x 4, packed, dense mask", replace(VANILLA, **PACKED), 19.97),
+    Measured("vanilla 2048 x 4, packed", replace(VANILLA, **PACKED, attention="varlen"), 19.91, None, 8184),
+    Measured("firefly 1024 x 1", replace(FIREFLY, rows=1, row_tokens=1024), 11.05, None, 1665),
+    Measured("firefly 2048 x 1", replace(FIREFLY, rows=1), 12.94, None, 3559),
+    Measured("firefly 2048 x 4", FIREFLY, 24.84, 28.94, 6143),
+    Measured("liger 2048 x 4, all kept", replace(LIGER, load_bytes=4), 68.1, None, 9556),
+    Measured("liger 2048 x 4, 16 bit, all kept", replace(LIGER, quantization=None), 59.5, None, 12_434),
+)
