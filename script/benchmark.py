@@ -2,8 +2,10 @@
 
     python script/benchmark.py data --tokenizer Qwen/Qwen2.5-7B-Instruct
     python script/benchmark.py loaders --model output/llama3-8b-random
+    python script/benchmark.py plan
 
 `data`: the preparation of conversations against plain rendering and encoding, and against others' ways; needs no GPU.
+`plan`: predicted memory and time against measured ones, on random weights that it makes itself, on one GPU.
 `loaders`: train.py with a config against the bare loop of each loader, rows full of real tokens, on one GPU.
 """
 
@@ -22,6 +24,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from component.pipeline.data_benchmark import compare_preparations
+from component.pipeline.plan_benchmark import cases_of, compare_plans
+from component.pipeline.plan_measurement import measure_cases
 from component.runtime.command import non_empty, positive_int, run_command
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -115,6 +119,17 @@ def compare_data(options: argparse.Namespace) -> None:
     )
 
 
+def compare_predictions(options: argparse.Namespace) -> None:
+    """Hold the planner against measurements; `--measure` is what the suite calls itself with, for each loader."""
+    folder = Path(options.output).absolute()
+    models = Path(options.models).absolute() if options.models else folder / "models"
+    if options.measure is None:
+        compare_plans(folder, models, quick=options.quick, minutes=options.minutes, say=print)
+    else:
+        deadline = time.monotonic() + 60 * options.minutes
+        measure_cases(cases_of(options.measure, quick=options.quick), folder, models, deadline=deadline)
+
+
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -139,6 +154,13 @@ def parse_arguments() -> argparse.Namespace:
     loaders.add_argument("--steps", type=int, default=20)
     loaders.add_argument("--output", default="output/benchmark-loaders")
     loaders.set_defaults(suite=compare_loaders)
+    plan = suites.add_parser("plan", help="predictions of the planner against measurements")
+    plan.add_argument("--quick", action="store_true", help="two tiny configs, also on a CPU: shows that it runs")
+    plan.add_argument("--minutes", type=float, default=30, metavar="N", help="no further config begins after these")
+    plan.add_argument("--models", type=non_empty, metavar="FOLDER", help="where random checkpoints are made, 40 GB")
+    plan.add_argument("--measure", choices=["vanilla", "unsloth"], help=argparse.SUPPRESS)
+    plan.add_argument("--output", default="output/benchmark-plan", type=non_empty, metavar="FOLDER")
+    plan.set_defaults(suite=compare_predictions)
     return parser.parse_args()
 
 

@@ -1,0 +1,157 @@
+"""Predictions of the planner against measurements: run the cases, compare, print; it goes on where it stopped."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from component.artifacts.strict_json import write_atomically
+from component.config.load import load_config
+from component.pipeline.plan_cases import CASE_SHAPES, CASES, QUICK_CASES, Case
+from component.pipeline.plan_measurement import STARTED, keep_result, read_results
+from component.planning.gpus import describe_gpu
+from component.planning.plan import Plan, plan
+from component.planning.read_config import DataSize, Setting, read_workload
+from component.planning.shape import read_shape
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LOADERS = ("vanilla", "unsloth")
+#: Lines of a failed case's output that its result keeps.
+NUM_LINES = 15
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A case: what was predicted and measured; None where it was not measured."""
+
+    name: str
+    is_held_out: bool
+    predicted: Plan
+    allocated: float | None
+    reserved: float | None
+    seconds: float
+
+    def errors(self) -> dict[str, float]:
+        """Prediction over measurement, less one."""
+        pairs = {
+            "allocated": (self.predicted.memory.allocated, self.allocated),
+            "reserved": (self.predicted.memory.reserved, self.reserved),
+            "time": (self.predicted.time.seconds if self.predicted.time else None, self.seconds),
+        }
+        return {name: mine / real - 1 for name, (mine, real) in pairs.items() if mine and real}
+
+
+def compare_plans(folder: Path, models: Path, *, quick: bool, minutes: float, say: Callable[[str], None]) -> None:
+    """Measure what is still to be measured, each loader in a process of its own, and write plan.md.
+
+    Args:
+        models: folder of the random checkpoints, which are made once.
+        minutes: after which no further case begins.
+    """
+    cases = QUICK_CASES if quick else CASES
+    folder.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + 60 * minutes
+    for loader in LOADERS:
+        mine = [case for case in cases if case.loader == loader]
+        while pending := [case for case in mine if case.name not in read_results(folder)]:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            _run(loader, pending, folder, models, quick=quick, seconds=left)
+    table = render(compare(cases, read_results(folder)), failures(cases, read_results(folder)))
+    write_atomically(folder / "plan.md", table + "\n")
+    say(table)
+
+
+def _run(loader: str, pending: Sequence[Case], folder: Path, models: Path, *, quick: bool, seconds: float) -> None:
+    """Measure in another process; a case that ends it is kept as failed, with the end of its output."""
+    command = [sys.executable, "script/benchmark.py", "plan", "--measure", loader, "--output", str(folder)]
+    command += ["--models", str(models), "--minutes", str(seconds / 60), *(["--quick"] if quick else [])]
+    log = folder / f"{loader}.log"
+    with log.open("a", encoding="utf-8") as file:
+        code = subprocess.run(command, cwd=REPOSITORY, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+    if code:
+        started = (folder / STARTED).read_text(encoding="utf-8") if (folder / STARTED).is_file() else pending[0].name
+        failed = next((case for case in pending if case.name == started), pending[0])
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-NUM_LINES:]
+        keep_result(folder, failed, {"failed": lines})
+
+
+def compare(cases: Iterable[Case], results: Mapping[str, Any]) -> list[Comparison]:
+    """Predict each measured case with the planner as it is now."""
+    return [_compare(case, results[case.name]) for case in cases if "step_seconds" in results.get(case.name, {})]
+
+
+def failures(cases: Iterable[Case], results: Mapping[str, Any]) -> dict[str, str]:
+    """Cases that failed, with the last line of their output."""
+    found = {case.name: results.get(case.name, {}) for case in cases}
+    return {
+        name: result["failed"][-1] if result["failed"] else "" for name, result in found.items() if "failed" in result
+    }
+
+
+def _compare(case: Case, result: Mapping[str, Any]) -> Comparison:
+    config, shape = load_config(result["settings"]), read_shape(CASE_SHAPES[case.shape])
+    assert shape is not None
+    gpu = result["gpu"]
+    is_cuda = gpu["kind"] == "cuda"
+    capability = tuple(gpu["compute_capability"]) if is_cuda else None
+    load, compute = result["precision"]
+    setting = Setting(result["loader"], load, compute, supports_varlen=True)
+    workload = read_workload(config, shape, setting, DataSize(**result["data"]))
+    card = describe_gpu(gpu["name"], gpu["total_memory_bytes"], capability) if is_cuda else None
+    predicted = plan(workload, card, micro_batches=config.training.gradient_accumulation_steps)
+    return Comparison(
+        case.name, case.is_held_out, predicted, result["peak_allocated_bytes"], result["peak_reserved_bytes"],
+        result["step_seconds"],
+    )  # fmt: skip
+
+
+def render(comparisons: Sequence[Comparison], failed: Mapping[str, str]) -> str:
+    """The table, and the errors in sum: of all cases, and of those to which nothing was fitted."""
+    lines = [
+        "| config | held out | allocated GiB, predicted / measured | error | reserved GiB | error | step s | error |",
+        "|---|---|---|---|---|---|---|---|",
+        *map(_line, comparisons),
+        *(f"| {name} | failed: {reason} |" for name, reason in failed.items()),
+        "",
+        "| cases | number | of | median error | worst error |",
+        "|---|---|---|---|---|",
+    ]
+    groups = {"all": list(comparisons), "held out": [item for item in comparisons if item.is_held_out]}
+    for title, items in groups.items():
+        for name in ("allocated", "reserved", "time"):
+            errors = [abs(item.errors()[name]) for item in items if name in item.errors()]
+            if errors:
+                median, worst = statistics.median(errors), max(errors)
+                lines.append(f"| {title} | {len(errors)} | {name} | {median:.1%} | {worst:.1%} |")
+    return "\n".join(lines)
+
+
+def _line(item: Comparison) -> str:
+    errors = {name: f"{value:+.1%}" for name, value in item.errors().items()}
+    memory, time_ = item.predicted.memory, item.predicted.time
+    pairs = [
+        f"{memory.allocated / 2**30:.2f} / {_gib(item.allocated)}",
+        errors.get("allocated", "-"),
+        f"{memory.reserved / 2**30:.2f} / {_gib(item.reserved)}",
+        errors.get("reserved", "-"),
+        f"{time_.seconds:.3f} / {item.seconds:.3f}" if time_ else f"- / {item.seconds:.3f}",
+        errors.get("time", "-"),
+    ]
+    return f"| {item.name} | {'yes' if item.is_held_out else ''} | {' | '.join(pairs)} |"
+
+
+def _gib(num_bytes: float | None) -> str:
+    return "-" if num_bytes is None else f"{num_bytes / 2**30:.2f}"
+
+
+def cases_of(loader: str, *, quick: bool) -> list[Case]:
+    """The cases of a loader."""
+    return [case for case in (QUICK_CASES if quick else CASES) if case.loader == loader]

@@ -1,0 +1,179 @@
+"""Measure cases in this process, one after the other, as train.py would run them; each result is kept at once."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from component.artifacts.strict_json import write_atomically
+from component.config.load import load_config
+from component.pipeline.load_models import load_models
+from component.pipeline.plan_cases import Case
+from component.pipeline.plan_run import data_size
+from component.pipeline.prepare import PreparedRun, prepare
+from component.runtime.seeds import seed_everything
+from component.trainers.interrupts import Interrupts
+from component.trainers.task import RunContext
+from component.trainers.token_counter import TokenCounter
+
+#: Steps of a case, and those of them that come first and are not timed: they compile, choose kernels and warm up.
+NUM_STEPS, NUM_WARM_UP = 4, 2
+RESULTS, STARTED = "results.json", "started.txt"
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """Results so far, by name of the case."""
+    path = folder / RESULTS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def keep_result(folder: Path, case: Case, result: dict[str, Any]) -> None:
+    """Add a result to those on disk."""
+    results = {**read_results(folder), case.name: {"held_out": case.is_held_out, **result}}
+    write_atomically(folder / RESULTS, json.dumps(results, indent=1) + "\n")
+
+
+def measure_cases(cases: Sequence[Case], folder: Path, models: Path, *, deadline: float) -> None:
+    """Measure what has no result yet, until a time of `time.monotonic()`.
+
+    Raises:
+        Exception: whatever a case fails with; `started.txt` names it.
+    """
+    for case in cases:
+        if case.name in read_results(folder):
+            continue
+        if time.monotonic() > deadline:
+            return
+        (folder / STARTED).write_text(case.name, encoding="utf-8")
+        shutil.rmtree(folder / "run", ignore_errors=True)
+        keep_result(folder, case, _measure(case, folder, models))
+        _release()
+
+
+def _measure(case: Case, folder: Path, models: Path) -> dict[str, Any]:
+    began = time.monotonic()
+    settings = case_settings(case, folder, models)
+    if case.loader == "unsloth":
+        _import_unsloth_first(settings)
+    from component.pipeline.plan_case_files import write_checkpoint, write_rows
+
+    write_checkpoint(models, case.shape)
+    Path(settings["train_file"]).parent.mkdir(parents=True, exist_ok=True)
+    settings["train_file"] = str(write_rows(folder / "rows", case, num_steps=NUM_STEPS))
+    _release()
+    prepared = prepare(load_config(settings))
+    made_at = time.monotonic()
+    measured = _train(prepared)
+    return {
+        "settings": settings,
+        "loader": prepared.loader.got,
+        "precision": [prepared.precision.load_dtype, prepared.precision.compute_dtype],
+        "data": asdict(data_size(prepared)),
+        "gpu": asdict(prepared.hardware),
+        **measured,
+        "seconds": {"files": round(made_at - began, 2), "all": round(time.monotonic() - began, 2)},
+    }
+
+
+def case_settings(case: Case, folder: Path, models: Path) -> dict[str, Any]:
+    """All keys of a case's config."""
+    model = "".join(letter if letter.isalnum() else "-" for letter in case.shape)
+    return {
+        "model_name_or_path": str(models / model),
+        "train_file": str(folder / "rows/rows.jsonl"),
+        "output_dir": str(folder / "run"),
+        "cache_dir": str(folder / "cache"),
+        "truncation": "keep_start",
+        "max_steps": NUM_STEPS,
+        "logging_strategy": "no",
+        "save_strategy": "no",
+        "learning_rate": 1e-5,
+        "group_by_length": False,
+        "max_bad_rows": 1.0,
+        **case.settings(),
+    }
+
+
+def _import_unsloth_first(settings: dict[str, Any]) -> None:
+    """It must come before transformers, which making a checkpoint imports."""
+    from component.models.unsloth import import_unsloth
+    from component.runtime.hardware import detect_hardware
+
+    # A folder need not exist for that: the hub is off.
+    config = load_config(settings)
+    Path(config.model.model_name_or_path).mkdir(parents=True, exist_ok=True)
+    stand_in = Path(config.model.model_name_or_path) / "config.json"
+    if not stand_in.is_file():
+        stand_in.write_text('{"model_type": "llama"}', encoding="utf-8")
+    import_unsloth(config.model, detect_hardware())
+
+
+def _train(prepared: PreparedRun) -> dict[str, Any]:
+    import torch
+
+    from component.trainers.callbacks.step_timer import StepTimer
+
+    seed_everything(prepared.config.model.seed)
+    left_over = _peaks(torch)["peak_allocated_bytes"]
+    section = getattr(prepared.config, prepared.task.section)
+    model = load_models(prepared, section)
+    load_peak = _peaks(torch)["peak_allocated_bytes"]
+    folder = Path(prepared.config.run.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    context = RunContext(
+        output_dir=folder,
+        hardware=prepared.hardware,
+        precision=prepared.precision,
+        loader=prepared.loader.got,
+        stop_token_ids=prepared.rendering.stop_token_ids,
+        tokens=TokenCounter(),
+        interrupts=Interrupts(),
+    )
+    trainer = prepared.task.build(section, prepared.config.training, model, prepared.data, context)
+    timer = StepTimer()
+    trainer.add_callback(timer)
+    _release()
+    after_load = torch.cuda.memory_allocated() if torch.cuda.is_available() else None
+    trainer.train()
+    return {
+        **_peaks(torch),
+        "load_peak_bytes": load_peak,
+        "loaded_bytes": after_load,
+        "left_over_bytes": left_over,
+        "step_seconds": round(statistics.median(timer.seconds[NUM_WARM_UP:]), 5),
+        "steps": [round(seconds, 4) for seconds in timer.seconds],
+        "got": {key: str(value) for key, value in model.got.items()},
+    }
+
+
+def _peaks(torch: Any) -> dict[str, int | None]:
+    if not torch.cuda.is_available():
+        return {"peak_allocated_bytes": None, "peak_reserved_bytes": None}
+    return {
+        "peak_allocated_bytes": torch.cuda.max_memory_allocated(),
+        "peak_reserved_bytes": torch.cuda.max_memory_reserved(),
+    }
+
+
+def _release() -> None:
+    """Give back what the last case had, Unsloth's buffers too, and begin to count anew."""
+    checkpointing = sys.modules.get("unsloth_zoo.gradient_checkpointing")
+    if checkpointing is not None:
+        checkpointing.reset_unsloth_gradient_checkpointing_buffers()
+    kernels = sys.modules.get("unsloth.kernels.utils")
+    for name in ("WEIGHT_BUFFERS", "ABSMAX_BUFFERS"):
+        buffers = getattr(kernels, name, [])
+        buffers[:] = [None] * len(buffers)
+    gc.collect()
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        cuda = sys.modules["torch"].cuda
+        cuda.empty_cache()
+        cuda.reset_peak_memory_stats()
