@@ -92,13 +92,11 @@ def _inputs_saved(workload: Workload) -> float:
     hidden, inner, queries = shape.hidden, shape.mlp_width, shape.query_width
     # A norm that is trained keeps what it multiplies.
     normalized = 2 * hidden * workload.load_bytes if adapter is None and not workload.has_liger else 0
-    if adapter is not None and (workload.quantization is None or workload.quantization == "int8"):
-        # PEFT casts the input to float32 and autocast back: every adapter keeps a copy of its own. LLM.int8() keeps its
-        # own input besides.
-        copies = 2 if workload.quantization else 1
-    elif workload.is_mixed:
-        copies = 1  # a float32 input is cast for every layer that reads it
-    else:
-        # One input serves query, key and value, and one gate and up; the output's is the attention's own result.
-        return (2 * hidden + inner) * width + normalized
-    return copies * (5 * hidden + queries + inner) * width + normalized
+    if adapter is not None and workload.quantization is None:
+        # PEFT casts the input to float32 and autocast back: every adapter keeps a copy of its own.
+        return (5 * hidden + queries + inner) * width
+    if workload.is_mixed:
+        # A float32 input is cast for every layer that reads it; the attention's result, the output's input, is none.
+        return (5 * hidden + inner) * width + normalized
+    # One input serves query, key and value, and one gate and up. LLM.int8() keeps the same, where nothing stands out.
+    return (2 * hidden + inner) * width + normalized

@@ -1,0 +1,171 @@
+"""What the planner counts on paper is what autograd, PEFT and bitsandbytes keep, byte for byte, on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from component.planning.activations import saved_per_token
+from component.planning.optimizer import optimizer_memory
+from component.planning.shape import ModelShape, read_shape
+from component.planning.weights import cast_weight_bytes, num_adapter_parameters, quantized_bytes
+from component.planning.workload import Adapter, Workload
+
+SIZES = {
+    "model_type": "llama", "hidden_size": 256, "intermediate_size": 704, "num_attention_heads": 8,
+    "num_key_value_heads": 2, "vocab_size": 512, "tie_word_embeddings": False,
+}  # fmt: skip
+ROWS, LENGTH = 2, 128
+RANK = 4
+
+
+def shape_of(num_layers: int) -> ModelShape:
+    shape = read_shape({**SIZES, "num_hidden_layers": num_layers})
+    assert shape is not None
+    return shape
+
+
+def workload_of(num_layers: int, mode: str) -> Workload:
+    shape = shape_of(num_layers)
+    adapter = Adapter(RANK, frozenset(linear.name for linear in shape.linears), num_layers)
+    return Workload(
+        shape=shape,
+        task="sft",
+        loader="vanilla",
+        quantization={"qlora": "nf4", "int8": "int8"}.get(mode),
+        double_quantization=True,
+        adapter=None if mode == "full" else adapter,
+        trained_layers=None,
+        load_bytes=4 if mode == "full" else 2,
+        compute_bytes=2,
+        checkpointing="none",
+        attention="sdpa",
+        is_packed=False,
+        is_padded=False,
+        has_liger=False,
+        optimizer="sgd",
+        rows=ROWS,
+        row_tokens=LENGTH,
+        gradients_wait=False,
+    )
+
+
+def build(num_layers: int, mode: str, folder: Path) -> nn.Module:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    from component.models.quantization import build_4bit_config, build_8bit_config, prepare_four_bit_layers
+
+    config = LlamaConfig(**{**SIZES, "num_hidden_layers": num_layers})
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32 if mode == "full" else torch.bfloat16)
+    if mode == "full":
+        return model
+    if mode != "lora":
+        model.save_pretrained(folder)
+        made = {
+            "qlora": build_4bit_config(quant_type="nf4", use_double_quant=True, compute_dtype="bfloat16"),
+            "int8": build_8bit_config(),
+        }[mode]
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, quantization_config=made)
+        prepare_four_bit_layers(model, compute_dtype="bfloat16")
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    targets = [linear.name for linear in shape_of(1).linears]
+    return get_peft_model(model, LoraConfig(r=RANK, target_modules=targets))
+
+
+@contextmanager
+def counted(model: nn.Module) -> Iterator[dict[int, int]]:
+    """Bytes of each storage that autograd saves, parameters aside; all are kept, so that addresses stay apart."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    own |= {buffer.untyped_storage().data_ptr() for buffer in model.buffers()}
+    found: dict[int, int] = {}
+    kept: list[torch.Tensor] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own and tensor.device.type != "meta":
+            found[storage.data_ptr()] = storage.nbytes()
+            kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield found
+
+
+def saved_bytes(num_layers: int, mode: str, folder: Path) -> int:
+    """All that one forward pass saves."""
+    model = build(num_layers, mode, folder).train()
+    ids = torch.randint(0, SIZES["vocab_size"], (ROWS, LENGTH))
+    with counted(model) as found, torch.autocast("cpu", torch.bfloat16):
+        embedded = model.get_input_embeddings()(ids).requires_grad_()
+        hidden = model.get_base_model().model if mode != "full" else model.model
+        hidden(inputs_embeds=embedded, use_cache=False)
+    return sum(found.values())
+
+
+@pytest.mark.parametrize("mode", ["qlora", "lora", "full"])
+def test_saved_activations_of_a_layer(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The difference of three layers and two; without adapters' own small tensors, which grow with their rank."""
+    # PEFT asks for a GPU's autocast, and casts the inputs of quantized layers where there is none.
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *device: True)
+    three, two = (saved_bytes(number, mode, tmp_path / str(number)) for number in (3, 2))
+    work = workload_of(1, mode)
+    scaled_down = 7 * RANK * 2 if mode != "full" else 0
+    normal_factors = 2 * 4  # of each norm, one a token
+    layer_copy, _ = cast_weight_bytes(work)
+    predicted = ROWS * LENGTH * (saved_per_token(work) + scaled_down + normal_factors) + layer_copy
+    assert (three - two) == pytest.approx(predicted, rel=0.003)
+
+
+def test_adapter_has_the_parameters_that_are_counted(tmp_path: Path) -> None:
+    model = build(3, "lora", tmp_path)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert num_adapter_parameters(workload_of(3, "lora")) == trained
+
+
+@pytest.mark.parametrize(("quant_type", "double"), [("nf4", True), ("nf4", False), ("fp4", True)])
+def test_four_bit_weights_have_the_bytes_that_are_counted(quant_type: str, double: bool) -> None:
+    """Packed weights, the constants of their blocks and those of the constants; not the code tables of each layer."""
+    from bitsandbytes.functional import quantize_4bit
+
+    work = replace(workload_of(1, "qlora"), quantization=quant_type, double_quantization=double)
+    total = 0
+    for linear in work.shape.linears:
+        weight = torch.randn(linear.features_out, linear.features_in, dtype=torch.bfloat16)
+        packed, state = quantize_4bit(weight, quant_type=quant_type, compress_statistics=double)
+        constants = [packed, state.absmax, *([state.state2.absmax] if double else [])]
+        total += sum(tensor.numel() * tensor.element_size() for tensor in constants)
+    assert quantized_bytes(work) == pytest.approx(total, rel=1e-4)
+
+
+def test_eight_bit_weights_have_the_bytes_that_are_counted(tmp_path: Path) -> None:
+    model = build(2, "int8", tmp_path)
+    layers = [
+        module for module in model.modules() if type(module).__name__ == "Linear8bitLt" and hasattr(module, "state")
+    ]
+    weights = [module.weight for module in layers if module.weight.dtype == torch.int8]
+    assert len(weights) == 14
+    total = sum(weight.numel() + weight.SCB.numel() * 4 for weight in weights)
+    assert quantized_bytes(workload_of(2, "int8")) == total
+
+
+@pytest.mark.parametrize("name", ["adamw_torch", "adamw_torch_fused", "adamw_8bit", "lion_8bit", "sgd", "adafactor"])
+def test_optimizer_states_have_the_bytes_that_are_counted(name: str) -> None:
+    from transformers import Trainer, TrainingArguments
+
+    weight = nn.Linear(1024, 1024, bias=False)
+    kind, keywords = Trainer.get_optimizer_cls_and_kwargs(TrainingArguments(output_dir="unused", optim=name), weight)
+    optimizer = kind(weight.parameters(), **keywords)
+    weight(torch.randn(2, 1024)).sum().backward()
+    optimizer.step()
+    states = [value for state in optimizer.state.values() for key, value in state.items() if not key.startswith("qmap")]
+    total = sum(value.numel() * value.element_size() for value in states if isinstance(value, torch.Tensor))
+    assert total / 1024**2 == pytest.approx(optimizer_memory(name).state, abs=0.01)
