@@ -6,6 +6,7 @@ and `keys` those of all query and all key heads, `inner` that of the MLP; factor
 
 from __future__ import annotations
 
+from component.planning.weights import ADAPTER_BYTES
 from component.planning.workload import Workload
 
 #: Unsloth's dense attention beyond what its operations save, in bytes a feature of the queries while one layer's
@@ -40,7 +41,8 @@ def backward_per_token(workload: Workload) -> float:
             if not workload.is_packed:
                 taken += UNSLOTH_DENSE_BACKWARD * shape.query_width
         return taken
-    return stream + (2 if workload.has_liger else 3) * shape.mlp_width * width
+    # Of the two that enter the gate's product one is there at a time; fused kernels overwrite both.
+    return stream / 2 + (1 if workload.has_liger else 2) * shape.mlp_width * width
 
 
 def row_pairs_bytes(workload: Workload) -> tuple[float, float]:
@@ -83,7 +85,16 @@ def _vanilla_saved(workload: Workload) -> float:
     wide = workload.load_bytes if workload.quantization in ("nf4", "fp4") else width
     # gate and up; plain operations also keep the activated gate.
     activation = 2 * inner * wide + (0 if workload.has_liger else inner * wide)
-    return norms + activation + _inputs_saved(workload)
+    return norms + activation + _inputs_saved(workload) + _scaled_down(workload)
+
+
+def _scaled_down(workload: Workload) -> float:
+    """What each adapter has between its two matrices."""
+    adapter = workload.adapter
+    if adapter is None:
+        return 0.0
+    number = sum(adapter.reaches(linear) for linear in workload.shape.linears)
+    return number * adapter.rank * workload.compute_bytes
 
 
 def _inputs_saved(workload: Workload) -> float:
@@ -92,7 +103,7 @@ def _inputs_saved(workload: Workload) -> float:
     hidden, inner, queries = shape.hidden, shape.mlp_width, shape.query_width
     # A norm that is trained keeps what it multiplies.
     normalized = 2 * hidden * workload.load_bytes if adapter is None and not workload.has_liger else 0
-    if adapter is not None and workload.quantization is None:
+    if adapter is not None and workload.quantization is None and width < ADAPTER_BYTES:
         # PEFT casts the input to float32 and autocast back: every adapter keeps a copy of its own.
         return (5 * hidden + queries + inner) * width
     if workload.is_mixed:

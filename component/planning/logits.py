@@ -55,10 +55,11 @@ def loss_memory(workload: Workload) -> LossMemory:
 
 #: Task -> bytes a score in float32 until the loss is known, beside the 16-bit scores, and in the backward pass.
 #: sft: the upcast scores and their logarithmic softmax; then that, the gradient of the loss and that of the scores.
-#: dpo: scores of policy and reference, and a copy for the entropy that is logged; then the scores, the gradient of what
-#: was gathered of them, one for each row and their stack. Other tasks on answers are like orpo.
+#: dpo, kto: scores of policy and reference, and a copy for the entropy that is logged; then the scores, a gradient for
+#: each way they were read in (two), and the sum of these. orpo: the softmax of one side's loss besides; other tasks on
+#: answers are taken to be like it.
 BYTES_PER_SCORE = {
-    "sft": (8, 12), "pretrain": (8, 12), "dpo": (12, 16), "orpo": (10, 16), "kto": (10, 16), "grpo": (8, 12),
+    "sft": (8, 12), "pretrain": (8, 12), "dpo": (12, 16), "orpo": (10, 18), "kto": (12, 16), "grpo": (8, 12),
 }  # fmt: skip
 
 

@@ -83,6 +83,8 @@ def test_manifest(manifest, sft_settings, finished_run) -> None:
     assert manifest["data"]["evaluation"]["rows_used"] == 6
     (attempt,) = manifest["attempts"]
     assert (attempt["status"], attempt["from_step"], attempt["to_step"], attempt["exit_code"]) == ("finished", 0, 9, 0)
+    assert manifest["plan"]["measured"] is None  # there is no GPU
+    assert manifest["plan"]["predicted"]["peak_allocated_bytes"] > 0
     assert manifest["timings"].keys() == {"prepare_seconds", "load_seconds", "train_seconds", "total_seconds"}
     metrics = manifest["metrics"]
     records = read_metrics(finished_run)

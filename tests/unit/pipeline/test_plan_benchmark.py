@@ -1,0 +1,79 @@
+"""The planner's benchmark: its cases are configs, its table compares, and it runs and goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from component.config.load import load_config
+from component.pipeline.plan_benchmark import compare, failures, render
+from component.pipeline.plan_cases import CASE_SHAPES, CASES, QUICK_CASES
+from component.pipeline.plan_measurement import case_settings, read_results
+from component.planning.shape import read_shape
+
+
+def test_cases(tmp_path: Path) -> None:
+    """Varied, valid, named apart, half of them held out of any fitting."""
+    assert len(CASES) == 44 == len({case.name for case in CASES})
+    assert sum(case.is_held_out for case in CASES) >= 22
+    configs = [load_config(case_settings(case, tmp_path, tmp_path)) for case in CASES]
+    assert {config.model.train_mode for config in configs} == {"full", "lora", "qlora"}
+    assert {config.model.task_type for config in configs} == {"sft", "dpo", "orpo", "kto", "reward"}
+    assert {config.model.quantization for config in configs} == {"int4", "int8"}
+    assert len({config.training.optim for config in configs}) == 5
+    assert {case.loader for case in CASES} == {"vanilla", "unsloth"}
+    sizes = {read_shape(CASE_SHAPES[case.shape]).num_parameters for case in CASES}
+    assert min(sizes) < 0.4e9 and max(sizes) > 8e9
+    assert min(case.length for case in CASES) == 512 and max(case.length for case in CASES) == 8192
+
+
+def result(case, tmp_path: Path, *, allocated: float, seconds: float) -> dict:
+    hardware = {"kind": "cuda", "name": "NVIDIA H200", "total_memory_bytes": 150e9, "compute_capability": [9, 0]}
+    rows = {"num_rows": 16, "num_tokens": 16 * case.length, "longest": case.length, "longest_evaluation": 0}
+    return {
+        "settings": case_settings(case, tmp_path, tmp_path),
+        "loader": case.loader,
+        "precision": ["bfloat16", "bfloat16"],
+        "data": rows,
+        "gpu": hardware,
+        "peak_allocated_bytes": allocated,
+        "peak_reserved_bytes": 2 * allocated,
+        "step_seconds": seconds,
+    }
+
+
+def test_errors_are_shares_of_what_was_measured(tmp_path: Path) -> None:
+    fitted, held_out, broken = CASES[6], CASES[14], CASES[15]
+    results = {case.name: result(case, tmp_path, allocated=1.0, seconds=1.0) for case in (fitted, held_out)}
+    first, second = (item.predicted for item in compare(CASES, results))
+    results[fitted.name] |= {"peak_allocated_bytes": first.memory.allocated / 1.1, "step_seconds": first.time.seconds}
+    results[held_out.name] |= {"peak_allocated_bytes": second.memory.allocated / 0.9, "peak_reserved_bytes": None}
+    results[broken.name] = {"failed": ["something", "CUDA error"]}
+    compared = compare(CASES, results)
+    assert [item.errors().get("allocated") for item in compared] == pytest.approx([0.1, -0.1])
+    assert compared[0].errors()["time"] == pytest.approx(0)
+    table = render(compared, failures(CASES, results))
+    assert f"| {broken.name} | failed: CUDA error |" in table
+    assert "| all | 2 | allocated | 10.0% | 10.0% |" in table
+    assert "| held out | 1 | allocated | 10.0% | 10.0% |" in table
+    assert "| held out | 1 | reserved" not in table
+
+
+@pytest.mark.slow
+def test_quick(repository: Path, tmp_path: Path) -> None:
+    """Two configs on the CPU: trained, kept, and not trained again; where there is no GPU, memory is not measured."""
+    command = [sys.executable, "script/benchmark.py", "plan", "--quick", "--output", str(tmp_path)]
+    first = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+    assert (first.returncode, first.stderr) == (0, "")
+    results = read_results(tmp_path)
+    assert list(results) == [case.name for case in QUICK_CASES]
+    assert all(len(item["steps"]) == 4 and item["data"]["longest"] == 64 for item in results.values())
+    assert (tmp_path / "plan.md").read_text() == first.stdout
+    kept = json.loads((tmp_path / "results.json").read_text())
+    second = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+    assert second.stdout == first.stdout
+    assert json.loads((tmp_path / "results.json").read_text()) == kept
