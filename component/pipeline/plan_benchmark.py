@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,8 @@ def _compare(case: Case, result: Mapping[str, Any]) -> Comparison:
     setting = Setting(result["loader"], load, compute, supports_varlen=True)
     workload = read_workload(config, shape, setting, DataSize(**result["data"]))
     card = describe_gpu(gpu["name"], gpu["total_memory_bytes"], capability) if is_cuda else None
-    predicted = plan(workload, card, micro_batches=config.training.gradient_accumulation_steps)
+    timed = replace(workload, sample_tokens=result["data"]["mean_tokens"]) if workload.is_packed else None
+    predicted = plan(workload, card, micro_batches=config.training.gradient_accumulation_steps, timed=timed)
     return Comparison(
         case.name, case.is_held_out, predicted, result["peak_allocated_bytes"], result["peak_reserved_bytes"],
         result["step_seconds"],

@@ -53,5 +53,7 @@ def _summary(made: Plan) -> Iterator[tuple[str, str]]:
         yield "speed", f"{made.time.tokens_per_second:,.0f} tokens/s, padding included"
         millions = 1e6 / made.time.tokens_per_second / 3600
         yield "a million tokens", f"{millions:.3f} hours"
+    elif made.gpu is not None:
+        yield "speed", "not predicted for this card or task"
     if made.hours is not None:
         yield "the run", f"{made.num_steps:,} steps, {made.hours:.2f} hours"

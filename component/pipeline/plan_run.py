@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from component.artifacts.plan_facts import CardFacts
+from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.config.load import Config
 from component.models.model_files import read_model_config
 from component.models.precision import Precision, resolve_precision
 from component.models.support import is_fast_family, why_unsupported
+from component.pipeline.completions import num_training_rows
 from component.pipeline.plan_inputs import (
     expected_loader,
     find_model_config,
@@ -78,13 +80,11 @@ def plan_prepared(prepared: PreparedRun) -> PlannedRun | None:
 
 def data_size(prepared: PreparedRun) -> DataSize:
     """What a plan needs to know of prepared data."""
-    train, evaluation = prepared.data.train, prepared.data.evaluation
-    lengths, training = train.lengths, prepared.config.training
-    num_tokens, longest = int(lengths.sum()), int(lengths.max())
-    num_rows = len(train)
+    lengths, training = prepared.data.train.lengths, prepared.config.training
+    num_rows = len(lengths)
     if training.packing:
-        num_rows = -(-num_tokens // training.max_seq_length)
-    return DataSize(num_rows, num_tokens, longest, int(evaluation.lengths.max()) if len(evaluation) else 0)
+        num_rows = -(-int(lengths.sum()) // training.max_seq_length)
+    return DataSize(num_training_rows(prepared.config, num_rows), float(lengths.mean()), int(lengths.max()))
 
 
 def _plan(
@@ -97,9 +97,12 @@ def _plan(
     micro_batches, timed, steps = training.gradient_accumulation_steps, None, None
     if data is not None:
         steps = num_optimizer_steps(training, data.num_rows)
-        mean = data.num_tokens / max(1, data.num_rows)
-        if not workload.is_packed:
-            timed = replace(workload, row_tokens=max(1, round(min(mean * GROUPED_PADDING, workload.row_tokens))))
+        if workload.is_packed:
+            timed = replace(workload, sample_tokens=data.mean_tokens)
+        elif workload.task in LANGUAGE_MODEL_TASKS:
+            timed = replace(
+                workload, row_tokens=round(min(data.mean_tokens * GROUPED_PADDING, workload.row_tokens)) or 1
+            )
     elif training.max_steps > 0:
         steps = training.max_steps
     made = plan(workload, card, micro_batches=micro_batches, timed=timed, num_steps=steps)

@@ -36,15 +36,13 @@ class DataSize:
     """Prepared data, where it is known.
 
     Attributes:
-        num_rows: samples, or packs of them.
-        num_tokens: of all samples.
-        longest, longest_evaluation: sample, in tokens; 0 without evaluation data.
+        num_rows: of an epoch, as batch sizes count them: samples, packs, completions.
+        mean_tokens, longest: of the samples; of prompts where answers are sampled.
     """
 
     num_rows: int
-    num_tokens: int
+    mean_tokens: float
     longest: int
-    longest_evaluation: int = 0
 
 
 def read_workload(config: Config, shape: ModelShape, setting: Setting, data: DataSize | None = None) -> Workload:
@@ -57,7 +55,8 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
     is_packed = bool(training.packing)
     row_tokens = training.max_seq_length
     if data is not None and not is_packed:
-        row_tokens = min(row_tokens, data.longest)
+        sampled = config.grpo.max_completion_length if model.task_type == "grpo" else 0
+        row_tokens = min(row_tokens, data.longest + sampled)
     loader: Any = "unsloth" if setting.loader == "unsloth" else "vanilla"
     return Workload(
         shape=shape,
@@ -123,12 +122,13 @@ def _attention(asked: str, loader: str, is_packed: bool, supports_varlen: bool) 
 
 
 def _reference(config: Config) -> Any:
-    section = {"dpo": config.dpo, "kto": config.kto}.get(config.model.task_type)
-    if section is None:
+    task = config.model.task_type
+    section = {"dpo": config.dpo, "kto": config.kto, "grpo": config.grpo}.get(task)
+    if section is None or (task == "grpo" and not section.beta):
         return "none"
     if section.reference_model_name_or_path is not None:
         return "second model"
-    if section.precompute_ref_log_probs:
+    if task != "grpo" and section.precompute_ref_log_probs:
         return "computed before"
     return "second model" if config.model.train_mode == "full" else "adapter off"
 

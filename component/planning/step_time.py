@@ -56,12 +56,12 @@ class StepTime:
 
 
 def plan_step_time(workload: Workload, gpu: Gpu, *, micro_batches: int) -> StepTime | None:
-    """Predict the time of a step; None for a card whose speed is not known.
+    """Predict the time of a step; None for a card whose speed is not known, and where answers are sampled first.
 
     Args:
         micro_batches: that make one optimizer step.
     """
-    if gpu.peak_flops is None:
+    if gpu.peak_flops is None or workload.task == "grpo":
         return None
     share = LIGER_SHARE_OF_PEAK if workload.has_liger else SHARE_OF_PEAK[workload.loader]
     share *= SHARE_IN_FLOAT32 if workload.is_mixed else 1

@@ -56,7 +56,7 @@ def test_shipped_configs(repository: Path) -> None:
             continue
         planned += 1
         assert 0.5 * 2**30 < plan.memory.allocated < 1200 * 2**30, path
-        assert plan.time is not None and plan.time.tokens_per_second > 0
+        assert (plan.time is None) is (config.model.task_type == "grpo"), path  # sampling is not predicted
     assert planned >= 60
     assert all("shape unknown offline" in message for message in refused.values())
     assert {name.partition("/")[0] for name in refused} == {
