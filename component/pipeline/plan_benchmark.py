@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from component.artifacts.error_picture import draw_errors
 from component.artifacts.strict_json import write_atomically
 from component.config.load import load_config
 from component.pipeline.plan_cases import CASE_SHAPES, CASES, QUICK_CASES, Case
@@ -48,7 +49,7 @@ class Comparison:
 
 
 def compare_plans(folder: Path, models: Path, *, quick: bool, minutes: float, say: Callable[[str], None]) -> None:
-    """Measure what is still to be measured, each loader in a process of its own, and write plan.md.
+    """Measure what is still to be measured, each loader in a process of its own, and write plan.md and plan.png.
 
     Args:
         models: folder of the random checkpoints, which are made once.
@@ -64,8 +65,10 @@ def compare_plans(folder: Path, models: Path, *, quick: bool, minutes: float, sa
             if left <= 0:
                 break
             _run(loader, pending, folder, models, quick=quick, seconds=left)
-    table = render(compare(cases, read_results(folder)), failures(cases, read_results(folder)))
+    compared = compare(cases, read_results(folder))
+    table = render(compared, failures(cases, read_results(folder)))
     write_atomically(folder / "plan.md", table + "\n")
+    draw_errors(points(compared), folder / "plan.png")
     say(table)
 
 
@@ -133,6 +136,15 @@ def render(comparisons: Sequence[Comparison], failed: Mapping[str, str]) -> str:
                 median, worst = statistics.median(errors), max(errors)
                 lines.append(f"| {title} | {len(errors)} | {name} | {median:.1%} | {worst:.1%} |")
     return "\n".join(lines)
+
+
+def points(comparisons: Sequence[Comparison]) -> dict[str, list[tuple[str, float, bool]]]:
+    """What the picture shows: for each quantity that was measured, the errors of all configs."""
+    return {
+        quantity: [(item.name, item.errors()[quantity], item.is_held_out) for item in measured]
+        for quantity in ("allocated", "reserved", "time")
+        if (measured := [item for item in comparisons if quantity in item.errors()])
+    }
 
 
 def _line(item: Comparison) -> str:

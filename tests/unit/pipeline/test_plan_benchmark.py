@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from component.artifacts.error_picture import draw_errors
 from component.config.load import load_config
-from component.pipeline.plan_benchmark import compare, failures, render
+from component.pipeline.plan_benchmark import compare, failures, points, render
 from component.pipeline.plan_cases import CASE_SHAPES, CASES, QUICK_CASES
 from component.pipeline.plan_measurement import case_settings, read_results
 from component.planning.shape import read_shape
@@ -61,6 +62,9 @@ def test_errors_are_shares_of_what_was_measured(tmp_path: Path) -> None:
     assert "| all | 2 | allocated | 10.0% | 10.0% |" in table
     assert "| held out | 1 | allocated | 10.0% | 10.0% |" in table
     assert "| held out | 1 | reserved" not in table
+    assert {name: len(items) for name, items in points(compared).items()} == {"allocated": 2, "reserved": 1, "time": 2}
+    draw_errors(points(compared), tmp_path / "errors.png")
+    assert (tmp_path / "errors.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
@@ -73,6 +77,7 @@ def test_quick(repository: Path, tmp_path: Path) -> None:
     assert list(results) == [case.name for case in QUICK_CASES]
     assert all(len(item["steps"]) == 4 and item["data"]["longest"] == 64 for item in results.values())
     assert (tmp_path / "plan.md").read_text() == first.stdout
+    assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
     kept = json.loads((tmp_path / "results.json").read_text())
     second = subprocess.run(command, cwd=repository, capture_output=True, text=True)
     assert second.stdout == first.stdout
