@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from component.config.errors import UserError
-from component.models.adapters import load_adapter
 from component.models.checkpoint import load_config, load_weights
 from component.models.failures import first_line, told_as_user_error
 from component.models.inference import load_own_tokenizer, read_run_settings, run_quantization
 from component.models.model_files import ModelSource, read_source_config
 from component.models.quantization import check_quantization, dequantize, quantized_and_back
 from component.models.rope import scale_rope
+from component.models.saved_adapters import load_adapter
 from component.models.score_head import load_scored
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _merge(
     was_tied = bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False))
     # Parts that a family keeps in float32 stay so.
     dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
-    adapted = load_adapter(model, source.adapter, revision=source.adapter_revision, is_trainable=False)
+    adapted, _ = load_adapter(model, source, is_trainable=False)
     before = _some_weights(adapted) if trained_on is not None else {}
     try:
         with warnings.catch_warnings():

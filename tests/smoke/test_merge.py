@@ -33,6 +33,7 @@ EXACT: dict[str, dict[str, Any]] = {
     "pissa": {"train_mode": "lora", "init_lora_weights": "pissa"},
     "embeddings": {"train_mode": "lora", "modules_to_save": ["embed_tokens"]},
     "a norm": {"train_mode": "lora", "modules_to_save": ["input_layernorm"]},
+    "new tokens": {"train_mode": "lora", "new_tokens": ["<tool>", "nine green"]},
     "rope": {"train_mode": "lora", "rope_scaling": {"rope_type": "linear", "factor": 2.0}},
     "4 bit": {"train_mode": "qlora"},
     "4 bit dora": {"train_mode": "qlora", "use_dora": True, "bnb_4bit_use_double_quant": False},
