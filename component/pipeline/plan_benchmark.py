@@ -53,13 +53,14 @@ def compare_plans(folder: Path, models: Path, *, quick: bool, minutes: float, sa
 
     Args:
         models: folder of the random checkpoints, which are made once.
-        minutes: after which no further case begins.
+        minutes: after which no further case begins; each loader gets its share of what is left.
     """
     cases = QUICK_CASES if quick else CASES
     folder.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + 60 * minutes
-    for loader in LOADERS:
+    end = time.monotonic() + 60 * minutes
+    for number, loader in enumerate(LOADERS):
         mine = [case for case in cases if case.loader == loader]
+        deadline = time.monotonic() + (end - time.monotonic()) / (len(LOADERS) - number)
         while pending := [case for case in mine if case.name not in read_results(folder)]:
             left = deadline - time.monotonic()
             if left <= 0:
