@@ -104,7 +104,10 @@ def saved_bytes(num_layers: int, mode: str, folder: Path) -> int:
     """All that one forward pass saves."""
     model = build(num_layers, mode, folder).train()
     ids = torch.randint(0, SIZES["vocab_size"], (ROWS, LENGTH))
-    with counted(model) as found, torch.autocast("cpu", torch.bfloat16):
+    with counted(model) as found, torch.autocast("cpu", torch.bfloat16), pytest.MonkeyPatch.context() as patch:
+        # PEFT asks for a GPU's autocast, and casts the inputs of quantized layers where there is none. Within
+        # torch.autocast, which would leave what it is told here switched on for good.
+        patch.setattr(torch, "is_autocast_enabled", lambda *device: True)
         embedded = model.get_input_embeddings()(ids).requires_grad_()
         hidden = model.get_base_model().model if mode != "full" else model.model
         hidden(inputs_embeds=embedded, use_cache=False)
@@ -112,10 +115,8 @@ def saved_bytes(num_layers: int, mode: str, folder: Path) -> int:
 
 
 @pytest.mark.parametrize("mode", ["qlora", "lora", "full"])
-def test_saved_activations_of_a_layer(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saved_activations_of_a_layer(mode: str, tmp_path: Path) -> None:
     """The difference of three layers and two."""
-    # PEFT asks for a GPU's autocast, and casts the inputs of quantized layers where there is none.
-    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *device: True)
     three, two = (saved_bytes(number, mode, tmp_path / str(number)) for number in (3, 2))
     work = workload_of(1, mode)
     normal_factors = 2 * 4  # of each norm, one a token
