@@ -3,9 +3,11 @@
     python script/benchmark.py data --tokenizer Qwen/Qwen2.5-7B-Instruct
     python script/benchmark.py loaders --model output/llama3-8b-random
     python script/benchmark.py plan
+    python script/benchmark.py tasks --model output/llama3-8b-random
 
 `data`: the preparation of conversations against plain rendering and encoding, and against others' ways; needs no GPU.
 `plan`: predicted memory and time against measured ones, on random weights that it makes itself, on one GPU.
+`tasks`: each task through train.py on each loader, its speed and memory; `--set KEY=VALUE ...` goes to every run.
 `loaders`: train.py with a config against the bare loop of each loader, rows full of real tokens, on one GPU.
 """
 
@@ -26,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from component.pipeline.data_benchmark import compare_preparations
 from component.pipeline.plan_benchmark import cases_of, compare_plans
 from component.pipeline.plan_measurement import measure_cases
+from component.pipeline.task_benchmark import compare_tasks
 from component.runtime.command import non_empty, positive_int, run_command
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -130,6 +133,19 @@ def compare_predictions(options: argparse.Namespace) -> None:
         measure_cases(cases_of(options.measure, quick=options.quick), folder, models, deadline=deadline)
 
 
+def compare_runs_of_tasks(options: argparse.Namespace) -> None:
+    """Run tasks through train.py."""
+    compare_tasks(
+        options.model,
+        Path(options.output).absolute(),
+        tasks=options.tasks,
+        loaders=options.loaders,
+        steps=options.steps,
+        overrides=options.set,
+        say=lambda text: print(text, flush=True),
+    )
+
+
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -161,6 +177,14 @@ def parse_arguments() -> argparse.Namespace:
     plan.add_argument("--measure", choices=["vanilla", "unsloth"], help=argparse.SUPPRESS)
     plan.add_argument("--output", default="output/benchmark-plan", type=non_empty, metavar="FOLDER")
     plan.set_defaults(suite=compare_predictions)
+    of_tasks = suites.add_parser("tasks", help="each task on each loader")
+    of_tasks.add_argument("--model", required=True, help="a checkpoint; script/make_tiny_model.py makes random ones")
+    of_tasks.add_argument("--tasks", nargs="+", default=["sft", "dpo", "grpo"], metavar="TASK")
+    of_tasks.add_argument("--loaders", nargs="+", default=["vanilla", "unsloth"], choices=["vanilla", "unsloth"])
+    of_tasks.add_argument("--steps", type=positive_int, default=8, metavar="N")
+    of_tasks.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override a key of every run")
+    of_tasks.add_argument("--output", default="output/benchmark-tasks", type=non_empty, metavar="FOLDER")
+    of_tasks.set_defaults(suite=compare_runs_of_tasks)
     return parser.parse_args()
 
 

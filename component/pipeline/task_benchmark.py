@@ -1,0 +1,174 @@
+"""Each task through train.py on each loader, on rows of chat length: that it runs, how fast, in how much memory."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from component.artifacts.metrics import read_metrics
+from component.config.errors import UserError
+from component.registry import TASK_ROW_KINDS
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NUM_ROWS = 400
+#: Each is one token of the usual tokenizers, with the space before it.
+WORDS = (
+    "the", "of", "and", "river", "light", "number", "stone", "green", "walk", "carry", "answer", "question", "while",
+    "under", "people", "house", "water", "small", "great",
+)  # fmt: skip
+#: Of every run; a base of the task adds nothing that changes memory or speed.
+SETTINGS: Mapping[str, Any] = {
+    "train_mode": "qlora",
+    "max_seq_length": 1024,
+    "lora_rank": 64,
+    "lora_alpha": 16,
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 1,
+    "logging_steps": 1,
+    "learning_rate": 1e-4,
+    "save_strategy": "no",
+    "optim": "paged_adamw_32bit",
+}
+#: Task -> what it has otherwise.
+OF_TASK: Mapping[str, Mapping[str, Any]] = {
+    "pretrain": {"per_device_train_batch_size": 8},
+    "sft": {"per_device_train_batch_size": 8},
+    "grpo": {
+        "per_device_train_batch_size": 8,
+        "gradient_accumulation_steps": 2,
+        "reward_functions": ["length"],
+        "reward_arguments": {"length": {"max_tokens": 64}},
+        "num_generations": 8,
+        "max_completion_length": 64,
+        "beta": 0.04,
+    },
+}
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What a run of train.py measured; `code` is its exit code, and the rest None where that is not 0."""
+
+    task: str
+    loader: str
+    code: int
+    tokens_per_second: float | None = None
+    peak_allocated_bytes: int | None = None
+    peak_reserved_bytes: int | None = None
+    load_seconds: float | None = None
+    losses: tuple[float, ...] = ()
+    last_line: str = ""
+
+    def row(self) -> str:
+        """A line of the table."""
+        if self.code:
+            return f"| {self.task} | {self.loader} | exit {self.code}: {self.last_line} | | | |"
+        gib = " | ".join(
+            "-" if value is None else f"{value / 2**30:.2f}"
+            for value in (self.peak_allocated_bytes, self.peak_reserved_bytes)
+        )
+        speed = "-" if self.tokens_per_second is None else f"{self.tokens_per_second:,.0f}"
+        return f"| {self.task} | {self.loader} | {speed} | {gib} | {self.load_seconds:.0f} |"
+
+
+def compare_tasks(
+    model: str,
+    folder: Path,
+    *,
+    tasks: Sequence[str],
+    loaders: Sequence[str],
+    steps: int,
+    overrides: Sequence[str],
+    say: Callable[[str], None],
+) -> list[TaskResult]:
+    """Run each task on each loader, one after the other, and show the table as it grows.
+
+    Args:
+        steps: optimizer steps of a run; grpo samples for each.
+        overrides: KEY=VALUE for every run.
+
+    Raises:
+        UserError: there is no such task.
+    """
+    unknown = [task for task in tasks if task not in TASK_ROW_KINDS]
+    if unknown:
+        raise UserError(f"--tasks: there is no task {unknown[0]}; use {', '.join(TASK_ROW_KINDS)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    say("| task | loader | real tokens/s | peak allocated GiB | reserved | load s |\n|---|---|---|---|---|---|")
+    results = []
+    for task in tasks:
+        rows = folder / f"{TASK_ROW_KINDS[task]}.jsonl"
+        rows.write_text("".join(json.dumps(row) + "\n" for row in make_rows(TASK_ROW_KINDS[task])), encoding="utf-8")
+        for loader in loaders:
+            settings = {
+                **SETTINGS, **OF_TASK.get(task, {}), "task_type": task, "max_steps": steps, "train_file": str(rows),
+                "model_name_or_path": model, "use_unsloth": "require" if loader == "unsloth" else False,
+                "output_dir": str(folder / f"{task}-{loader}"),
+            }  # fmt: skip
+            results.append(_run(task, loader, settings, overrides, folder))
+            say(results[-1].row())
+    (folder / "results.json").write_text(
+        json.dumps([vars(result) for result in results], indent=2) + "\n", encoding="utf-8"
+    )
+    return results
+
+
+def _run(task: str, loader: str, settings: Mapping[str, Any], overrides: Sequence[str], folder: Path) -> TaskResult:
+    config = folder / f"{task}-{loader}.json"
+    config.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    command = [sys.executable, "train.py", "--train_args_file", str(config), "--resume", "never", *overrides]
+    finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    output = finished.stdout + finished.stderr
+    config.with_suffix(".log").write_text(output, encoding="utf-8")
+    if finished.returncode:
+        lines = [line for line in output.splitlines() if line.strip()]
+        return TaskResult(task, loader, finished.returncode, last_line=lines[-1] if lines else "")
+    run_folder = Path(settings["output_dir"])
+    manifest = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
+    metrics = manifest["metrics"]
+    return TaskResult(
+        task,
+        loader,
+        0,
+        metrics["real_tokens_per_second"],
+        metrics["peak_allocated_bytes"],
+        metrics["peak_reserved_bytes"],
+        manifest["timings"]["load_seconds"],
+        tuple(line["loss"] for line in read_metrics(run_folder) if "loss" in line),
+    )
+
+
+def make_rows(row_kind: str) -> Iterator[dict[str, Any]]:
+    """Rows of one kind; the same ones each time.
+
+    Args:
+        row_kind: as formats name it.
+    """
+    generator = random.Random(0)
+
+    def turn(role: str, least: int, most: int) -> dict[str, str]:
+        return {"role": role, "content": " ".join(generator.choices(WORDS, k=generator.randint(least, most)))}
+
+    def user() -> dict[str, str]:
+        return turn("user", 40, 160)
+
+    def answer() -> dict[str, str]:
+        return turn("assistant", 60, 400)
+
+    for number in range(NUM_ROWS):
+        if row_kind == "text":
+            yield {"text": answer()["content"]}
+        elif row_kind == "messages":
+            yield {"messages": [user(), answer(), user(), answer()]}
+        elif row_kind == "preference":
+            yield {"prompt": [user()], "chosen": [answer()], "rejected": [answer()]}
+        elif row_kind == "labelled":
+            yield {"prompt": [user()], "completion": [answer()], "label": number % 2 == 1}
+        else:
+            yield {"prompt": [user()], "solution": str(number)}

@@ -1,0 +1,48 @@
+"""script/benchmark.py tasks: runs of train.py on rows that it makes; what it measures is the runs' own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from component.config.errors import UserError
+from component.pipeline.task_benchmark import compare_tasks, make_rows
+from component.registry import TASK_ROW_KINDS
+
+#: The tiny tokenizer takes the words apart, so that rows are longer than with the usual ones.
+ON_A_CPU = [
+    "use_cpu=true", "bf16=false", "max_seq_length=512", "per_device_train_batch_size=2", "lora_rank=4",
+    "truncation=keep_start", "max_bad_rows=1",
+]  # fmt: skip
+
+
+def test_a_task(tiny_model: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    (result,) = compare_tasks(
+        str(tiny_model), tmp_path, tasks=["dpo"], loaders=["vanilla"], steps=2, overrides=ON_A_CPU,
+        say=said.append,
+    )  # fmt: skip
+    assert result.code == 0, (tmp_path / "dpo-vanilla.log").read_text()
+    metrics = json.loads((tmp_path / "dpo-vanilla" / "run.json").read_text(encoding="utf-8"))["metrics"]
+    assert result.tokens_per_second == metrics["real_tokens_per_second"] > 0
+    assert result.losses[0] == pytest.approx(0.693147, rel=1e-5) and len(result.losses) == 2
+    assert said[-1].startswith("| dpo | vanilla | ")
+
+
+def test_a_run_that_fails_is_a_row(tmp_path: Path) -> None:
+    (result,) = compare_tasks(
+        str(tmp_path / "none"), tmp_path, tasks=["sft"], loaders=["vanilla"], steps=1, overrides=[], say=print
+    )
+    assert result.code == 2 and "exit 2: model_name_or_path:" in result.row()
+
+
+def test_rows_are_the_same_each_time() -> None:
+    for kind in set(TASK_ROW_KINDS.values()):
+        assert list(make_rows(kind)) == list(make_rows(kind))
+
+
+def test_an_unknown_task(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--tasks: there is no task dop; use pretrain, sft"):
+        compare_tasks("m", tmp_path, tasks=["dop"], loaders=[], steps=1, overrides=[], say=print)
