@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from component.artifacts.terminal import legend, mark_supervised, name_value_table, render_blocks
 from component.runtime.hardware import Hardware
@@ -57,6 +58,8 @@ class EndFacts:
         last_step: the last one that was done, of planned_steps; model_step is that of the weights that are saved.
         real_tokens_per_second: without padding; padded_tokens_per_second counts padding too.
         mfu: model FLOPs utilization from 0 to 1, None for a CPU or a GPU whose peak is unknown.
+        loss_unit: empty where a loss is no mean of cross-entropies.
+        task_metrics: what says more of a task than its loss -> its first and its last logged value.
         next_commands: ready to paste.
     """
 
@@ -74,6 +77,8 @@ class EndFacts:
     planned_steps: int
     model_step: int
     eval_perplexity: float | None = None
+    loss_unit: str = "nats per supervised token"
+    task_metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     next_commands: tuple[str, ...] = ()
 
 
@@ -125,8 +130,9 @@ def end_card(facts: EndFacts, *, color: bool, width: int = 100) -> str:
         width: of the terminal in characters; the commands are never wrapped.
     """
     rows = [
-        ("loss", f"{_number(facts.first_loss, '.4f')} -> {_number(facts.last_loss, '.4f')} nats per supervised token")
+        ("loss", f"{_number(facts.first_loss, '.4f')} -> {_number(facts.last_loss, '.4f')} {facts.loss_unit}".rstrip())
     ]
+    rows += [(name, f"{first:.3f} -> {last:.3f}") for name, (first, last) in facts.task_metrics.items()]
     if facts.eval_loss is not None:
         perplexity = "" if facts.eval_perplexity is None else f", perplexity {_perplexity(facts.eval_perplexity)}"
         rows.append(("eval loss", f"{facts.eval_loss:.4f}{perplexity}"))

@@ -6,6 +6,8 @@ is installed; a test compares them with the installed package.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from component.registry import FORMATS, LOADERS, TASKS, TEMPLATE_NAMES
 
 #: transformers 5.17, `OptimizerNames`.
@@ -87,8 +89,17 @@ MEAN_LOSSES = ("ipo", *MARGIN_LOSSES)
 #: Losses of dpo that are a function of the difference of both rewards, which other f-divergences are defined for.
 DIVERGENCE_LOSSES = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft")
 
-#: What an evaluation measures, under both names that transformers takes; rewards are grpo's.
-METRICS = ("eval_loss", "loss", "eval_reward", "reward")
+#: What an evaluation measures -> the tasks that measure it; None stands for all.
+METRICS: Mapping[str, tuple[str, ...] | None] = {
+    "eval_loss": None,
+    "loss": None,
+    "eval_perplexity": ("pretrain", "sft"),
+    "eval_rewards/accuracies": ("dpo", "orpo", "cpo"),
+    "eval_rewards/margins": ("dpo", "orpo", "cpo", "kto"),
+    "eval_accuracy": ("reward",),
+    "eval_margin": ("reward",),
+    "eval_reward": ("grpo",),
+}
 
 #: transformers 5.17, integrations that a Trainer can report to, with the package each needs.
 REPORTERS = {
@@ -134,6 +145,6 @@ def named_choices() -> dict[str, tuple[str, ...]]:
         "optim": OPTIMIZERS,
         "lr_scheduler_type": SCHEDULERS,
         "report_to": tuple(REPORTERS),
-        "metric_for_best_model": METRICS,
+        "metric_for_best_model": tuple(METRICS),
         "accepted_hints": HINT_KEYS,
     }

@@ -92,12 +92,4 @@ def check_sampling(merged: Merged) -> Iterator[Problem]:
         yield merged.clash("use_vllm", "use_unsloth", what, "set use_unsloth: false, or drop use_vllm")
 
 
-def check_metric(merged: Merged) -> Iterator[Problem]:
-    """Only grpo has a reward to be best at."""
-    metric = merged["metric_for_best_model"]
-    if metric.endswith("reward") and merged["task_type"] != "grpo":
-        what = f"{merged['task_type']} measures no {metric}"
-        yield merged.clash("metric_for_best_model", "task_type", what, "use metric_for_best_model: eval_loss")
-
-
-GRPO_RULES: tuple[Rule, ...] = (check_rewards, check_lengths, check_ratios, check_sampling, check_metric)
+GRPO_RULES: tuple[Rule, ...] = (check_rewards, check_lengths, check_ratios, check_sampling)

@@ -28,7 +28,7 @@ def resolve_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     if resolved["per_device_eval_batch_size"] is None:
         resolved["per_device_eval_batch_size"] = resolved["per_device_train_batch_size"]
     if resolved["greater_is_better"] is None:
-        resolved["greater_is_better"] = not resolved["metric_for_best_model"].endswith("loss")
+        resolved["greater_is_better"] = not resolved["metric_for_best_model"].endswith(("loss", "perplexity"))
     return resolved
 
 

@@ -8,8 +8,10 @@ from contextlib import suppress
 from datetime import date
 
 from component.config.adapter_rules import ADAPTER_RULES
+from component.config.choices import METRICS
 from component.config.errors import Problem
 from component.config.grpo_rules import GRPO_RULES
+from component.config.keys import SHIPPED_TASKS
 from component.config.loss_rules import LOSS_RULES
 from component.config.merged import Merged, RefusedValueError, Rule
 from component.config.resolve import resolve_eval_strategy
@@ -76,6 +78,16 @@ def _is_multiple(steps: float, of: float | None) -> bool:
     """Whether one count of steps, or one share of them, is a multiple of another; nothing to say about None."""
     ratio = steps / of if of else 1.0
     return not of or ((steps < 1) == (of < 1) and ratio > 0.5 and abs(ratio - round(ratio)) < 1e-9)
+
+
+def check_metric(merged: Merged) -> Iterator[Problem]:
+    """The task measures what decides which checkpoint is best."""
+    metric, task = merged["metric_for_best_model"], merged["task_type"]
+    tasks = METRICS.get(metric)
+    if tasks is not None and task in SHIPPED_TASKS and task not in tasks:
+        own = [name for name, of_tasks in METRICS.items() if of_tasks is None or task in of_tasks]
+        what = f"{task} measures no {metric}"
+        yield merged.clash("metric_for_best_model", "task_type", what, f"use {', '.join(own)}")
 
 
 def check_supervision(merged: Merged) -> Iterator[Problem]:
@@ -197,6 +209,7 @@ def check_secrets(merged: Merged) -> Iterator[Problem]:
 RULES: tuple[Rule, ...] = (
     check_precision,
     check_evaluation,
+    check_metric,
     check_supervision,
     check_truncation,
     check_mixture,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from component.config.errors import UserError
 from component.models.attention import softcap_obstacle
 from component.models.checkpoint import load_config, load_weights
 from component.models.model_files import ModelSource, find_source, has_file, read_source_config
@@ -43,6 +44,8 @@ def load_for_inference(name: str, *, device: str) -> tuple[PreTrainedModel, PreT
     dtype = _dtype(device)
     quantization = run_quantization(source, dtype)
     config = load_config(source, trust_remote_code=False)
+    if any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
+        raise UserError(f"--model {name}: is a reward model, which scores answers and writes none; name its start")
     if source.adapter is not None:
         scale_rope(config, read_run_settings(source.adapter).get("rope_scaling") or {})
     model, _ = load_weights(

@@ -10,6 +10,7 @@ from loguru import logger
 from component.artifacts.card import EndFacts, StartFacts, end_card, start_card
 from component.artifacts.data_facts import shorten_pieces
 from component.artifacts.terminal import uses_color
+from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.models.loaded import LoadedModel
 from component.pipeline.prepare import PreparedRun
 from component.pipeline.sample_text import decode_pieces, parts_of
@@ -81,6 +82,8 @@ def show_end_card(
         last_loss=metrics["last_loss"],
         eval_loss=metrics["eval_loss"],
         eval_perplexity=metrics["eval_perplexity"],
+        loss_unit="nats per supervised token" if prepared.task.name in LANGUAGE_MODEL_TASKS else "",
+        task_metrics={name: (values[0], values[1]) for name, values in metrics["task_metrics"].items()},
         last_step=metrics["last_step"],
         planned_steps=planned_steps,
         model_step=metrics["model_step"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from loguru import logger
 from component.artifacts.metrics import read_metrics
 from component.runtime.distributed import is_main_process
 from component.trainers.callbacks.metrics import peak_memory_bytes
+from component.trainers.callbacks.progress import TASK_METRICS
 from component.trainers.task import RunContext
 
 
@@ -77,6 +79,7 @@ def final_metrics(outcome: Outcome, context: RunContext, folder: Path) -> dict[s
         "last_loss": losses[-1] if losses else None,
         "eval_loss": evaluation.get("eval_loss"),
         "eval_perplexity": evaluation.get("eval_perplexity"),
+        "task_metrics": _task_metrics(records),
         "last_step": outcome.last_step,
         "model_step": outcome.model_step,
         "supervised_tokens": counts.supervised,
@@ -86,3 +89,13 @@ def final_metrics(outcome: Outcome, context: RunContext, folder: Path) -> dict[s
         "peak_allocated_bytes": peak_memory_bytes(),
         "peak_reserved_bytes": torch.cuda.max_memory_reserved() if on_gpu else None,
     }
+
+
+def _task_metrics(records: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """What says more of a task than its loss -> its first and its last logged value."""
+    found = {}
+    for name, word in TASK_METRICS.items():
+        values = [record[name] for record in records if record.get(name) is not None]
+        if values:
+            found[word] = [values[0], values[-1]]
+    return found

@@ -193,7 +193,9 @@ class GRPOTrainer(TRLTrainer, trl.GRPOTrainer):
         amid the micro-batches of a step leaves counts that no checkpoint may have.
         """
         step = self.state.global_step
-        if step == 0 or not self._is_first_batch:
+        if step == 0:
+            return error
+        if not self._is_first_batch:
             return RewardError(f"{error}; checkpoints before this step are kept")
         folder = Path(self.args.output_dir) / f"checkpoint-{step}"
         if not folder.exists():

@@ -98,8 +98,8 @@ def test_the_readme_counts_what_there_is() -> None:
 LEARNING_RATES = {
     ("sft", "qlora"): 2e-4, ("sft", "lora"): 2e-4, ("sft", "full"): 1e-5, ("pretrain", "qlora"): 2e-4,
     ("pretrain", "lora"): 2e-4, ("pretrain", "full"): 1e-5, ("dpo", "qlora"): 5e-6, ("dpo", "lora"): 5e-6,
-    ("dpo", "full"): 5e-7, ("orpo", "qlora"): 8e-6, ("orpo", "lora"): 8e-6, ("cpo", "qlora"): 1e-6,
-    ("cpo", "lora"): 1e-6, ("kto", "qlora"): 5e-6,
+    ("dpo", "full"): 5e-7, ("orpo", "qlora"): 8e-6, ("orpo", "lora"): 8e-6, ("cpo", "qlora"): 8e-6,
+    ("cpo", "lora"): 8e-6, ("kto", "qlora"): 5e-6,
     ("kto", "lora"): 5e-6, ("reward", "qlora"): 1e-4, ("reward", "lora"): 1e-4, ("grpo", "qlora"): 5e-6,
     ("grpo", "lora"): 5e-6,
 }  # fmt: skip

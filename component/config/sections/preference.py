@@ -122,7 +122,10 @@ class KTOSection(BetaKeys, LossKeys, ReferenceKeys, DropoutKeys):
 
 @dataclass(frozen=True)
 class ORPOSection(BetaKeys, DropoutKeys):
-    """Odds ratio preference optimization; beta is the weight of the preference beside the sft loss."""
+    """Odds ratio preference optimization; beta is the weight of the preference beside the sft loss.
+
+    As in TRL and the authors' code, that loss is over prompt and better answer; the preference is over answers alone.
+    """
 
 
 @dataclass(frozen=True)

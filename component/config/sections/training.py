@@ -32,7 +32,7 @@ class TrainingSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys):
         "Peak learning rate.",
         minimum=0,
         default_by_mode={"full": 1e-5, "lora": 2e-4, "qlora": 2e-4},
-        default_by_task={"dpo": 5e-6, "kto": 5e-6, "orpo": 8e-6, "cpo": 1e-6, "reward": 1e-4, "grpo": 5e-6},
+        default_by_task={"dpo": 5e-6, "kto": 5e-6, "orpo": 8e-6, "cpo": 8e-6, "reward": 1e-4, "grpo": 5e-6},
     )
     loraplus_lr_ratio: float | None = key(
         None,

@@ -13,6 +13,14 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from component.artifacts.card import duration
 from component.runtime.distributed import is_main_process
 
+#: What says more of a task than its loss, and what it is called beside it.
+TASK_METRICS = {
+    "reward": "reward",
+    "rewards/margins": "margin",
+    "rewards/accuracies": "accuracy",
+    "margin": "margin",
+    "accuracy": "accuracy",
+}
 #: Narrow, so that the numbers beside it fit into 80 columns.
 BAR_WIDTH = 12
 
@@ -66,6 +74,7 @@ class ConsoleCallback(TrainerCallback):
             text = f"eval loss {logs['eval_loss']:.4f}"
             if "eval_perplexity" in logs:
                 text += f"  perplexity {logs['eval_perplexity']:,.2f}"
+            text += "".join(f"  {item}" for item in _task_metrics(logs, "eval_"))
             logger.info(f"step {state.global_step}/{state.max_steps}  {text}")
         elif "loss" in logs:
             text = self._describe(state, logs)
@@ -90,6 +99,7 @@ class ConsoleCallback(TrainerCallback):
         done = state.global_step - self._begun_step
         left = (time.monotonic() - self._begun_at) / max(done, 1) * (state.max_steps - state.global_step)
         parts = [f"loss {logs['loss']:.4f}"]
+        parts += _task_metrics(logs)
         if not self._bar:
             parts += [f"lr {logs.get('learning_rate', 0.0):.2e}", f"grad norm {logs.get('grad_norm', 0.0):.3f}"]
         parts += [
@@ -98,6 +108,11 @@ class ConsoleCallback(TrainerCallback):
             f"left {duration(left)}",
         ]
         return "  ".join(parts)
+
+
+def _task_metrics(logs: dict[str, Any], prefix: str = "") -> list[str]:
+    values = {word: logs.get(prefix + name) for name, word in TASK_METRICS.items()}
+    return [f"{word} {value:.3f}" for word, value in values.items() if value is not None]
 
 
 def close_console(trainer: Trainer) -> None:

@@ -49,10 +49,12 @@ class ResumableEarlyStopping(EarlyStoppingCallback):
         """Say when training ends for want of improvement."""
         super().on_evaluate(args, state, control, **kwargs)
         count = self.early_stopping_patience_counter
+        threshold = self.early_stopping_threshold
+        least = f" by more than early_stopping_threshold {threshold:g}" if threshold else ""
         is_early = count >= self.early_stopping_patience and state.global_step < state.max_steps
         if is_early and state.is_world_process_zero:
             logger.info(
                 f"early stopping after step {state.global_step} of {state.max_steps}: {args.metric_for_best_model} has "
-                f"not improved in the last {count} evaluation{'' if count == 1 else 's'}"
+                f"not improved{least} in the last {count} evaluation{'' if count == 1 else 's'}"
             )
         return control

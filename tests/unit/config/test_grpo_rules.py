@@ -55,7 +55,7 @@ IMPOSSIBLE: list[tuple[list[str], list[str]]] = [
     ),
     (
         ["metric_for_best_model=eval_reward"],
-        ["metric_for_best_model: sft measures no eval_reward; use metric_for_best_model: eval_loss"],
+        ["metric_for_best_model: sft measures no eval_reward; use eval_loss, loss, eval_perplexity"],
     ),
     ([*GRPO, "loss_type=[dapo, grpo]"], ["loss_type: grpo has one loss, not 2; keep one"]),
     (

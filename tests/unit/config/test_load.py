@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from component.config.choices import OPTIMIZERS, SCHEDULERS
+from component.config.choices import METRICS, OPTIMIZERS, SCHEDULERS
 from component.config.errors import ConfigError
 from component.config.legacy import DROPPED, FOREIGN, PLANNED, RENAMED
 from component.config.load import Config, load_config
@@ -111,7 +111,7 @@ SINGLE_ERRORS = [
     ),
     (
         '"metric_for_best_model": "accuracy"',
-        '28: metric_for_best_model: there is no "accuracy"; use one of: eval_loss, loss, eval_reward, reward',
+        f'28: metric_for_best_model: there is no "accuracy"; did you mean eval_accuracy? use one of: {", ".join(METRICS)}',
     ),
     (
         '"per_device_train_batch_size": 0',

@@ -139,4 +139,5 @@ def test_tables_of_names_lead_to_names_that_exist() -> None:
 
 def test_reporters_and_metrics() -> None:
     assert set(REPORTERS) == {"none", "tensorboard", "wandb", "swanlab", "mlflow", "trackio"}
-    assert METRICS == ("eval_loss", "loss", "eval_reward", "reward")
+    assert set(METRICS) == {"eval_loss", "loss", "eval_perplexity", "eval_rewards/accuracies", "eval_rewards/margins",
+                            "eval_accuracy", "eval_margin", "eval_reward"}  # fmt: skip
