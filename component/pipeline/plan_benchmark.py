@@ -17,19 +17,24 @@ from component.config.load import load_config
 from component.pipeline.plan_cases import CASE_SHAPES, CASES, QUICK_CASES, Case
 from component.pipeline.plan_measurement import STARTED, keep_result, read_results
 from component.planning.gpus import describe_gpu
+from component.planning.memory import LIBRARY_BYTES
 from component.planning.plan import Plan, plan
 from component.planning.read_config import DataSize, Setting, read_workload
 from component.planning.shape import read_shape
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LOADERS = ("vanilla", "unsloth")
+CAPTION = (
+    "Measured: the peak less what earlier configs of the process had left allocated when the config was loaded, "
+    "the libraries' own workspace aside. For reserved memory that is only about right: blocks are not given back whole."
+)
 #: Lines of a failed case's output that its result keeps.
 NUM_LINES = 15
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A case: what was predicted and measured; None where it was not measured."""
+    """A case: what was predicted and measured, less what was left over; None where it was not measured."""
 
     name: str
     is_held_out: bool
@@ -112,10 +117,17 @@ def _compare(case: Case, result: Mapping[str, Any]) -> Comparison:
     card = describe_gpu(gpu["name"], gpu["total_memory_bytes"], capability) if is_cuda else None
     timed = replace(workload, sample_tokens=result["data"]["mean_tokens"]) if workload.is_packed else None
     predicted = plan(workload, card, micro_batches=config.training.gradient_accumulation_steps, timed=timed)
-    return Comparison(
-        case.name, case.is_held_out, predicted, result["peak_allocated_bytes"], result["peak_reserved_bytes"],
-        result["step_seconds"],
-    )  # fmt: skip
+    left_over = foreign_bytes(result)
+    allocated, reserved = (
+        None if peak is None else peak - left_over
+        for peak in (result["peak_allocated_bytes"], result["peak_reserved_bytes"])
+    )
+    return Comparison(case.name, case.is_held_out, predicted, allocated, reserved, result["step_seconds"])
+
+
+def foreign_bytes(result: Mapping[str, Any]) -> float:
+    """Bytes of a result's peak that earlier cases had left, the libraries' workspace aside: every process has that."""
+    return max(0.0, (result.get("left_over_bytes") or 0) - LIBRARY_BYTES)
 
 
 def render(comparisons: Sequence[Comparison], failed: Mapping[str, str]) -> str:
@@ -125,6 +137,8 @@ def render(comparisons: Sequence[Comparison], failed: Mapping[str, str]) -> str:
         "|---|---|---|---|---|---|---|---|",
         *map(_line, comparisons),
         *(f"| {name} | failed: {reason} |" for name, reason in failed.items()),
+        "",
+        CAPTION,
         "",
         "| cases | number | of | median error | worst error |",
         "|---|---|---|---|---|",

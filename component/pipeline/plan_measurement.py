@@ -164,10 +164,15 @@ def _peaks(torch: Any) -> dict[str, int | None]:
 
 
 def _release() -> None:
-    """Give back what the last case had, Unsloth's buffers too, and begin to count anew."""
+    """Give back what the last case had, Unsloth's buffers and bitsandbytes' list too, and begin to count anew."""
     checkpointing = sys.modules.get("unsloth_zoo.gradient_checkpointing")
-    if checkpointing is not None:
+    # The module declares its buffers; only `initialize_unsloth_gradient_checkpointing` makes the name.
+    if getattr(checkpointing, "GPU_BUFFERS", None) is not None:
         checkpointing.reset_unsloth_gradient_checkpointing_buffers()
+    optimizers = sys.modules.get("bitsandbytes.optim.optimizer")
+    if optimizers is not None:
+        # With 8-bit states transformers registers every embedding for 32-bit ones, and the list outlives the model.
+        optimizers.GlobalOptimManager.get_instance().initialize()
     kernels = sys.modules.get("unsloth.kernels.utils")
     for name in ("WEIGHT_BUFFERS", "ABSMAX_BUFFERS"):
         buffers = getattr(kernels, name, [])

@@ -6,6 +6,7 @@ and `keys` those of all query and all key heads, `inner` that of the MLP; factor
 
 from __future__ import annotations
 
+from component.planning.shape import HEAD_NORMS
 from component.planning.weights import ADAPTER_BYTES
 from component.planning.workload import Workload
 
@@ -26,6 +27,17 @@ def input_per_token(workload: Workload) -> float:
     return workload.shape.hidden * workload.load_bytes if workload.checkpointing == "recompute" else 0.0
 
 
+def escaping_per_token(workload: Workload) -> float:
+    """Bytes a token that one decoder layer keeps although it recomputes.
+
+    bitsandbytes' LLM.int8() product holds its input as an attribute of its own (`MatMul8bitLt`, `ctx.tensors`) and not
+    by `save_for_backward`; checkpointing drops only what went through the latter.
+    """
+    if workload.quantization != "int8" or workload.loader == "unsloth":
+        return 0.0
+    return _inputs_saved(workload) + workload.shape.query_width * workload.compute_bytes
+
+
 def backward_per_token(workload: Workload) -> float:
     """Bytes a token that the backward pass of one decoder layer takes beyond what the layer has kept.
 
@@ -42,7 +54,11 @@ def backward_per_token(workload: Workload) -> float:
                 taken += UNSLOTH_DENSE_BACKWARD * shape.query_width
         return taken
     # Of the two that enter the gate's product one is there at a time; fused kernels overwrite both.
-    return stream / 2 + (1 if workload.has_liger else 2) * shape.mlp_width * width
+    taken = (1 if workload.has_liger else 2) * shape.mlp_width * width
+    if _casts_for_adapters(workload):
+        # At the last matrix: what comes back through its weight and, cast twice, through its adapter.
+        taken = max(taken, shape.mlp_width * (2 * width + ADAPTER_BYTES))
+    return stream / 2 + taken
 
 
 def row_pairs_bytes(workload: Workload) -> tuple[float, float]:
@@ -80,12 +96,23 @@ def _vanilla_saved(workload: Workload) -> float:
     shape, width = workload.shape, workload.compute_bytes
     hidden, inner = shape.hidden, shape.mlp_width
     # A norm keeps its input in float32, a fused one keeps it as it is.
-    norms = 2 * hidden * (workload.load_bytes if workload.has_liger else 4)
+    norms = (2 * hidden + _head_norms(workload)) * (workload.load_bytes if workload.has_liger else 4)
     # The result of a 4-bit layer comes in the format of its input, and the activation keeps that.
     wide = workload.load_bytes if workload.quantization in ("nf4", "fp4") else width
     # gate and up; plain operations also keep the activated gate.
     activation = 2 * inner * wide + (0 if workload.has_liger else inner * wide)
     return norms + activation + _inputs_saved(workload) + _scaled_down(workload)
+
+
+def _head_norms(workload: Workload) -> int:
+    """Features that the norms of query and key heads take in."""
+    shape = workload.shape
+    return shape.query_width + shape.key_width if shape.model_type in HEAD_NORMS else 0
+
+
+def _casts_for_adapters(workload: Workload) -> bool:
+    """Whether PEFT makes each adapter's input float32, as beside 16-bit weights: the format of the adapter."""
+    return workload.adapter is not None and workload.quantization is None and workload.compute_bytes < ADAPTER_BYTES
 
 
 def _scaled_down(workload: Workload) -> float:
@@ -102,8 +129,9 @@ def _inputs_saved(workload: Workload) -> float:
     shape, width, adapter = workload.shape, workload.compute_bytes, workload.adapter
     hidden, inner, queries = shape.hidden, shape.mlp_width, shape.query_width
     # A norm that is trained keeps what it multiplies.
-    normalized = 2 * hidden * workload.load_bytes if adapter is None and not workload.has_liger else 0
-    if adapter is not None and workload.quantization is None and width < ADAPTER_BYTES:
+    is_kept = adapter is None and not workload.has_liger
+    normalized = (2 * hidden + _head_norms(workload)) * workload.load_bytes if is_kept else 0
+    if _casts_for_adapters(workload):
         # PEFT casts the input to float32 and autocast back: every adapter keeps a copy of its own.
         return (5 * hidden + queries + inner) * width
     if workload.is_mixed:

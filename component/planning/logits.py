@@ -49,18 +49,26 @@ def loss_memory(workload: Workload) -> LossMemory:
     scores = tokens * shape.vocab
     hidden = tokens * shape.hidden * (4 + (workload.load_bytes if workload.is_mixed else 0) + width)
     before, after = BYTES_PER_SCORE.get(workload.task, BYTES_PER_SCORE["orpo"])
-    forward = before + (width if width < 4 else 0)
-    return LossMemory(forward * scores, after * scores, 4 * scores, hidden)
+    if workload.task in REFERENCE_TASKS:
+        entropy = ENTROPY_BYTES * min(tokens, ENTROPY_TOKENS) * shape.vocab
+        forward = max(before * scores, 12 * scores + entropy)
+    else:
+        forward = (before + (width if width < 4 else 0)) * scores
+    return LossMemory(forward, after * scores, 4 * scores, hidden)
 
 
-#: Task -> bytes a score in float32 until the loss is known, beside the 16-bit scores, and in the backward pass.
-#: sft: the upcast scores and their logarithmic softmax; then that, the gradient of the loss and that of the scores.
-#: dpo, kto: scores of policy and reference, and a copy for the entropy that is logged; then the scores, a gradient for
-#: each way they were read in (two), and the sum of these. orpo: the softmax of one side's loss besides; other tasks on
-#: answers are taken to be like it.
+#: Task -> bytes a score until the loss is known, beside the 16-bit scores, and in the backward pass; float32, as TRL's
+#: losses were traced operation by operation. sft: the upcast scores and their logarithmic softmax; then that, the
+#: gradient of the loss and that of the scores. dpo: scores of policy and reference, whose 16-bit ones are gone, and a
+#: copy for the entropy that is logged; then scores, the gradients of the rows, and these stacked. kto: scores of each
+#: side and of its answers besides, for the mean that is logged: 16 where all rows of a micro-batch are on one side, 14
+#: where half are. orpo: the softmax of the chosen side's loss besides; other tasks on answers are taken to be like it.
 BYTES_PER_SCORE = {
-    "sft": (8, 12), "pretrain": (8, 12), "dpo": (12, 16), "orpo": (10, 18), "kto": (12, 16), "grpo": (8, 12),
+    "sft": (8, 12), "pretrain": (8, 12), "dpo": (12, 12), "orpo": (10, 14), "kto": (16, 12), "grpo": (8, 12),
 }  # fmt: skip
+#: Tasks that compare with a reference log the entropy of so many tokens at a time (trl.trainer.utils.
+#: entropy_from_logits): logarithms, probabilities and their product in float32, beside 12 bytes for every score.
+REFERENCE_TASKS, ENTROPY_TOKENS, ENTROPY_BYTES = ("dpo", "kto"), 128, 12
 
 
 def unsloth_part_tokens(tokens: int, vocab: int, hidden: int) -> int:

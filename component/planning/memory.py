@@ -5,22 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from component.planning.activations import backward_per_token, input_per_token, row_pairs_bytes, saved_per_token
-from component.planning.logits import LossMemory, loss_memory
-from component.planning.optimizer import optimizer_memory
+from component.planning.activations import (
+    backward_per_token,
+    escaping_per_token,
+    input_per_token,
+    row_pairs_bytes,
+    saved_per_token,
+)
+from component.planning.logits import NEXT_TOKEN_TASKS, LossMemory, loss_memory
+from component.planning.optimizer import optimizer_memory, state_bytes
 from component.planning.weights import (
     adapter_bytes,
     cast_weight_bytes,
     gradient_bytes,
     num_trained,
+    num_trained_embeddings,
     quantized_bytes,
     reference_bytes,
     unquantized_bytes,
 )
 from component.planning.workload import Workload
 
-#: What cuBLAS takes of torch's memory on Hopper; less elsewhere.
-LIBRARY_BYTES = 32 * 2**20
+#: What cuBLAS takes of torch's memory on Hopper, less elsewhere: 32 MiB for each thread that multiplies, the program's
+#: and autograd's. A process whose model is gone still has these 64 MiB (`benchmark.py plan`, first config).
+LIBRARY_BYTES = 64 * 2**20
 #: Share of what comes and goes within a step that is lost between blocks of other sizes, and of what stays for the
 #: backward pass. README: 8.70 GiB of Unsloth's are 9.18 reserved, 19.90 of vanilla's 23.68, where one more tensor of
 #: float32 scores makes the difference.
@@ -55,25 +63,25 @@ class MemoryPlan:
 
 def plan_memory(workload: Workload) -> MemoryPlan:
     """Predict the peak."""
-    optimizer = optimizer_memory(workload.optimizer)
     trained = num_trained(workload)
+    states, paged = state_bytes(workload.optimizer, trained, num_trained_embeddings(workload))
     static = (
         Part("quantized weights", quantized_bytes(workload)),
         Part(f"{8 * workload.load_bytes}-bit weights", unquantized_bytes(workload)),
         Part("reference model", reference_bytes(workload)),
         Part("adapter", adapter_bytes(workload)),
-        Part(f"optimizer ({workload.optimizer})", trained * optimizer.state),
+        Part(f"optimizer ({workload.optimizer})", states),
         Part("libraries", LIBRARY_BYTES),
     )
     moments = {name: tuple(parts) for name, parts in _moments(workload)}
     moments["optimizer step"] = (
         Part("gradients", gradient_bytes(workload)),
-        Part("optimizer's workspace", trained * optimizer.step),
+        Part("optimizer's workspace", trained * optimizer_memory(workload.optimizer).step),
     )
     moment, dynamic = max(moments.items(), key=lambda item: sum(part.num_bytes for part in item[1]))
     parts = tuple(part for part in (*static, *dynamic) if part.num_bytes > 0)
     allocated = sum(part.num_bytes for part in parts)
-    return MemoryPlan(parts, moment, allocated, allocated + _lost(workload, dynamic), trained * optimizer.paged)
+    return MemoryPlan(parts, moment, allocated, allocated + _lost(workload, dynamic), paged)
 
 
 def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:
@@ -84,13 +92,17 @@ def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:
     layer_copy, head_copy = cast_weight_bytes(workload)
     one_layer = saved_per_token(workload) * tokens + scores
     recomputes = workload.checkpointing != "none"
-    kept = layers * (input_per_token(workload) * tokens if recomputes else one_layer)
+    escaping = escaping_per_token(workload)
+    kept = layers * ((input_per_token(workload) + escaping) * tokens if recomputes else one_layer)
     copies = head_copy + workload.shape.num_layers * layer_copy
     kept_copies = head_copy + (0 if recomputes else workload.shape.num_layers * layer_copy)
     waiting = gradients if workload.gradients_wait else 0
     saved = Part("activations", kept + mask)
-    yield "loss", _at_loss(loss.forward, loss, saved, waiting, copies)
-    yield "loss, backward", _at_loss(loss.backward, loss, saved, waiting + _head_gradient(workload), kept_copies)
+    # Autocast drops its copies when it ends, with the model's forward: only what next tokens cost is computed before.
+    at_loss = copies if workload.task in NEXT_TOKEN_TASKS else kept_copies
+    yield "loss", _at_loss(loss.forward, loss, saved, waiting, at_loss)
+    # The head's gradient comes when the scores' float32 copies are gone: it is no part of this moment.
+    yield "loss, backward", _at_loss(loss.backward, loss, saved, waiting, kept_copies)
     backward = (
         Part("activations of one layer", one_layer if recomputes else 0),
         Part("backward pass of one layer", backward_per_token(workload) * tokens),

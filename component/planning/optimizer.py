@@ -52,6 +52,20 @@ OPTIMIZERS: dict[str, OptimizerMemory] = {
 #: What an optimizer is taken for that is not in the table: Adam's two float32 moments.
 UNKNOWN = OptimizerMemory(8, step=4)
 
+#: bitsandbytes' 8-bit optimizers keep 32-bit states for embeddings: transformers' Trainer asks for it.
+WIDER_FOR_EMBEDDINGS = 4 / EIGHT_BIT
+
+
+def state_bytes(name: str, num_trained: int, num_embeddings: int) -> tuple[float, float]:
+    """Bytes of an optimizer's states on the device, and of those that are paged.
+
+    Args:
+        num_embeddings: of the trained parameters, those of `nn.Embedding` modules.
+    """
+    memory = optimizer_memory(name)
+    widened = num_embeddings * (WIDER_FOR_EMBEDDINGS - 1) if "8bit" in name else 0.0
+    return (num_trained + widened) * memory.state, (num_trained + widened) * memory.paged
+
 
 def optimizer_memory(name: str) -> OptimizerMemory:
     """What an optimizer takes, by its name in `optim`."""

@@ -71,7 +71,7 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
         checkpointing=_checkpointing(model.gradient_checkpointing, loader, row_tokens),
         attention=_attention(model.attn_implementation, loader, is_packed, setting.supports_varlen),
         is_packed=is_packed,
-        is_padded=not is_packed and training.per_device_train_batch_size > 1,
+        is_padded=not is_packed and training.per_device_train_batch_size > 1 and not _are_equally_long(data),
         has_liger=loader == "vanilla" and training.use_liger_kernel,
         optimizer=training.optim,
         rows=training.per_device_train_batch_size,
@@ -80,6 +80,11 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
         reference=_reference(config),
         eval_rows=_eval_rows(config),
     )
+
+
+def _are_equally_long(data: DataSize | None) -> bool:
+    """Whether no row will be padded; transformers drops a mask that hides nothing."""
+    return data is not None and data.mean_tokens == data.longest
 
 
 def _quantization(config: Config) -> Any:

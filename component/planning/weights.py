@@ -72,6 +72,11 @@ def num_trained(workload: Workload) -> int:
     return shape.num_parameters
 
 
+def num_trained_embeddings(workload: Workload) -> int:
+    """Parameters of the input embeddings, where the whole model is trained."""
+    return workload.shape.embedding if workload.adapter is None and workload.trained_layers is None else 0
+
+
 def gradient_bytes(workload: Workload) -> float:
     """Bytes of all gradients, each in the format of its parameter."""
     return num_trained(workload) * (ADAPTER_BYTES if workload.adapter else workload.load_bytes)
