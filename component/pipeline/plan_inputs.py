@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +66,7 @@ def own_gpu() -> Gpu | None:
     """The first NVIDIA card of this machine, as its driver's tool tells of it."""
     for found in nvidia_gpus():
         size = float(found["memory"].split()[0]) * 2**20
-        known = describe_gpu(found["name"], size, None)
-        alike = [card for card in GPUS.values() if card.peak_flops == known.peak_flops]
-        return replace(known, capability=alike[0].capability, bandwidth=alike[0].bandwidth) if alike else known
+        return describe_gpu(found["name"], size, None)
     return None
 
 

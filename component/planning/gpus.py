@@ -79,8 +79,16 @@ def describe_hardware(hardware: Hardware) -> Gpu | None:
 
 
 def describe_gpu(name: str, memory_bytes: float, capability: tuple[int, int] | None) -> Gpu:
-    """A card by the name that its driver gives; its bandwidth is that of the table where one is called alike."""
+    """A card by the name that its driver gives; what neither tells is that of the table's card that is most alike.
+
+    Several have the same speed, as H100 and H200: their memory tells them apart.
+
+    Args:
+        capability: None where the driver does not say.
+    """
     peak = peak_bf16_flops(name)
-    alike = [gpu for gpu in GPUS.values() if gpu.peak_flops == peak and gpu.capability == capability]
-    bandwidth = alike[0].bandwidth if alike else (peak or 0.0) * BYTES_PER_FLOP
-    return Gpu(name, memory_bytes, capability, peak, bandwidth)
+    alike = [gpu for gpu in GPUS.values() if gpu.peak_flops == peak and capability in (None, gpu.capability)]
+    if not alike or peak is None:
+        return Gpu(name, memory_bytes, capability, peak, (peak or 0.0) * BYTES_PER_FLOP)
+    nearest = min(alike, key=lambda gpu: abs(gpu.memory_bytes - memory_bytes))
+    return Gpu(name, memory_bytes, nearest.capability, peak, nearest.bandwidth)

@@ -6,26 +6,40 @@ from dataclasses import dataclass
 
 from component.planning.gpus import Gpu
 from component.planning.optimizer import optimizer_memory
-from component.planning.weights import num_adapter_parameters, num_trained
+from component.planning.weights import num_adapter_parameters, num_trained, num_trained_tensors
 from component.planning.workload import Workload
 
 #: Share of the datasheet's FLOP/s that a step reaches, everything that is no matrix product included: an 8B shape on an
-#: H200 (989.5 TFLOP/s). Unsloth: 2048 x 4 to x 16 give 523 to 534 TFLOP/s; vanilla 383 with plain kernels, 409 with
-#: Liger's (STACK, README).
-SHARE_OF_PEAK = {"unsloth": 0.535, "vanilla": 0.40}
+#: H200 (989.5 TFLOP/s). Unsloth: 2048 x 4 to x 16 give 523 to 534 TFLOP/s; vanilla 0.38 to 0.45 of the peak where 4096
+#: tokens and more of an 8B or 13B width wait for nothing else, with Liger's kernels 0.41 (README, `benchmark.py plan`).
+SHARE_OF_PEAK = {"unsloth": 0.535, "vanilla": 0.415}
 LIGER_SHARE_OF_PEAK = 0.415
 #: Of that, where what is not a product runs in float32 under autocast: Firefly's recipe, 6,143 tokens/s at 2048 x 4.
 SHARE_IN_FLOAT32 = 0.8
 #: Bytes that turning a 4-bit weight into 16 bit moves, with the product that reads it, and the share of the bandwidth
 #: that it reaches: 19 ms for each pass over 7.0 billion weights (the part of Unsloth's steps that no token adds to).
 BYTES_PER_DEQUANTIZED_WEIGHT, SHARE_OF_BANDWIDTH = 4.5, 0.35
-#: LLM.int8() quantizes its input, multiplies and looks for outliers: times the passes of a 4-bit weight.
-INT8_PASSES = 2.0
-#: Seconds in which the host starts the kernels of one pass (forward, recomputed, backward) through one layer: small
-#: batches wait for it. Vanilla took 0.58 to 0.62 s for 96 such passes, Unsloth 0.30 to 0.40.
-SECONDS_PER_LAUNCHED_PASS = {"unsloth": 3.3e-3, "vanilla": 6.0e-3}
-#: Times that the tokens of a micro-batch go through the model forward, beside the forward of their own loss.
-REFERENCE_PASSES = {"none": 0.0, "adapter off": 1.0, "second model": 1.0, "computed before": 0.0}
+#: LLM.int8() quantizes its input, multiplies and looks for outliers, for which the host waits at every layer: times the
+#: passes of a 4-bit weight (6 layers of an 8B shape, 1024 x 2: 0.096 s).
+INT8_PASSES = 7.3
+#: Seconds in which the host starts the kernels of one operation and autograd notes it: 0.142 s for 72 passes through
+#: layers of 47 operations (0.3B, full, 1024 x 8). Short batches wait for it, and no card is faster at it.
+SECONDS_PER_OPERATION = 42e-6
+#: Operations of one pass (forward, recomputed or backward) through a layer of transformers: norms, rotation, attention,
+#: residuals, activation; and those of one linear layer by its weights: float32 ones and their input are cast before the
+#: product, 4-bit ones are restored with their constants (0.58 to 0.62 s for 96 passes of QLoRA).
+OPERATIONS_PER_LAYER = 26
+OPERATIONS_PER_LINEAR = {"plain": 1, "float32": 3, "4 bit": 6, "int8": 6}
+#: An adapter's: casts of input and both matrices, dropout, two products, scaling, addition.
+OPERATIONS_PER_ADAPTER = 9
+#: Unsloth's kernels do several of these at once: seconds of a pass through a layer, 0.30 to 0.40 s for 96.
+UNSLOTH_SECONDS_PER_PASS = 3.3e-3
+#: Seconds for each tensor that an optimizer goes through one by one in Python; torch's own do all at once. Vanilla
+#: 2048 x 4 took 37 ms longer with paged_adamw_32bit than with the fused one, for 448 tensors (README).
+SECONDS_PER_TENSOR = 80e-6
+AT_ONCE = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
+#: Times that the tokens of a micro-batch go through a model forward without gradients, for the reference.
+REFERENCE_PASSES = {"none": 0, "adapter off": 1, "second model": 1, "computed before": 0}
 
 
 @dataclass(frozen=True)
@@ -34,20 +48,27 @@ class StepTime:
 
     Attributes:
         compute: that the card computes.
-        launch: that the host takes to start the kernels; a step takes the longer of both.
+        launch: that the host takes to start the kernels.
+        launch_before: of `launch`, until those of the head are started, and compute_after: of `compute`, from then on.
         optimizer: of the update.
         tokens: that the step goes through, padding included.
     """
 
     compute: float
     launch: float
+    launch_before: float
+    compute_after: float
     optimizer: float
     tokens: int
 
     @property
     def seconds(self) -> float:
-        """Of the whole step."""
-        return max(self.compute, self.launch) + self.optimizer
+        """Of the whole step: the longest way through the host's work and the card's.
+
+        The host is ahead while the card computes head and loss, so the forward pass may wait for the host and the
+        backward pass for the card.
+        """
+        return max(self.compute, self.launch, self.launch_before + self.compute_after) + self.optimizer
 
     @property
     def tokens_per_second(self) -> float:
@@ -66,42 +87,85 @@ def plan_step_time(workload: Workload, gpu: Gpu, *, micro_batches: int) -> StepT
     share = LIGER_SHARE_OF_PEAK if workload.has_liger else SHARE_OF_PEAK[workload.loader]
     share *= SHARE_IN_FLOAT32 if workload.is_mixed else 1
     # Without 16-bit arithmetic tensor cores are not used: about a fifteenth on a card with 16-bit peak from them.
-    peak = gpu.peak_flops * (1 if workload.compute_bytes == 2 else 1 / 15)
-    passes = _passes(workload)
-    compute = flops(workload) / (share * peak) + passes * _dequantize_seconds(workload, gpu)
-    launch = passes * workload.shape.num_layers * SECONDS_PER_LAUNCHED_PASS[workload.loader]
-    state = optimizer_memory(workload.optimizer)
-    # The update reads parameter, gradient and states, and writes parameter and states.
-    moved = num_trained(workload) * (12 + 2 * (state.state + state.paged))
+    speed = share * gpu.peak_flops * (1 if workload.compute_bytes == 2 else 1 / 15)
+    ahead, behind = _flops_per_token(workload)
+    restored = _dequantize_seconds(workload, gpu)
+    num_ahead, num_behind = _passes(workload)
+    after = workload.tokens * behind / speed + num_behind * restored
+    before = workload.tokens * ahead / speed + num_ahead * restored
+    launch_before, launch_after = _launch_seconds(workload)
     return StepTime(
-        compute=micro_batches * compute,
-        launch=micro_batches * launch,
-        optimizer=moved / (0.7 * gpu.bandwidth),
+        compute=micro_batches * (before + after),
+        launch=micro_batches * (launch_before + launch_after),
+        launch_before=micro_batches * launch_before,
+        compute_after=micro_batches * after,
+        optimizer=_update_seconds(workload, gpu),
         tokens=micro_batches * workload.tokens,
     )
 
 
 def flops(workload: Workload) -> float:
     """FLOPs of one micro-batch: matrix products with weights, adapters and the head, and causal attention."""
-    shape, tokens = workload.shape, workload.tokens
+    return workload.tokens * sum(_flops_per_token(workload))
+
+
+def _flops_per_token(workload: Workload) -> tuple[float, float]:
+    """Those of a token until the layers' forward pass is through, and those of the head and all that comes then."""
+    shape = workload.shape
     layers, trained = shape.num_layers, workload.num_trained_layers
     layer = 2 * (shape.linear_per_layer + shape.active_experts_per_layer)
     head = 0 if workload.task == "reward" else 2 * shape.embedding
     # A token sees the half of its sample that lies before it: two products forward, five backward.
     attention = 2 * (workload.sample_tokens or workload.row_tokens) * shape.query_width
-    forward = layers * (layer + attention) + head
+    forward = layers * (layer + attention)
     recomputed = trained * (layer + attention) if workload.checkpointing != "none" else 0
     backward = trained * (layer + 2.5 * attention) + head
     weights = trained * layer + head if workload.adapter is None else 0
-    adapter = num_adapter_parameters(workload) * (6 + (2 if recomputed else 0))
-    extra = forward * (REFERENCE_PASSES[workload.reference] + (1 if workload.task == "kto" else 0))
-    return tokens * (forward + recomputed + backward + weights + adapter + extra)
+    adapter = num_adapter_parameters(workload)
+    adapter_behind = adapter * (4 + (2 if recomputed else 0))
+    extra = (forward + head) * (_extra_passes(workload) + REFERENCE_PASSES[workload.reference])
+    return extra + forward + 2 * adapter, head + recomputed + backward + weights + adapter_behind
 
 
-def _passes(workload: Workload) -> float:
-    """Times that weights are read: forward, backward, recomputed, and by the reference."""
-    passes = 2 + (1 if workload.checkpointing != "none" else 0) + REFERENCE_PASSES[workload.reference]
-    return passes + (1 if workload.task == "kto" else 0)
+def _extra_passes(workload: Workload) -> int:
+    """Forward passes of the policy without gradients: kto's, on answers that belong to other prompts."""
+    return 1 if workload.task == "kto" else 0
+
+
+def _passes(workload: Workload) -> tuple[int, int]:
+    """Times that weights are read: forward and by the reference; recomputed and backward."""
+    # kto's answers to other prompts go through the reference as well.
+    references = REFERENCE_PASSES[workload.reference] * (1 + _extra_passes(workload))
+    return 1 + _extra_passes(workload) + references, 1 + (workload.checkpointing != "none")
+
+
+def _launch_seconds(workload: Workload) -> tuple[float, float]:
+    """Seconds of the host for the passes before the head, and after it."""
+    layers, (num_ahead, num_behind) = workload.shape.num_layers, _passes(workload)
+    if workload.loader == "unsloth":
+        return num_ahead * layers * UNSLOTH_SECONDS_PER_PASS, num_behind * layers * UNSLOTH_SECONDS_PER_PASS
+    references = REFERENCE_PASSES[workload.reference] * (1 + _extra_passes(workload))
+    bare = _operations(workload, with_adapter=False) * references
+    whole = _operations(workload, with_adapter=True)
+    ahead = bare + whole * (num_ahead - references)
+    return layers * ahead * SECONDS_PER_OPERATION, layers * num_behind * whole * SECONDS_PER_OPERATION
+
+
+def _operations(workload: Workload, *, with_adapter: bool) -> int:
+    """Operations of a pass through one layer."""
+    kind = {"nf4": "4 bit", "fp4": "4 bit", "int8": "int8", None: "float32" if workload.is_mixed else "plain"}
+    linears, adapter = workload.shape.linears, workload.adapter
+    adapted = sum(adapter.reaches(linear) for linear in linears) if adapter is not None and with_adapter else 0
+    own = OPERATIONS_PER_LINEAR[kind[workload.quantization]] * len(linears)
+    return OPERATIONS_PER_LAYER + own + OPERATIONS_PER_ADAPTER * adapted
+
+
+def _update_seconds(workload: Workload, gpu: Gpu) -> float:
+    """Of the update: it reads parameter, gradient and states, and writes parameter and states."""
+    state = optimizer_memory(workload.optimizer)
+    moved = num_trained(workload) * (12 + 2 * (state.state + state.paged))
+    one_by_one = 0 if workload.optimizer in AT_ONCE else num_trained_tensors(workload)
+    return moved / (0.7 * gpu.bandwidth) + one_by_one * SECONDS_PER_TENSOR
 
 
 def _dequantize_seconds(workload: Workload, gpu: Gpu) -> float:

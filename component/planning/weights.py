@@ -77,6 +77,14 @@ def num_trained_embeddings(workload: Workload) -> int:
     return workload.shape.embedding if workload.adapter is None and workload.trained_layers is None else 0
 
 
+def num_trained_tensors(workload: Workload) -> int:
+    """Tensors that are trained: two matrices for each adapted layer, or a layer's weights and its two norms."""
+    linears, adapter = workload.shape.linears, workload.adapter
+    if adapter is not None:
+        return adapter.num_layers * 2 * sum(adapter.reaches(linear) for linear in linears)
+    return workload.num_trained_layers * (len(linears) + 2)
+
+
 def gradient_bytes(workload: Workload) -> float:
     """Bytes of all gradients, each in the format of its parameter."""
     return num_trained(workload) * (ADAPTER_BYTES if workload.adapter else workload.load_bytes)
