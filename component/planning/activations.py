@@ -130,7 +130,7 @@ def _inputs_saved(workload: Workload) -> float:
     hidden, inner, queries = shape.hidden, shape.mlp_width, shape.query_width
     # A norm that is trained keeps what it multiplies.
     is_kept = adapter is None and not workload.has_liger
-    normalized = (2 * hidden + _head_norms(workload)) * workload.load_bytes if is_kept else 0
+    normalized = 2 * hidden * workload.load_bytes + _head_norms(workload) * width if is_kept else 0
     if _casts_for_adapters(workload):
         # PEFT casts the input to float32 and autocast back: every adapter keeps a copy of its own.
         return (5 * hidden + queries + inner) * width

@@ -25,14 +25,14 @@ ROWS, LENGTH = 2, 128
 RANK = 4
 
 
-def shape_of(num_layers: int) -> ModelShape:
-    shape = read_shape({**SIZES, "num_hidden_layers": num_layers})
+def shape_of(num_layers: int, family: str = "llama") -> ModelShape:
+    shape = read_shape({**SIZES, "model_type": family, "head_dim": 32, "num_hidden_layers": num_layers})
     assert shape is not None
     return shape
 
 
-def workload_of(num_layers: int, mode: str) -> Workload:
-    shape = shape_of(num_layers)
+def workload_of(num_layers: int, mode: str, family: str = "llama") -> Workload:
+    shape = shape_of(num_layers, family)
     adapter = Adapter(RANK, frozenset(linear.name for linear in shape.linears), num_layers)
     return Workload(
         shape=shape,
@@ -56,13 +56,14 @@ def workload_of(num_layers: int, mode: str) -> Workload:
     )
 
 
-def build(num_layers: int, mode: str, folder: Path) -> nn.Module:
+def build(num_layers: int, mode: str, folder: Path, family: str = "llama") -> nn.Module:
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, LlamaConfig
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
     from component.models.quantization import build_4bit_config, build_8bit_config, prepare_four_bit_layers
 
-    config = LlamaConfig(**{**SIZES, "num_hidden_layers": num_layers})
+    sizes = {name: size for name, size in SIZES.items() if name != "model_type"}
+    config = CONFIG_MAPPING[family](**sizes, head_dim=32, num_hidden_layers=num_layers)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32 if mode == "full" else torch.bfloat16)
     if mode == "full":
@@ -100,9 +101,9 @@ def counted(model: nn.Module) -> Iterator[dict[int, int]]:
         yield found
 
 
-def saved_bytes(num_layers: int, mode: str, folder: Path) -> int:
+def saved_bytes(num_layers: int, mode: str, folder: Path, family: str) -> int:
     """All that one forward pass saves."""
-    model = build(num_layers, mode, folder).train()
+    model = build(num_layers, mode, folder, family).train()
     ids = torch.randint(0, SIZES["vocab_size"], (ROWS, LENGTH))
     with counted(model) as found, torch.autocast("cpu", torch.bfloat16), pytest.MonkeyPatch.context() as patch:
         # PEFT asks for a GPU's autocast, and casts the inputs of quantized layers where there is none. Within
@@ -114,12 +115,15 @@ def saved_bytes(num_layers: int, mode: str, folder: Path) -> int:
     return sum(found.values())
 
 
-@pytest.mark.parametrize("mode", ["qlora", "lora", "full"])
-def test_saved_activations_of_a_layer(mode: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("mode", "family", "normed"),
+    [("qlora", "llama", 2), ("lora", "llama", 2), ("full", "llama", 2), ("qlora", "qwen3", 12), ("full", "qwen3", 12)],
+)
+def test_saved_activations_of_a_layer(mode: str, family: str, normed: int, tmp_path: Path) -> None:
     """The difference of three layers and two."""
-    three, two = (saved_bytes(number, mode, tmp_path / str(number)) for number in (3, 2))
-    work = workload_of(1, mode)
-    normal_factors = 2 * 4  # of each norm, one a token
+    three, two = (saved_bytes(number, mode, tmp_path / str(number), family) for number in (3, 2))
+    work = workload_of(1, mode, family)
+    normal_factors = normed * 4  # of each norm, one a token or head
     layer_copy, _ = cast_weight_bytes(work)
     predicted = ROWS * LENGTH * (saved_per_token(work) + normal_factors) + layer_copy
     assert (three - two) == pytest.approx(predicted, rel=0.003)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from torch import nn
 
 from component.artifacts.error_picture import draw_errors
 from component.config.load import load_config
 from component.pipeline.plan_benchmark import compare, failures, points, render
 from component.pipeline.plan_cases import CASE_SHAPES, CASES, QUICK_CASES
-from component.pipeline.plan_measurement import case_settings, read_results
+from component.pipeline.plan_measurement import _release, case_settings, read_results
 from component.planning.shape import read_shape
 
 
@@ -65,6 +69,31 @@ def test_errors_are_shares_of_what_was_measured(tmp_path: Path) -> None:
     assert {name: len(items) for name, items in points(compared).items()} == {"allocated": 2, "reserved": 1, "time": 2}
     draw_errors(points(compared), tmp_path / "errors.png")
     assert (tmp_path / "errors.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_release_lets_go_of_embeddings_that_bitsandbytes_lists() -> None:
+    """transformers' Trainer registers them so for 8-bit optimizers; the list would keep them for good."""
+    from bitsandbytes.optim import GlobalOptimManager
+
+    embeddings = nn.Embedding(4, 4)
+    weight = weakref.ref(embeddings.weight)
+    GlobalOptimManager.get_instance().register_module_override(embeddings, "weight", {"optim_bits": 32})
+    del embeddings
+    gc.collect()
+    assert weight() is not None
+    _release()
+    assert weight() is None
+
+
+def test_release_leaves_buffers_that_unsloth_has_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its module cannot be imported without a GPU; this one fails as it does, and is reset once there are buffers."""
+    module = ModuleType("unsloth_zoo.gradient_checkpointing")
+    exec("def reset_unsloth_gradient_checkpointing_buffers():\n    GPU_BUFFERS.clear()", module.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    _release()
+    module.GPU_BUFFERS = ["buffer"]
+    _release()
+    assert module.GPU_BUFFERS == []
 
 
 @pytest.mark.slow
