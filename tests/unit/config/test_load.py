@@ -111,7 +111,8 @@ SINGLE_ERRORS = [
     ),
     (
         '"metric_for_best_model": "accuracy"',
-        f'28: metric_for_best_model: there is no "accuracy"; did you mean eval_accuracy? use one of: {", ".join(METRICS)}',
+        '28: metric_for_best_model: there is no "accuracy"; did you mean eval_accuracy? use one of: '
+        + ", ".join(METRICS),
     ),
     (
         '"per_device_train_batch_size": 0',
