@@ -71,7 +71,18 @@ def check_checkpoint(path: Path) -> str | None:
     Sizes and structure are checked, not every byte: that finds what a killed process, a full disk or a partial copy
     leaves.
     """
-    return _check_state(path) or _check_weights(path) or _check_training_state(path) or _check_counts(path)
+    return (
+        _check_state(path)
+        or _check_weights(path)
+        or _check_training_state(path)
+        or _check_counts(path)
+        or _check_rollouts(path)
+    )
+
+
+def _check_rollouts(path: Path) -> str | None:
+    """Why the sampled completions in a checkpoint of grpo cannot be read; None where they can, or there are none."""
+    return next((why for file in sorted(path.glob("rollouts_*.safetensors")) if (why := check_safetensors(file))), None)
 
 
 def check_safetensors(path: Path) -> str | None:

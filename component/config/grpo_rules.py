@@ -12,6 +12,8 @@ from component.registry import REWARDS
 
 #: A function of the user's own: rewards.py:my_reward.
 OWN_FUNCTION = re.compile(r".+\.py:[A-Za-z_]\w*")
+#: Rewards are summed in float32.
+MAX_WEIGHT = 1e6
 #: Losses that add up tokens, and would weigh the one ratio of a sequence by its length.
 TOKEN_LOSSES = ("dapo", "bnpo", "dr_grpo", "cispo", "vespo")
 
@@ -40,6 +42,9 @@ def check_rewards(merged: Merged) -> Iterator[Problem]:
     if weights is not None and len(weights) != len(names):
         what = f"reward_weights has {len(weights)} numbers, reward_functions {len(names)} names"
         yield merged.clash("reward_weights", "reward_functions", what, "write one number for each reward")
+    if weights is not None and (not any(weights) or max(map(abs, weights)) > MAX_WEIGHT):
+        fix = f"use numbers up to {MAX_WEIGHT:g}, not all of them 0"
+        yield Problem(merged.places["reward_weights"], "reward_weights", f"got {weights}", fix)
     for name in merged["reward_arguments"]:
         if name not in names:
             what = f"{name} is not among the reward_functions"

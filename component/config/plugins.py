@@ -26,17 +26,21 @@ class PluginError(Exception):
         self.fix = fix
 
 
-def execute_file(path: str) -> ModuleType:
+def execute_file(path: str, *, again_if_changed: bool = False) -> ModuleType:
     """Execute a Python file once in this process; asked for again, the same module is returned.
 
     Args:
         path: relative to the working directory.
+        again_if_changed: execute a file that has another content than when it was executed.
 
     Raises:
         PluginError: it is missing, or raises.
     """
     full_path = os.path.abspath(path)
     name = f"lampyris_plugin_{hashlib.sha256(full_path.encode()).hexdigest()[:12]}"
+    if again_if_changed and os.path.isfile(full_path):
+        with open(full_path, "rb") as file:
+            name += hashlib.sha256(file.read()).hexdigest()[:12]
     if name in sys.modules:
         return sys.modules[name]
     if not os.path.isfile(full_path):

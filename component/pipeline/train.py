@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -110,6 +110,7 @@ def _train(
     )
     seed_everything(prepared.config.model.seed)
     trainer = prepared.task.build(section, prepared.config.training, model, prepared.data, context)
+    context.notices.extend(changed_rewards(opened, context.decided))
     model = replace(model, notices=(*model.notices, *context.notices))
     num_rows = num_training_rows(prepared.config, len(trainer.train_dataset))  # packs, where the trainer packs
     training = prepared.config.training
@@ -152,6 +153,17 @@ def _train(
     opened.manifest.update(metrics=metrics, timings=timings, plan=plan)
     show_end_card(prepared, model, metrics, timings, planned_steps=outcome.planned_steps)
     return RunResult(folder, trainer.state.global_step, metrics)
+
+
+def changed_rewards(opened: OpenedRun, decided: Mapping[str, Any]) -> list[str]:
+    """A notice for each file of rewards that is another than in the attempt before."""
+    before = opened.manifest.content["loader"].get("details", {}).get("reward_functions", {})
+    now = decided.get("reward_functions", {})
+    return [
+        f"reward_functions: the file of {name} has changed since the attempt before, from which this one goes on"
+        for name in now
+        if opened.checkpoint and before.get(name, now[name]) != now[name]
+    ]
 
 
 def check_optimizer(trainer: Any, num_steps: int) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 import trl
+from loguru import logger
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from component.config.errors import UserError
 from component.data.groups import SAMPLE, GroupSampler, PromptDataset
 from component.data.rows import Prepared
 from component.runtime.seeds import capture_random_state
@@ -163,6 +165,8 @@ class GRPOTrainer(TRLTrainer, trl.GRPOTrainer):
             for sample, text, ids in zip(self._samples, texts, completion_ids_list, strict=True)
         ]
         scores = {reward.name: reward.score(batch) for reward in self._rewards}
+        if all(value is None for values in scores.values() for value in values):
+            logger.warning(f"no reward applies to any of {len(batch)} completions; nothing is learned from them")
         self._records = [
             {
                 "split": "training" if self.model.training else "evaluation",
@@ -186,6 +190,14 @@ class GRPOTrainer(TRLTrainer, trl.GRPOTrainer):
         finally:
             self._is_first_batch = False
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Changed: the same where a reward fails in an evaluation, which is left out when the run goes on."""
+        self._rewind, self._is_first_batch = capture_random_state(), True
+        try:
+            return super().evaluate(*args, **kwargs)
+        except RewardError as error:
+            raise self._saved_before(error) from error
+
     def _saved_before(self, error: RewardError) -> RewardError:
         """Write a checkpoint of the last step, if there is one, and say so in the error.
 
@@ -193,10 +205,8 @@ class GRPOTrainer(TRLTrainer, trl.GRPOTrainer):
         amid the micro-batches of a step leaves counts that no checkpoint may have.
         """
         step = self.state.global_step
-        if step == 0:
+        if step == 0 or not self._is_first_batch:
             return error
-        if not self._is_first_batch:
-            return RewardError(f"{error}; checkpoints before this step are kept")
         folder = Path(self.args.output_dir) / f"checkpoint-{step}"
         if not folder.exists():
             self._rewind()
@@ -230,6 +240,8 @@ class GRPOTrainer(TRLTrainer, trl.GRPOTrainer):
         return Path(folder) / ROLLOUTS_FILE.format(rank=self.accelerator.process_index)
 
     def _load_rollouts(self, path: Path) -> None:
+        if not path.is_file():
+            raise UserError(f"{path}: is missing; go on from another checkpoint with --resume PATH")
         with safe_open(path, framework="pt", device=str(self.accelerator.device)) as file:
             self._step = json.loads(file.metadata()["step"])
             batches: list[dict[str, Tensor]] = [{} for _ in range(self.args.steps_per_generation)]

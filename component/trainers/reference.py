@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -65,6 +66,16 @@ def choose_reference(section: Any, model: LoadedModel) -> Reference:
         return Reference("the starting model: its base with a frozen copy of the adapter that training goes on from")
     # TRL would copy the adapter of any PeftModel; a new one is zero, and switching it off gives the same.
     return Reference("the starting model: its base with the adapter switched off", StandIn())
+
+
+def save_policy_alone(model: nn.Module) -> None:
+    """Let checkpoints hold the adapter that is trained, without the frozen copy of its start.
+
+    transformers takes a checkpoint with folders of adapters for one that has all of them there, and loads these alone:
+    a resumed run would train on from the start.
+    """
+    if REFERENCE_ADAPTER in getattr(model, "peft_config", {}):
+        model.save_pretrained = partial(model.save_pretrained, selected_adapters=["default"])
 
 
 def renew_frozen_copy(model: nn.Module) -> None:

@@ -16,7 +16,7 @@ from transformers import TrainingArguments
 
 from component.data.samples import Samples
 from component.trainers.arguments import build_training_arguments
-from component.trainers.reference import real_reference, renew_frozen_copy
+from component.trainers.reference import real_reference, renew_frozen_copy, save_policy_alone
 from component.trainers.run_trainer import RunTrainer, run_callbacks
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class TRLTrainer(RunTrainer):
             if parameter.dtype != data.dtype:
                 parameter.data = data
         renew_frozen_copy(model)
+        save_policy_alone(model)
 
     def _given(self, dataset: Any) -> Any:
         """What TRL is given for a dataset: it looks for images in the first row, and then asks _prepare_dataset."""

@@ -120,6 +120,22 @@ def test_training_goes_on_from_a_run(
     assert not (tmp_path / "dpo" / "ref").exists()
 
 
+def test_a_run_that_goes_on_from_a_run_is_interrupted_and_resumed(
+    settings: dict[str, Any], tiny_settings: dict[str, Any], tmp_path: Path, signal_at: Any
+) -> None:
+    """Its checkpoints hold the adapter that is trained, not the frozen copy of its start alone."""
+    run({**tiny_settings, "train_mode": "lora", "max_steps": 1, "output_dir": str(tmp_path / "sft")})
+    start = {**settings, "train_mode": "lora", "model_name_or_path": str(tmp_path / "sft"), "max_steps": 4}
+    run({**start, "output_dir": str(tmp_path / "left alone")})
+    again = {**start, "output_dir": str(tmp_path / "stopped")}
+    with signal_at("step 2/4", signal.SIGINT), pytest.raises(InterruptedRun):
+        run(again)
+    run(again)
+    one, other = (tmp_path / name / "adapter_model.safetensors" for name in ("stopped", "left alone"))
+    assert one.read_bytes() == other.read_bytes()
+    assert not list((tmp_path / "stopped").glob("checkpoint-*/ref"))
+
+
 def test_a_reference_of_ones_own(full_run: Path, settings: dict[str, Any], tmp_path: Path) -> None:
     """Another model of the same tokens is compared with; the first loss is no longer that of equals."""
     run({**settings, "train_mode": "lora", "reference_model_name_or_path": str(full_run), "max_steps": 1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -104,7 +104,10 @@ class JSONSchema:
             value = json.loads(fenced[2] if fenced else completion.text, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
             return 0.0
-        return float(validator.is_valid(value))
+        try:
+            return float(validator.is_valid(value))
+        except (RecursionError, OverflowError):  # of the completion: nested, or with numbers, beyond all use
+            return 0.0
 
 
 def _refuse_constant(name: str) -> None:
@@ -120,6 +123,7 @@ def _validator(schema: Any) -> Any:
     """
     try:
         import jsonschema
+        import referencing.jsonschema
     except ImportError:
         raise MachineError(
             "reward_functions: json_schema needs the package jsonschema; pip install jsonschema"
@@ -132,7 +136,27 @@ def _validator(schema: Any) -> Any:
         kind.check_schema(schema)
     except jsonschema.SchemaError as error:
         raise ValueError(f"is no JSON Schema: {error.message}; mend it") from None
-    return kind(schema)
+    # A registry of the schema alone fetches nothing: a reference leads to a place in the schema itself, or nowhere.
+    own = referencing.Resource.from_contents(schema, default_specification=referencing.jsonschema.DRAFT202012)
+    resolver = referencing.Registry().with_resource("", own).resolver()
+    for reference in _references(schema):
+        try:
+            resolver.lookup(reference)
+        except (referencing.exceptions.Unresolvable, ValueError):
+            raise ValueError(f'"$ref": "{reference}" leads to no place in the schema; mend it') from None
+    return kind(schema, registry=referencing.Registry())
+
+
+def _references(schema: Any) -> Iterator[str]:
+    """The targets of all references in a schema."""
+    if isinstance(schema, Mapping):
+        if isinstance(schema.get("$ref"), str):
+            yield schema["$ref"]
+        for value in schema.values():
+            yield from _references(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _references(value)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def _load(name: str, arguments: Any) -> Reward:
         raise UserError(f"reward_arguments: {name} is a function of your own; give its parameters defaults there")
     path = Path(file).expanduser().resolve()
     try:
-        found = getattr(execute_file(str(path)), function, None)
+        found = getattr(execute_file(str(path), again_if_changed=True), function, None)
     except PluginError as error:
         raise UserError(f"reward_functions: {error}; {error.fix}") from error
     if not callable(found):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import decimal
 import inspect
 import math
 import numbers
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +18,8 @@ from component.trainers.rewards.interface import Completion, NamedReward, Reward
 
 #: What functions of the user's own are given beside the columns of the rows, under TRL's names.
 GIVEN = ("prompts", "completions", "completion_ids")
+#: Rewards are summed and squared in float32.
+LARGEST = 1e12
 
 
 class Reward(Protocol):
@@ -69,7 +74,8 @@ class Named:
         try:
             return self.reward(completion)
         except ValueError as error:
-            raise RewardError(f"reward_functions: {self.name}: {completion.source}: {error}") from None
+            what = f"reward_functions: {self.name}: {completion.source}: {error}"
+            raise RewardError(f"{what}; mend the row") from None
 
 
 @dataclass(frozen=True)
@@ -92,18 +98,24 @@ class OwnFunction:
         try:
             values = self.function(**self._arguments(completions))
             if inspect.iscoroutine(values):
-                values = asyncio.run(values)
-        except Exception as error:  # the user's program: whatever it raises is theirs to mend
+                values = _result_of(values)
+            is_list = isinstance(values, Iterable) and not isinstance(values, str | bytes | dict | set | frozenset)
+            items = list(values) if is_list else []
+        except (Exception, SystemExit) as error:  # the user's program: whatever it raises is theirs to mend
             raise self._failed(completions, self._describe(error)) from error
-        if not isinstance(values, Iterable) or isinstance(values, str | bytes | dict):
+        if not is_list:
             raise self._failed(completions, f"returned {_shown(values)}, not a list of numbers")
-        rewards = [self._number(value, completion) for value, completion in self._pairs(list(values), completions)]
-        return rewards
+        return [self._number(value, completion) for value, completion in self._pairs(items, completions)]
 
     def check_columns(self, completions: Iterable[Completion]) -> None:
         """See `Reward`."""
+        parameters = self._parameters()
         for completion in completions:
-            for name, parameter in inspect.signature(self.function).parameters.items():
+            reserved = [name for name in GIVEN if name in completion.columns and name in parameters]
+            if reserved:
+                what = f"{self.name} is given the {reserved[0]} of sampling, and {completion.source} has such a column"
+                raise RewardError(f"reward_functions: {what}; rename the column")
+            for name, parameter in parameters.items():
                 if not _is_wanted(parameter) or name in GIVEN or name in completion.columns:
                     continue
                 columns = ", ".join(completion.columns) or "no column"
@@ -113,18 +125,27 @@ class OwnFunction:
                 )
 
     def _arguments(self, completions: Sequence[Completion]) -> dict[str, list[Any]]:
+        # Copies: what a function does to its arguments is not seen by the next one.
         arguments: dict[str, list[Any]] = {
-            "prompts": [completion.prompt for completion in completions],
+            "prompts": [copy.deepcopy(completion.prompt) for completion in completions],
             "completions": [completion.turns for completion in completions],
             "completion_ids": [list(completion.token_ids) for completion in completions],
         }
         columns = dict.fromkeys(name for completion in completions for name in completion.columns)
         for name in columns:
-            arguments[name] = [completion.columns.get(name) for completion in completions]
-        parameters = inspect.signature(self.function).parameters
+            if name not in GIVEN:
+                arguments[name] = [copy.deepcopy(completion.columns.get(name)) for completion in completions]
+        parameters = self._parameters()
         if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             return arguments
         return {name: value for name, value in arguments.items() if name in parameters}
+
+    def _parameters(self) -> Mapping[str, inspect.Parameter]:
+        try:
+            return inspect.signature(self.function).parameters
+        except (ValueError, TypeError):
+            what = f"reward_functions: {self.name} has no signature that says what it wants"
+            raise RewardError(f"{what}; write a function of your own around it") from None
 
     def _pairs(self, values: list[Any], completions: Sequence[Completion]) -> Iterable[tuple[Any, Completion]]:
         if len(values) != len(completions):
@@ -136,20 +157,25 @@ class OwnFunction:
     def _number(self, value: Any, completion: Completion) -> float | None:
         if value is None:
             return None
-        value = value.item() if hasattr(value, "item") else value
-        if not isinstance(value, numbers.Real) or not math.isfinite(value):
-            raise self._failed([completion], f"returned {_shown(value)} for a completion, which is no finite number")
-        return float(value)
+        try:
+            number = float(value.item() if hasattr(value, "item") else value)
+            is_number = isinstance(value, numbers.Real | decimal.Decimal) or hasattr(value, "item")
+        except (TypeError, ValueError, OverflowError, RuntimeError):
+            number, is_number = math.nan, False
+        if not is_number or not abs(number) <= LARGEST:
+            what = f"returned {_shown(value)} for a completion, which is no finite number below {LARGEST:g}"
+            raise self._failed([completion], what)
+        return number
 
     def _failed(self, completions: Sequence[Completion], what: str) -> RewardError:
         rows = list(dict.fromkeys(str(completion.source) for completion in completions))
         more = f" and {len(rows) - 1} more rows" if len(rows) > 1 else ""
         return RewardError(f"reward_functions: {self.name}: {rows[0]}{more}: {what}; mend the function")
 
-    def _describe(self, error: Exception) -> str:
+    def _describe(self, error: BaseException) -> str:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == self.file]
         line = f" in line {frames[-1].lineno}" if frames else ""
-        return f"raised {type(error).__name__}{line}: {error}"
+        return f"raised {type(error).__name__}{line}: {' '.join(str(error).split())}"
 
 
 def _is_wanted(parameter: inspect.Parameter) -> bool:
@@ -159,6 +185,15 @@ def _is_wanted(parameter: inspect.Parameter) -> bool:
     )
 
 
+def _result_of(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine to its end, also where an event loop runs already, as in a notebook."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
+
+
 def _shown(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a number of more digits than Python prints, or a repr of the user's own
+        text = f"a {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:60]}..."

@@ -54,6 +54,10 @@ IMPOSSIBLE: list[tuple[list[str], list[str]]] = [
         ],
     ),
     (
+        [*GRPO, "reward_functions=[length, format]", "reward_weights=[0, 0]"],
+        ["reward_weights: got [0.0, 0.0]; use numbers up to 1e+06, not all of them 0"],
+    ),
+    (
         ["metric_for_best_model=eval_reward"],
         ["metric_for_best_model: sft measures no eval_reward; use eval_loss, loss, eval_perplexity"],
     ),

@@ -169,6 +169,13 @@ def test_coroutines_and_absent_rewards(own: Any) -> None:
         ("return 'ab'", "rows.jsonl:1 and 1 more rows: returned 'ab', not a list of numbers; mend the function"),
         ("return [1, 'b']", "rows.jsonl:2: returned 'b' for a completion, which is no finite number"),
         ("return [1, float('nan')]", "rows.jsonl:2: returned nan for a completion, which is no finite number"),
+        ("return (1 / 0 for _ in completions)", "rows.jsonl:1 and 1 more rows: raised ZeroDivisionError in line 2: "),
+        ("raise SystemExit(0)", "rows.jsonl:1 and 1 more rows: raised SystemExit in line 2: 0; mend the function"),
+        ("return {1.0, 2.0}", "rows.jsonl:1 and 1 more rows: returned {1.0, 2.0}, not a list of numbers"),
+        ("return [1, 1e39]", "rows.jsonl:2: returned 1e+39 for a completion, which is no finite number below 1e+12"),
+        ("return [1, 10**400]", "rows.jsonl:2: returned 1000000000"),
+        ("import torch; return torch.ones(2, 2)", "rows.jsonl:1: returned tensor([1., 1.]) for a completion"),
+        ("raise ValueError('a\\nb')", "rows.jsonl:1 and 1 more rows: raised ValueError in line 2: a b; mend"),
         ("return [1, -float('inf')]", "rows.jsonl:2: returned -inf for a completion, which is no finite number"),
     ],
 )
@@ -222,3 +229,47 @@ def test_a_completion_has_the_form_of_its_prompt() -> None:
     assert (text.turns, text.prompt, text.columns) == ("a", "p", {"solution": "4"})
     assert (chat.turns, chat.prompt) == ([{"role": "assistant", "content": "a"}], messages)
     assert math.isclose(sum(chat.token_ids), 5)
+
+
+def test_what_a_reward_does_to_its_arguments_is_not_seen_by_the_next(own: Any) -> None:
+    evil = own(
+        "def mine(prompts, tags):\n"
+        "    for prompt, tag in zip(prompts, tags):\n"
+        "        prompt[0]['content'] = 'EVIL'\n"
+        "        tag.append('EVIL')\n"
+        "    return [0] * len(tags)\n"
+    )
+    completion = one("a", prompt=[{"role": "user", "content": "q"}], tags=["good"])
+    evil.score([completion])
+    assert (completion.prompt, completion.columns["tags"]) == ([{"role": "user", "content": "q"}], ["good"])
+
+
+def test_a_column_cannot_take_the_place_of_what_is_sampled(own: Any) -> None:
+    reward = own("def mine(completions):\n    return [len(text) for text in completions]\n")
+    with pytest.raises(RewardError, match="is given the completions of sampling, and rows.jsonl:1 has such a column"):
+        check_rewards([reward], [prompt(1, completions="COLUMN")])
+    every = own("def mine(**given):\n    return [len(text) for text in given['completions']]\n")
+    assert every.score([one("abc", completions="COLUMN")]) == [3.0]
+
+
+def test_an_edited_file_is_executed_again(own: Any) -> None:
+    assert own("def mine(completions):\n    return [1]\n").score([one("a")]) == [1.0]
+    assert own("def mine(completions):\n    return [2]\n").score([one("a")]) == [2.0]
+
+
+def test_a_callable_without_a_signature(own: Any) -> None:
+    with pytest.raises(RewardError, match="mine has no signature that says what it wants; write a function of your"):
+        check_rewards([own("mine = max\n")], [prompt(1)])
+
+
+@pytest.mark.parametrize("reference", ["#/definitions/x", "https://example.org/schema.json"])
+def test_a_schema_that_refers_to_nothing(reference: str) -> None:
+    with pytest.raises(UserError, match="leads to no place in the schema; mend it"):
+        load_rewards(section("json_schema", reward_arguments={"json_schema": {"schema": {"$ref": reference}}}))
+
+
+def test_a_schema_that_refers_to_itself() -> None:
+    schema = {"$defs": {"age": {"type": "integer"}}, "properties": {"age": {"$ref": "#/$defs/age"}}}
+    assert score("json_schema", one('{"age": 1}'), schema=schema) == 1.0
+    assert score("json_schema", one('{"age": "1"}'), schema=schema) == 0.0
+    assert score("json_schema", one("[" * 5000 + "]" * 5000), schema={"$ref": "#"}) == 0.0
