@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from component.config.errors import Problem
 from component.config.keys import ADAPTER_MODES
 from component.config.merged import Merged, Rule
+from component.config.nodes import excerpt
 
 #: Values of init_lora_weights that leave the base as it is.
 PLAIN_STARTS = (True, False, "gaussian", "orthogonal")
@@ -23,6 +24,9 @@ UNUSABLE_STARTS = {
 #: Tasks whose reference model is the base with the adapter switched off.
 TASKS_WITH_REFERENCE = ("dpo", "kto", "grpo")
 
+#: No model comes near to so many layers; a range is written out, so that it must have an end.
+MAX_LAYERS = 10_000
+
 _RANGE = re.compile(r"([0-9]+)(?:-([0-9]+))?")
 
 
@@ -35,15 +39,22 @@ def layer_numbers(entries: Sequence[int | str]) -> tuple[int, ...]:
     """The layers that `layers_to_transform` names, sorted; `3`, `"3"` and `"0-7"`, both ends included.
 
     Raises:
-        ValueError: naming an entry that is neither a number nor a range.
+        ValueError: naming an entry that is neither a number nor a range below MAX_LAYERS.
     """
     numbers: set[int] = set()
     for entry in entries:
         match = _RANGE.fullmatch(str(entry).strip())
-        if match is None or (match[2] is not None and int(match[2]) < int(match[1])):
+        first, last = (0, -1) if match is None else (_layer(match[1]), _layer(match[2] or match[1]))
+        if not first <= last < MAX_LAYERS:
             raise ValueError(str(entry))
-        numbers |= set(range(int(match[1]), int(match[2] or match[1]) + 1))
+        numbers |= set(range(first, last + 1))
     return tuple(sorted(numbers))
+
+
+def _layer(digits: str) -> int:
+    """Their number; MAX_LAYERS for all that are beyond it, of which Python reads no more than 4300 digits."""
+    digits = digits.lstrip("0") or "0"
+    return min(int(digits), MAX_LAYERS) if len(digits) <= len(str(MAX_LAYERS)) else MAX_LAYERS
 
 
 def check_start(merged: Merged) -> Iterator[Problem]:
@@ -90,7 +101,8 @@ def check_layers(merged: Merged) -> Iterator[Problem]:
         layer_numbers(merged[key])
     except ValueError as error:
         fix = 'write numbers and ranges such as [0, "4-7"]'
-        yield Problem(merged.places[key], key, f'"{error}" is neither a layer nor a range', fix)
+        what = f'"{excerpt(str(error))}" is neither a layer nor a range of layers below {MAX_LAYERS:,}'
+        yield Problem(merged.places[key], key, what, fix)
 
 
 def check_rates(merged: Merged) -> Iterator[Problem]:

@@ -41,6 +41,14 @@ def hint_at(config: Config, key: str, what: str, fix: str) -> Hint:
     return Hint(key, what, fix, config.places.get(key))
 
 
+def divide(over: float, under: float) -> float:
+    """A quotient of any two numbers above 0, for integers have no end and a hint must never end a check."""
+    try:
+        return over / under
+    except OverflowError:  # beyond a float: the quotient itself, or one of the two
+        return math.inf if over > under else 0.0
+
+
 def hint_learning_rate(config: Config) -> Iterator[Hint]:
     """Far from what the task and the mode are trained with."""
     task, mode, rate = config.model.task_type, config.model.train_mode, config.training.learning_rate
@@ -76,7 +84,10 @@ def hint_adapter_scale(config: Config) -> Iterator[Hint]:
     adapter = config.adapter
     if config.model.train_mode not in ADAPTER_MODES:
         return
-    scale = adapter.lora_alpha / (math.sqrt(adapter.lora_rank) if adapter.use_rslora else adapter.lora_rank)
+    if adapter.use_rslora:
+        scale = math.sqrt(divide(adapter.lora_alpha**2, adapter.lora_rank))
+    else:
+        scale = divide(adapter.lora_alpha, adapter.lora_rank)
     usual = RSLORA_SCALE if adapter.use_rslora else ADAPTER_SCALE
     if usual.low <= scale <= usual.high:
         return
@@ -121,7 +132,7 @@ def hint_warmup(config: Config) -> Iterator[Hint]:
     if training.warmup_steps >= max(1, training.max_steps):
         yield too_long_a_warmup(config, training.max_steps)
         return
-    share = training.warmup_steps / (training.max_steps if training.warmup_steps >= 1 else 1)
+    share = divide(training.warmup_steps, training.max_steps if training.warmup_steps >= 1 else 1)
     if share > MAX_WARMUP_SHARE:
         what = f"{share:.0%} of the run is a warm-up, below its learning rate"
         yield hint_at(config, "warmup_steps", what, "use a share such as 0.03")

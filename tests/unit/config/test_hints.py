@@ -161,6 +161,25 @@ def test_an_odd_choice(settings: dict[str, Any], hint: str, changes: list[dict[s
         assert hint not in hints(**{**settings, **change}), change
 
 
+@pytest.mark.parametrize(
+    ("settings", "multiplied"),
+    [
+        ({"lora_alpha": 10**400}, "inf"),
+        ({"lora_rank": 10**400}, "0"),
+        ({"lora_rank": 10**400, "use_rslora": True}, "0"),
+        ({"lora_alpha": 10**400, "use_rslora": True}, "inf"),
+        ({"max_steps": 10**400}, None),
+        ({"max_steps": 10**400, "warmup_steps": 10}, None),
+        ({"per_device_train_batch_size": 10**400}, None),
+        ({"gradient_accumulation_steps": 10**400}, None),
+        ({"max_seq_length": 10**400}, None),
+    ],
+)
+def test_a_number_beyond_floats_does_not_end_the_check(settings: dict[str, Any], multiplied: str | None) -> None:
+    given = hints(**settings)
+    assert [f"by {multiplied};" in hint for hint in given] == ([] if multiplied is None else [True])
+
+
 def test_every_rule_has_a_case_and_every_key_is_named() -> None:
     keys = {hint.partition(":")[0] for _, hint, _ in CASES}
     assert keys <= set(HINT_KEYS) <= set(schema_fields())

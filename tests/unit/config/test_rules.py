@@ -81,7 +81,13 @@ IMPOSSIBLE = [
     ),
     (
         ["layers_to_transform=7-0"],
-        'layers_to_transform: "7-0" is neither a layer nor a range; write numbers and ranges such as [0, "4-7"]',
+        'layers_to_transform: "7-0" is neither a layer nor a range of layers below 10,000; write numbers and ranges '
+        'such as [0, "4-7"]',
+    ),
+    (
+        ["layers_to_transform=0-999999999"],
+        'layers_to_transform: "0-999999999" is neither a layer nor a range of layers below 10,000; write numbers and '
+        'ranges such as [0, "4-7"]',
     ),
     (["fp16=true", "bf16=true"], "fp16: fp16 and bf16 are both true; keep one of them, or neither for auto"),
     (
