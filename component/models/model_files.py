@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from component.config.errors import MachineError, UserError
+from component.config.nodes import excerpt
 from component.config.schema import ModelSection
 
 CONFIG_FILE = "config.json"
@@ -81,17 +82,16 @@ def find_model(model: ModelSection) -> ModelSource:
 
 def find_source(name: str, revision: str | None = None) -> ModelSource:
     """As `find_model`, for a bare name."""
-    name = str(Path(name).expanduser()) if name.startswith("~") else name
-    revision = None if Path(name).is_dir() else revision
+    path = local_path(name)
+    name = str(path) if name.startswith("~") else name
+    revision = None if path.is_dir() else revision
     adapter_file = _file(name, ADAPTER_FILE, revision=revision)
     if adapter_file is None:
         if _file(name, CONFIG_FILE, revision=revision) is None:
             raise UserError(f"model_name_or_path: {_shown(name)} has no {CONFIG_FILE} or {ADAPTER_FILE}; name a model")
         return ModelSource(base=name, base_revision=revision)
     adapter = _read_json(adapter_file)
-    base = adapter.get("base_model_name_or_path")
-    if not base:
-        raise UserError(f"model_name_or_path: {adapter_file} names no base_model_name_or_path; add it")
+    base = adapter_base(adapter_file, adapter)
     kind = adapter.get("peft_type", ADAPTER_KIND)
     if kind != ADAPTER_KIND:
         raise UserError(
@@ -108,6 +108,47 @@ def find_source(name: str, revision: str | None = None) -> ModelSource:
             f"model_name_or_path: the adapter {name} needs {_shown(base)}, which has no {CONFIG_FILE}; {MOVED_BASE}"
         )
     return ModelSource(base=base, base_revision=base_revision, adapter=name, adapter_revision=revision)
+
+
+def local_path(name: str) -> Path:
+    """The path of the folder that a model's name would be, of which there may be none.
+
+    Raises:
+        UserError: it cannot be looked for, as with a name that is too long or a `~` of nobody.
+    """
+    try:
+        path = Path(name).expanduser() if name.startswith("~") else Path(name)
+        path.is_dir()
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise UserError(
+            f"model_name_or_path: {excerpt(name)} cannot be looked for ({reason}); name a local folder or a hub id"
+        ) from error
+    return path
+
+
+def adapter_base(file: Path, adapter: Mapping[str, Any]) -> str:
+    """The base that an adapter names.
+
+    Args:
+        file: adapter_config.json, whose content `adapter` is.
+
+    Raises:
+        UserError: it names none, or itself.
+    """
+    base = adapter.get("base_model_name_or_path")
+    if not base:
+        raise UserError(f"model_name_or_path: {file} names no base_model_name_or_path; add it")
+    if not isinstance(base, str):
+        raise UserError(
+            f"model_name_or_path: {file}: base_model_name_or_path is {excerpt(json.dumps(base))}; "
+            "it must be the name of a model"
+        )
+    if local_path(base).resolve() == file.parent.resolve() and not (file.parent / CONFIG_FILE).is_file():
+        raise UserError(
+            f"model_name_or_path: {file}: base_model_name_or_path is the adapter itself; name the model that it is for"
+        )
+    return base
 
 
 def read_model_config(model: ModelSection) -> dict[str, Any]:

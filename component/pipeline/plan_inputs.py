@@ -10,7 +10,7 @@ from typing import Any
 
 from component.config.errors import UserError
 from component.config.load import Config
-from component.models.model_files import CONFIG_FILE
+from component.models.model_files import ADAPTER_FILE, CONFIG_FILE, adapter_base, local_path
 from component.models.support import FASTER_TASKS, is_fast_family, why_unsupported
 from component.planning.gpus import GPUS, Gpu, describe_gpu
 from component.planning.known_shapes import KNOWN_CONFIGS
@@ -20,13 +20,17 @@ from component.runtime.hardware import Hardware
 
 
 def offline_model_config(name: str) -> Mapping[str, Any] | None:
-    """config.json of a folder or of the hub's local cache, or what is known of a published one; no network is used."""
-    folder = Path(name).expanduser()
+    """config.json of a folder or of the hub's local cache, or what is known of a published one; no network is used.
+
+    Raises:
+        UserError: it cannot be looked for, or read.
+    """
+    folder = local_path(name)
+    adapter = folder / ADAPTER_FILE
+    if adapter.is_file() and not (folder / CONFIG_FILE).is_file():
+        name = adapter_base(adapter, _read(adapter))
+        folder = local_path(name)
     if folder.is_dir():
-        adapter = folder / "adapter_config.json"
-        if adapter.is_file() and not (folder / CONFIG_FILE).is_file():
-            base = _read(adapter).get("base_model_name_or_path")
-            return offline_model_config(base) if base else None
         return _read(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else None
     cache = Path(os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface") / "hub"
     cached = Path(os.environ.get("HF_HUB_CACHE") or cache) / f"models--{name.replace('/', '--')}"
@@ -95,7 +99,7 @@ def understand_shape(config: Config, model_config: Mapping[str, Any]) -> ModelSh
     """The sizes in a config.json.
 
     Raises:
-        UserError: the family's layers are not known.
+        UserError: the family's layers are not known, or a size is impossible.
     """
     shape = read_shape(model_config)
     if shape is None:

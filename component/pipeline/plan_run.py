@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from component.artifacts.plan_facts import CardFacts
+from component.config.errors import UserError
 from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.config.load import Config
+from component.config.nodes import excerpt
 from component.models.model_files import read_model_config
 from component.models.precision import Precision, resolve_precision
 from component.models.support import is_fast_family, why_unsupported
@@ -25,13 +27,18 @@ from component.planning.gpus import COMPARED, GPUS, Gpu, describe_hardware
 from component.planning.plan import Plan, find_alternative, judge, plan
 from component.planning.read_config import DataSize, Setting, read_workload
 from component.planning.served import why_not_served
-from component.planning.shape import ModelShape, read_shape
+from component.planning.shape import MAX_SIZE, ModelShape, read_shape
 
 if TYPE_CHECKING:
     from component.pipeline.prepare import PreparedRun
 
 #: The card that is planned for where there is none: its precision is that of all newer ones.
 USUAL_GPU = "h200"
+#: Keys whose numbers have no end in the schema and are multiplied here.
+PLANNED_NUMBERS = (
+    "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_seq_length",
+    "max_steps", "lora_rank", "freeze_trainable_layers",
+)  # fmt: skip
 #: A batch of unpacked rows grouped by length is about so much longer than its rows are in the mean.
 GROUPED_PADDING = 1.05
 
@@ -90,6 +97,7 @@ def data_size(prepared: PreparedRun) -> DataSize:
 def _plan(
     config: Config, shape: ModelShape, card: Gpu | None, loader: str, precision: Precision, data: DataSize | None
 ) -> PlannedRun:
+    _check_numbers(config)
     training = config.training
     varlen = card is None or card.capability is None or card.capability >= (8, 0)
     setting = Setting(loader, precision.load_dtype, precision.compute_dtype, varlen)
@@ -107,6 +115,13 @@ def _plan(
         steps = training.max_steps
     made = plan(workload, card, micro_batches=micro_batches, timed=timed, num_steps=steps)
     return PlannedRun(made, loader, precision)
+
+
+def _check_numbers(config: Config) -> None:
+    for key in PLANNED_NUMBERS:
+        value = config.values.get(key)
+        if isinstance(value, int) and value > MAX_SIZE:
+            raise UserError(f"{key}: {excerpt(str(value))} is beyond what can be planned; use {MAX_SIZE:,} or less")
 
 
 def compare_cards(made: Plan) -> tuple[CardFacts, ...]:

@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from component.config.errors import UserError
+from component.config.nodes import excerpt, spell
+
+#: Of a size or a number that is planned with; their products stay well within a float.
+MAX_SIZE = 10**9
 #: Families whose layers are as `read_shape` builds them -> whether query, key and value, and gate and up, are each one
 #: linear layer. tests/unit/planning/test_shape.py holds the parameters of each to those of transformers' own model.
 FUSED_PROJECTIONS: Mapping[str, tuple[bool, bool]] = {
@@ -102,6 +107,9 @@ def read_shape(config: Mapping[str, Any]) -> ModelShape | None:
     """Read a config.json; None for a family whose layers are built otherwise, or where a size is not given.
 
     Of a model that sees or hears, None too: what its towers take is not known here.
+
+    Raises:
+        UserError: a size is no positive whole number.
     """
     family = str(config.get("model_type"))
     if family not in FUSED_PROJECTIONS:
@@ -112,15 +120,28 @@ def read_shape(config: Mapping[str, Any]) -> ModelShape | None:
         return None
 
 
+def _size(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    """A size; the default, where there is one, for one that is not given, null or 0."""
+    value = config[name] if default is None else config.get(name) or default
+    if value is None or isinstance(value, list | dict):
+        raise TypeError(name)
+    if isinstance(value, bool) or not isinstance(value, int) or not (1 <= value <= MAX_SIZE or value == default):
+        raise UserError(
+            f"model_name_or_path: config.json: {name} is {excerpt(spell(value))}; it must be a positive whole number "
+            f"up to {MAX_SIZE:,}"
+        )
+    return value
+
+
 def _build(family: str, config: Mapping[str, Any]) -> ModelShape:
-    hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
-    head_dim = int(config.get("head_dim") or hidden // heads)
-    queries, keys = heads * head_dim, int(config.get("num_key_value_heads") or heads) * head_dim
-    experts = int(config.get("num_experts") or config.get("num_local_experts") or 0)
-    width = int(config.get("moe_intermediate_size") or 0) if family == "qwen3_moe" else 0
-    width = width or int(config["intermediate_size"])
+    hidden, heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
+    head_dim = _size(config, "head_dim", max(1, hidden // heads))
+    queries, keys = heads * head_dim, _size(config, "num_key_value_heads", heads) * head_dim
+    experts = _size(config, "num_experts", 0) or _size(config, "num_local_experts", 0)
+    width = _size(config, "moe_intermediate_size", 0) if family == "qwen3_moe" else 0
+    width = width or _size(config, "intermediate_size")
     linears = (*_attention(family, hidden, queries, keys), *(() if experts else _mlp(family, hidden, width)))
-    active = int(config.get("num_experts_per_tok") or 0) if experts else 0
+    active = _size(config, "num_experts_per_tok", 0) if experts else 0
     # gpt-oss has biases in each expert and its router.
     one_expert = 3 * hidden * width + (2 * width + hidden if family == "gpt_oss" else 0)
     router = experts * (hidden + (1 if family == "gpt_oss" else 0))
@@ -128,12 +149,12 @@ def _build(family: str, config: Mapping[str, Any]) -> ModelShape:
         model_type=family,
         hidden=hidden,
         intermediate=width,
-        num_layers=int(config["num_hidden_layers"]),
+        num_layers=_size(config, "num_hidden_layers"),
         num_heads=heads,
         head_dim=head_dim,
         query_width=queries,
         key_width=keys,
-        vocab=int(config["vocab_size"]),
+        vocab=_size(config, "vocab_size"),
         linears=linears,
         is_tied=bool(config.get("tie_word_embeddings", family in TIED)),
         experts_per_layer=experts * one_expert + router if experts else 0,

@@ -65,6 +65,29 @@ def test_an_adapter_whose_base_is_gone(tmp_path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("base", "rest"),
+    [
+        (5, "base_model_name_or_path is 5; it must be the name of a model"),
+        (["a"], 'base_model_name_or_path is ["a"]; it must be the name of a model'),
+        (".", "base_model_name_or_path is the adapter itself; name the model that it is for"),
+    ],
+)
+def test_an_adapter_that_names_no_base(tmp_path, monkeypatch, base, rest) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps({"base_model_name_or_path": base}))
+    assert problem(ModelSection(model_name_or_path=str(tmp_path))) == f"model_name_or_path: {file}: {rest}"
+
+
+def test_names_that_cannot_be_looked_for() -> None:
+    for name, reason in (("a" * 400, "File name too long"), ("~nouser/x", "Could not determine home directory")):
+        assert problem(ModelSection(model_name_or_path=name)) == (
+            f"model_name_or_path: {name if len(name) < 40 else 'a' * 37 + '...'} cannot be looked for ({reason}); "
+            "name a local folder or a hub id"
+        )
+
+
 def test_an_adapter_of_another_kind(tmp_path) -> None:
     content = {"base_model_name_or_path": "org/base", "peft_type": "IA3"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(content))

@@ -12,8 +12,8 @@ import pytest
 from component.config.errors import UserError
 from component.config.load import load_config
 from component.pipeline.plan_facts import plan_facts
-from component.pipeline.plan_run import compare_cards, plan_config
-from component.pipeline.show_plan import PlanOutputs, show_plan
+from component.pipeline.plan_run import PLANNED_NUMBERS, compare_cards, plan_config
+from component.pipeline.show_plan import PlanOutputs, plan_text, show_plan
 
 LLAMA = "train_args/sft/qlora/llama3-8b.json"
 
@@ -116,4 +116,44 @@ def test_a_local_model_and_its_family(tiny_model: Path, tmp_path: Path) -> None:
     assert plan_config(load_config(LLAMA, [f"model_name_or_path={tiny_model}"]), "t4").plan.workload.shape.hidden == 64
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
     with pytest.raises(UserError, match="family 'mamba'"):
+        plan_config(load_config(LLAMA, [f"model_name_or_path={tmp_path}"]), "t4")
+
+
+SIZES = {
+    "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "vocab_size": 100,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [0, -1, "abc", float("nan"), float("inf"), 10**400, True, 1.5])
+@pytest.mark.parametrize("name", ["num_attention_heads", "num_hidden_layers", "hidden_size"])
+def test_an_impossible_size_is_named(tmp_path: Path, name: str, value: object) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**SIZES, name: value}))
+    with pytest.raises(UserError, match=f"config.json: {name} is .{{1,40}}; it must be a positive whole number"):
+        plan_config(load_config(LLAMA, [f"model_name_or_path={tmp_path}"]), "t4")
+
+
+def test_more_heads_than_features(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**SIZES, "num_attention_heads": 10**9}))
+    assert plan_config(load_config(LLAMA, [f"model_name_or_path={tmp_path}"]), "t4").plan.verdict == "does not fit"
+
+
+@pytest.mark.parametrize("key", PLANNED_NUMBERS)
+def test_numbers_without_end_are_refused_and_large_ones_planned(key: str) -> None:
+    mode = "full" if key == "freeze_trainable_layers" else "qlora"
+    with pytest.raises(UserError, match=f"^{key}: 10*... is beyond what can be planned; use 1,000,000,000 or less$"):
+        plan_config(load_config(LLAMA, [f"train_mode={mode}", f"{key}={10**300}"]), "t4")
+    config = load_config(LLAMA, [f"train_mode={mode}", f"{key}={10**9}"])
+    assert plan_text(plan_config(config, "t4"), config)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("a" * 400, "File name too long"), ("~nouser/x", "home directory")])
+def test_names_that_no_folder_can_have(name: str, reason: str) -> None:
+    with pytest.raises(UserError, match=f"^model_name_or_path: .* cannot be looked for .*{reason}"):
+        plan_config(load_config(LLAMA, [f"model_name_or_path={name}"]), "t4")
+
+
+def test_an_adapter_that_is_its_own_base(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path)}))
+    with pytest.raises(UserError, match="is the adapter itself; name the model that it is for"):
         plan_config(load_config(LLAMA, [f"model_name_or_path={tmp_path}"]), "t4")
