@@ -145,13 +145,24 @@ def run_quantization(source: ModelSource, dtype: str) -> BitsAndBytesConfig | No
 
 
 def read_run_settings(name: str) -> dict[str, Any]:
-    """The merged config of the run that a folder, or the one around it, holds; empty where there is none."""
+    """The merged config of the run that a folder, or the one around it, holds; empty where there is none.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     file = find_run_settings(name)
     if file is None:
         return {}
     import yaml
 
-    return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    try:
+        settings = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"--model {name}: {file} cannot be read: {reason}; mend the file") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"--model {name}: {file} holds no keys and values; mend the file")
+    return settings
 
 
 def find_run_settings(name: str) -> Path | None:

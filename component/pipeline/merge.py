@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from component.artifacts.checkpoints import checkpoint_step
 from component.artifacts.final import save_final_model
 from component.artifacts.strict_json import naming_disk_errors, to_json_text, write_atomically
 from component.config.errors import MachineError, RunError, UserError
 from component.data.render import Renderer
 from component.data.templates import load_chat_template
+from component.models.failures import told_as_user_error
 from component.models.inference import RUN_SETTINGS_FILE, find_run_settings
 from component.models.merging import BaseWeights, MergedModel, merge_adapter
 from component.models.model_files import ModelSource, find_source, has_file
@@ -50,7 +52,8 @@ def merge(
 
     Args:
         name: run folder, adapter folder or hub id of an adapter.
-        output: new or empty folder; None for one beside a local adapter, with "-merged" added to its name.
+        output: new or empty folder; None for one beside a local adapter, with "-merged" added to its name. A checkpoint
+            gets one beside its run folder.
         dtype: by torch's name, None for the one in which the base is stored.
         base_weights: see `merge_adapter`.
 
@@ -91,20 +94,32 @@ def _new_folder(name: str, output: str | None) -> Path:
         local = Path(name).expanduser()
         if not local.is_dir():
             raise UserError("--output: name a folder; there is a place of its own for local adapters alone")
-        local = local.resolve()
-        output = str(local.with_name(f"{local.name}-merged"))
-    folder = Path(output).expanduser()
+        output = str(_beside(local.resolve()))
     try:
+        folder = Path(output).expanduser()
+        if checkpoint_step(folder) is not None and (folder.resolve().parent / RUN_SETTINGS_FILE).is_file():
+            raise UserError(
+                f"--output {folder}: is the name of a checkpoint in a run folder, and a run would go on from it; "
+                "name another folder"
+            )
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--output {folder}: is a file; name a new or empty folder")
         if folder.is_dir() and any(folder.iterdir()):
             raise UserError(f"--output {folder}: is not empty; name a new or empty folder")
-    except (OSError, ValueError) as error:  # a name that is too long, or a character that no name may have
-        raise UserError(f"--output: {getattr(error, 'strerror', None) or error}; name another folder") from None
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a character that no name may have, `~` of nobody
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise UserError(f"--output: {reason}; name another folder") from None
     existing = next(parent for parent in folder.resolve().parents if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"--output {folder}: {existing} cannot be written into; name another folder")
     return folder
+
+
+def _beside(local: Path) -> Path:
+    """A folder beside that of an adapter; for a checkpoint beside its run folder, which is the run's own."""
+    if checkpoint_step(local) is not None and (local.parent / RUN_SETTINGS_FILE).is_file():
+        return local.parent.with_name(f"{local.parent.name}-{local.name}-merged")
+    return local.with_name(f"{local.name}-merged")
 
 
 def _check_free(folder: Path, num_bytes: int) -> None:
@@ -152,8 +167,10 @@ def _take_generation_config(source: ModelSource, model: PreTrainedModel) -> None
     """Put the generation config of a run folder, which knows the stop tokens, in place of the base's."""
     from transformers import GenerationConfig
 
-    if has_file(source.adapter, "generation_config.json", revision=source.adapter_revision):
-        model.generation_config = GenerationConfig.from_pretrained(source.adapter, revision=source.adapter_revision)
+    name = "generation_config.json"
+    if has_file(source.adapter, name, revision=source.adapter_revision):
+        with told_as_user_error(f"--model {source.adapter}: its {name}", "mend that file, or remove it"):
+            model.generation_config = GenerationConfig.from_pretrained(source.adapter, revision=source.adapter_revision)
 
 
 def _stops_of_template(tokenizer: PreTrainedTokenizerBase) -> list[int]:

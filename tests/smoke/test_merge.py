@@ -265,6 +265,8 @@ def test_what_cannot_be_merged(qlora_run: Path, tiny_model: Path, tmp_path: Path
         ({"name": str(qlora_run), "output": str(tmp_path / "full")}, "is not empty"),
         ({"name": str(qlora_run), "output": str(tmp_path / "file")}, "is a file"),
         ({"name": str(qlora_run), "output": str(tmp_path / "file" / "below")}, "cannot be written into"),
+        ({"name": str(qlora_run), "output": str(qlora_run / "checkpoint-7")}, "is the name of a checkpoint in a run"),
+        ({"name": str(qlora_run), "output": "~nouser/x"}, "--output: Could not determine home directory"),
         ({"name": str(tmp_path / "adapter"), "base_weights": "dequantized"}, "nothing in"),
     ]
     for arguments, words in cases:
@@ -272,6 +274,23 @@ def test_what_cannot_be_merged(qlora_run: Path, tiny_model: Path, tmp_path: Path
             merge(**arguments)
         assert words in str(raised.value) and raised.value.exit_code == 2
         assert "\n" not in str(raised.value)
+
+
+def test_a_checkpoint_is_merged_beside_its_run_folder(qlora_run: Path, tmp_path: Path) -> None:
+    run_folder = tmp_path / "run"
+    shutil.copytree(qlora_run, run_folder / "checkpoint-1", ignore=shutil.ignore_patterns("train_args.yaml"))
+    shutil.copyfile(qlora_run / "train_args.yaml", run_folder / "train_args.yaml")
+    assert merge(str(run_folder / "checkpoint-1")).folder == tmp_path / "run-checkpoint-1-merged"
+    assert sorted(path.name for path in run_folder.iterdir()) == ["checkpoint-1", "train_args.yaml"]
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_damaged_generation_config(qlora_run: Path, tmp_path: Path, content: str) -> None:
+    shutil.copytree(qlora_run, tmp_path / "run")
+    (tmp_path / "run" / "generation_config.json").write_text(content)
+    with pytest.raises(UserError, match=r"^--model .*/run: its generation_config.json cannot be loaded: .*mend that"):
+        merge(str(tmp_path / "run"))
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_full_disk(qlora_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from component.models.inference import generate_answers, load_for_inference
+from component.config.errors import UserError
+from component.models.inference import generate_answers, load_for_inference, read_run_settings
 from component.models.precision import resolve_precision
 from component.models.quantization import four_bit_layers
 from component.models.tokenizer import load_tokenizer
@@ -62,3 +63,10 @@ def test_an_adapter_answers_on_the_base_that_it_was_trained_on(section, adapter,
     ids = torch.tensor([PROMPTS[2]])
     with torch.no_grad():
         torch.testing.assert_close(loaded(ids).logits, trained.eval()(ids).logits)
+
+
+@pytest.mark.parametrize("content", ["a: [", "- a", "\x00", "a: 1\n\tb: 2"])
+def test_damaged_settings_of_a_run_are_named(tmp_path, content) -> None:
+    (tmp_path / "train_args.yaml").write_text(content)
+    with pytest.raises(UserError, match="train_args.yaml (cannot be read: |holds no keys).*; mend the file$"):
+        read_run_settings(str(tmp_path))
