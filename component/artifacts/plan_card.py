@@ -48,6 +48,7 @@ def _parts_table(facts: PlanFacts) -> Table:
 
 def _cards_table(cards: tuple[CardFacts, ...]) -> Table:
     table = _grid("left", "left", "right", "right", "left")
+    table.add_row("card", "as configured", "with overrides", "speed then", "overrides", style="dim")
     for card in cards:
         if card.overrides is None:
             advice = "nothing that was tried fits; a smaller model or more cards"
