@@ -31,6 +31,7 @@ DEMO = {
     "demo/cpo-qlora.json",
     "demo/simpo-qlora.json",
     "demo/reward-qlora.json",
+    "demo/grpo-qlora.json",
 }
 RUNS = DEMO | set(config_texts())
 #: Files that others build on, one a task and one a mode: complete but for the mandatory keys.
@@ -47,7 +48,7 @@ def shipped() -> list[str]:
 
 def test_the_lists_are_complete() -> None:
     assert shipped() == sorted(RUNS | BASES)
-    assert len(shipped()) == 99
+    assert len(shipped()) == 100
     counts = Counter(name.rpartition("/")[0] for name in config_texts())
     assert counts == {
         "sft/qlora": 52, "sft/lora": 4, "sft/full": 4, "pretrain/qlora": 2, "pretrain/lora": 1, "pretrain/full": 2,

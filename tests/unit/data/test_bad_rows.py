@@ -501,14 +501,16 @@ def test_rows_that_are_too_long(prepare: Prepare, name: str) -> None:
     num_tokens = f"{(8 if name == 'prompt_only' else 20) + added} tokens"
     if name == "preference":
         num_tokens = f"chosen has {num_tokens}, rejected {8 + 1 + added}"
-    check(
-        prepare(name, max_seq_length=11),
-        [f"train.jsonl:2: over max_seq_length: {num_tokens}, 11 allowed"],
-        [1, 3],
-    )
+    limits, whole, beside = {"max_seq_length": 11}, 11, ""
+    if name == "prompt_only":
+        whole, beside = 18, " beside max_completion_length 7"
+        limits = {"max_seq_length": whole, "max_completion_length": 7}
+    why = f"over max_seq_length: {num_tokens}, 11 allowed{beside}"
+    check(prepare(name, **limits), [f"train.jsonl:2: {why}"], [1, 3])
     with pytest.raises(DataError) as caught:
-        prepare(name, max_seq_length=11, truncation="error")
-    assert str(caught.value).startswith(f"train.jsonl:2: {num_tokens}, over max_seq_length 11; raise max_seq_length, ")
+        prepare(name, **limits, truncation="error")
+    start = f"train.jsonl:2: {num_tokens}, over max_seq_length {whole}{beside}; raise max_seq_length, "
+    assert str(caught.value).startswith(start)
 
 
 @pytest.mark.parametrize("name", MAKE)
@@ -658,7 +660,8 @@ def test_columns_that_are_not_read_are_named(prepare: Prepare) -> None:
         data = prepare(name)
         is_prompt = name == "prompt_only"
         assert data.report.unread_columns == ({} if is_prompt else {"zzz": 1})
-        assert getattr(data.train[0], "columns", {}) == ({"solution": "b", "zzz": 1} if is_prompt else {})
+        kept = {"solution": "b", "zzz": 1, "prompt": "a"} if is_prompt else {}
+        assert getattr(data.train[0], "columns", {}) == kept
 
 
 def test_a_column_that_is_no_json(prepare: Prepare) -> None:

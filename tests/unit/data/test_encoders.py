@@ -228,24 +228,27 @@ def test_prompts_end_where_the_answer_begins(tokenizer: PreTrainedTokenizerBase)
     )
     (prompt,) = encode(tokenizer, talk, "prompt").samples
     assert list(prompt.input_ids) == expected and prompt.text == decode(tokenizer, prompt)
-    assert (prompt.spans, prompt.columns, set(prompt.labels())) == ((), columns, {-100})
+    turns = [SYSTEM.as_template_message(), QUESTION.as_template_message()]
+    assert (prompt.spans, prompt.columns, set(prompt.labels())) == ((), {**columns, "prompt": turns}, {-100})
     (plain,) = encode(tokenizer, Row(SOURCE, text="2 + 2 =", columns=columns), "prompt").samples
     assert list(plain.input_ids) == tokenizer("2 + 2 =")["input_ids"]
-    assert plain.text == (tokenizer.bos_token or "") + "2 + 2 ="
+    assert plain.text == (tokenizer.bos_token or "") + "2 + 2 =" and plain.columns["prompt"] == "2 + 2 ="
 
 
 def test_prompts_that_are_too_long(tokenizer: PreTrainedTokenizerBase) -> None:
     row = Row(SOURCE, messages=(QUESTION,), columns={"solution": 4})
     (whole,) = encode(tokenizer, row, "prompt").samples
     limit = whole.length - 2
-    encoded = encode(tokenizer, row, "prompt", max_seq_length=limit, truncation="keep_end")
+    room = {"max_seq_length": limit + 7, "max_completion_length": 7}
+    encoded = encode(tokenizer, row, "prompt", **room, truncation="keep_end")
     (cut,) = encoded.samples
-    assert (cut.input_ids, cut.columns, encoded.num_tokens_cut) == (whole.input_ids[2:], {"solution": 4}, 2)
+    assert (cut.input_ids, cut.columns, encoded.num_tokens_cut) == (whole.input_ids[2:], whole.columns, 2)
     assert cut.text == decode(tokenizer, cut)
-    dropped = encode(tokenizer, row, "prompt", max_seq_length=limit, truncation="drop")
-    assert str(dropped) == f"over max_seq_length: {whole.length} tokens, {limit} allowed"
+    dropped = encode(tokenizer, row, "prompt", **room, truncation="drop")
+    why = f"over max_seq_length: {whole.length} tokens, {limit} allowed beside max_completion_length 7"
+    assert str(dropped) == why
     with pytest.raises(DataError, match="raise max_seq_length, or set truncation to drop or keep_end$"):
-        encode(tokenizer, row, "prompt", max_seq_length=limit, truncation="error")
+        encode(tokenizer, row, "prompt", **room, truncation="error")
 
 
 def test_columns_are_json(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -254,7 +257,7 @@ def test_columns_are_json(tokenizer: PreTrainedTokenizerBase) -> None:
 
     day = datetime(2024, 7, 26, 12, 30)
     (prompt,) = columns_of(day=day, days=[day.date()]).samples
-    assert prompt.columns == {"day": "2024-07-26T12:30:00", "days": ["2024-07-26"]}
+    assert prompt.columns == {"day": "2024-07-26T12:30:00", "days": ["2024-07-26"], "prompt": "a"}
     assert str(columns_of(a=1, blob=b"x")) == "column is not JSON: blob holds a bytes"
     assert str(columns_of(score=float("nan"))) == "column is not JSON: score holds nan"
 

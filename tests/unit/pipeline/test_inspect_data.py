@@ -198,9 +198,11 @@ def test_labels_and_columns(settings: dict[str, Any]) -> None:
     Path("prompts.jsonl").write_text(
         json.dumps({"prompt": [{"role": "user", "content": "q"}], "solution": "42"}) + "\n"
     )
-    inspect({**settings, "task_type": "grpo", "train_file": "prompts.jsonl"}, json=Path("out.jsonl"))
+    grpo = {"task_type": "grpo", "reward_functions": "exact_match", "max_completion_length": 8}
+    inspect({**settings, **grpo, "train_file": "prompts.jsonl"}, json=Path("out.jsonl"))
     (line,) = read_json_lines("out.jsonl")
-    assert (line["text"], line["columns"]) == ("<s><user>q</s><bot>", {"solution": "42"})
+    columns = {"solution": "42", "prompt": [{"role": "user", "content": "q"}]}
+    assert (line["text"], line["columns"]) == ("<s><user>q</s><bot>", columns)
     assert set(line["labels"]) == {-100}
 
 
