@@ -67,7 +67,8 @@ def test_merged_logits_are_those_of_the_adapter(
     merged = AutoModelForCausalLM.from_pretrained(result.folder)
     torch.testing.assert_close(logits(merged), expected, rtol=1e-4, atol=1e-5)
     base = AutoModelForCausalLM.from_pretrained(tiny_model)
-    assert (logits(base) - expected).abs().max() > 0.05, "the adapter does nothing, so that merging it proves nothing"
+    change = logits(base) - expected[..., : base.config.vocab_size]
+    assert change.abs().max() > 0.05, "the adapter does nothing, so that merging it proves nothing"
     assert type(merged.model.layers[0].mlp.up_proj) is torch.nn.Linear
     assert not (result.folder / "adapter_config.json").exists() and not hasattr(merged.config, "quantization_config")
 
