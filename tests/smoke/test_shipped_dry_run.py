@@ -15,7 +15,11 @@ from component.pipeline.shipped_configs import config_texts
 
 MODEL_TYPES = {checkpoint.name: family.model_type for family, checkpoint in checkpoints()}
 #: What a CPU and a tokenizer without Gemma's control tokens change.
-EXPECTED = ("optim: paged_adamw_32bit does not page on a CPU", "template_name: gemma ends a turn with")
+EXPECTED = (
+    "optim: paged_adamw_32bit does not page on a CPU",
+    "template_name: gemma ends a turn with",
+    "grpo: 2 prompts are sampled from at once; 1 of 5",
+)
 DATA = ("data/dummy_data.jsonl", "data/dummy_dpo.jsonl", "data/pretrain/dummy_pretrain.jsonl")
 
 
