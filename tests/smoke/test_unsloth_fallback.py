@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from component.models.support import TASKS as SUPPORT
+
 pytestmark = pytest.mark.skipif(find_spec("unsloth") is None, reason="Unsloth is not installed")
 
 REASON = "model family 'gpt2' is not one that Unsloth is known to support"
@@ -47,10 +49,10 @@ def test_unsupported_family(gpt2: Path, tiny_settings: dict[str, Any], run_train
 
 
 def test_a_task_that_unsloth_lacks(tiny_settings: dict[str, Any], repository: Path, run_train, tmp_path) -> None:
-    settings = {**tiny_settings, "task_type": "kto", "train_file": str(repository / "data/samples/kto.jsonl")}
+    settings = {**tiny_settings, "task_type": "reward", "train_file": str(repository / "data/samples/preference.jsonl")}
     refused = run_train({**settings, "use_unsloth": "require", "output_dir": "run"}, tmp_path)
     assert (refused.returncode, refused.stdout) == (2, "")
-    reason = "KTO has not been verified on Unsloth"
+    reason = SUPPORT["reward"]
     assert refused.stderr == f"use_unsloth: require cannot be met: {reason}; mend that, or use use_unsloth: true\n"
     assert not (tmp_path / "run").exists()
 
