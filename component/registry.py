@@ -89,6 +89,12 @@ TASK_ROW_KINDS = {
     "grpo": "prompt",
 }
 
+
+def row_kind_of(task_type: str) -> str:
+    """The kind of rows that a training type reads; a shipped one is not imported for it."""
+    return TASK_ROW_KINDS.get(task_type) or TASKS.get(task_type).row_kind
+
+
 #: Kind of rows -> what `truncation` may be for rows that are too long; documents are always split.
 TRUNCATIONS = {
     "messages": ("drop", "keep_start", "keep_end", "error", "split_turns"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from loguru import logger
@@ -20,8 +20,15 @@ from component.runtime.hardware import model_flops_utilization, peak_bf16_flops
 from component.runtime.redaction import redact
 
 
-def show_start_card(prepared: PreparedRun, model: LoadedModel, *, num_rows: int, start_step: int) -> None:
-    """Show what is about to run, on that many rows an epoch: samples, or packs of them."""
+def show_start_card(
+    prepared: PreparedRun, model: LoadedModel, *, notices: Sequence[str], num_rows: int, start_step: int
+) -> None:
+    """Show what is about to run.
+
+    Args:
+        notices: all of the run, one line each.
+        num_rows: of an epoch, as batch sizes count them.
+    """
     if not is_main_process():
         return
     config = prepared.config
@@ -46,7 +53,7 @@ def show_start_card(prepared: PreparedRun, model: LoadedModel, *, num_rows: int,
         global_batch_size=num_rows_per_step(config.training),
         sample=shorten_pieces(decode_pieces(shown, prepared.tokenizer)),
         sample_source=str(shown.source),
-        notices=(*prepared.notices, *model.notices),
+        notices=tuple(notices),
         hints=tuple(map(str, prepared.hints)),
     )
     _show(start_card, facts)

@@ -19,7 +19,7 @@ from component.models.model_files import configure_hub
 from component.pipeline.config_inputs import input_at
 from component.pipeline.describe import NUM_SAMPLES, data_text
 from component.pipeline.template_date import fix_template_date
-from component.registry import TASK_ROW_KINDS, TASKS
+from component.registry import row_kind_of
 from component.runtime.distributed import rank
 from component.runtime.logging import configure_logging
 from component.runtime.output_file import check_output_file
@@ -122,11 +122,6 @@ def check_outputs(config: Config, outputs: dict[str, Path]) -> None:
         other = taken.setdefault(path.resolve(), option)
         if other != option:
             raise UserError(f"{option} {path}: {other} names it too; give each a file of its own")
-
-
-def row_kind_of(task_type: str) -> str:
-    """The kind of rows that a task trains on."""
-    return TASK_ROW_KINDS[task_type] if task_type in TASK_ROW_KINDS else TASKS.get(task_type).row_kind
 
 
 def _write_outputs(prepared: RunData, facts: DataFacts, notices: Sequence[str], inspection: Inspection) -> None:

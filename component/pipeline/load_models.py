@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from component.config.errors import DeviceMemoryError, UserError
 from component.config.schema import ModelSection
@@ -70,11 +70,8 @@ def check_same_tokens(reference: ModelSection, tokenizer: PreTrainedTokenizerBas
         )
 
 
-def load_models(prepared: PreparedRun, section: Any) -> LoadedModel:
+def load_models(prepared: PreparedRun) -> LoadedModel:
     """Load the weights, and those of a reference that the task needs; lack of device memory becomes advice.
-
-    Args:
-        section: of the task.
 
     Raises:
         DeviceMemoryError: with the settings to change.
@@ -82,7 +79,7 @@ def load_models(prepared: PreparedRun, section: Any) -> LoadedModel:
     import torch
 
     try:
-        model = load_model(prepared)
+        model, section = load_model(prepared), prepared.section
         if prepared.task.needs_reference_model(section, prepared.config.training):
             model = replace(model, reference=load_reference(prepared, section.reference_model_name_or_path))
         return model

@@ -15,14 +15,12 @@ from typing import Any
 
 from component.artifacts.strict_json import write_atomically
 from component.config.load import load_config
+from component.pipeline.build_run import build_trainer
 from component.pipeline.load_models import load_models
 from component.pipeline.plan_cases import Case
 from component.pipeline.plan_run import data_size
 from component.pipeline.prepare import PreparedRun, prepare
 from component.runtime.seeds import seed_everything
-from component.trainers.interrupts import Interrupts
-from component.trainers.task import RunContext
-from component.trainers.token_counter import TokenCounter
 
 #: Steps of a case, and those of them that come first and are not timed: they compile, choose kernels and warm up.
 NUM_STEPS, NUM_WARM_UP = 4, 2
@@ -123,21 +121,11 @@ def _train(prepared: PreparedRun) -> dict[str, Any]:
 
     seed_everything(prepared.config.model.seed)
     left_over = _peaks(torch)["peak_allocated_bytes"]
-    section = getattr(prepared.config, prepared.task.section)
-    model = load_models(prepared, section)
+    model = load_models(prepared)
     load_peak = _peaks(torch)["peak_allocated_bytes"]
     folder = Path(prepared.config.run.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    context = RunContext(
-        output_dir=folder,
-        hardware=prepared.hardware,
-        precision=prepared.precision,
-        loader=prepared.loader.got,
-        stop_token_ids=prepared.rendering.stop_token_ids,
-        tokens=TokenCounter(),
-        interrupts=Interrupts(),
-    )
-    trainer = prepared.task.build(section, prepared.config.training, model, prepared.data, context)
+    trainer = build_trainer(prepared, model).trainer
     timer = StepTimer()
     trainer.add_callback(timer)
     _release()

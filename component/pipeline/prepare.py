@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
@@ -22,7 +22,7 @@ from component.pipeline.completions import check_completions, check_prompts, num
 from component.pipeline.hints import run_hints
 from component.pipeline.output_folder import check_output_dir
 from component.pipeline.template_date import fix_template_date
-from component.registry import TASK_ROW_KINDS, TASKS
+from component.registry import TASKS, row_kind_of
 from component.runtime.distributed import rank, use_one_gpu, world_size
 from component.runtime.hardware import Hardware, detect_hardware
 from component.runtime.logging import configure_logging
@@ -63,10 +63,10 @@ class PreparedRun:
         """The training type."""
         return TASKS.get(self.config.model.task_type)
 
-
-def row_kind_of(task_type: str) -> str:
-    """The kind of rows that a training type reads."""
-    return TASK_ROW_KINDS.get(task_type) or TASKS.get(task_type).row_kind
+    @property
+    def section(self) -> Any:
+        """The config section of the training type."""
+        return getattr(self.config, self.task.section)
 
 
 def prepare(config: Config) -> PreparedRun:

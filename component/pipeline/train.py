@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,10 @@ from component.config.errors import (
     UserError,
 )
 from component.models.loaded import LoadedModel
+from component.pipeline.build_run import BuiltRun, build_run
 from component.pipeline.cards import show_end_card, show_start_card
 from component.pipeline.completions import num_training_rows
 from component.pipeline.disk import check_disk
-from component.pipeline.load_models import load_models
 from component.pipeline.open_run import OpenedRun
 from component.pipeline.outcome import evaluate_outcome, final_metrics, settle_outcome
 from component.pipeline.prepare import PreparedRun
@@ -36,11 +35,8 @@ from component.pipeline.result import RunResult
 from component.pipeline.steps import num_optimizer_steps
 from component.runtime.distributed import is_main_process
 from component.runtime.redaction import redact
-from component.runtime.seeds import seed_everything
 from component.trainers.callbacks.progress import close_console
 from component.trainers.interrupts import Interrupts
-from component.trainers.task import RunContext
-from component.trainers.token_counter import TokenCounter
 
 #: Metrics that stand beside the plan's predictions in run.json.
 MEASURED = ("peak_allocated_bytes", "peak_reserved_bytes", "padded_tokens_per_second")
@@ -95,36 +91,11 @@ def _train(
     prepared: PreparedRun, opened: OpenedRun, interrupts: Interrupts, progress: _Progress, began: float
 ) -> RunResult:
     folder = Path(prepared.config.run.output_dir)
-    prepared_at = time.monotonic()
-    seed_everything(prepared.config.model.seed)
-    section = getattr(prepared.config, prepared.task.section)
-    model = load_models(prepared, section)
-    context = RunContext(
-        output_dir=folder,
-        hardware=prepared.hardware,
-        precision=prepared.precision,
-        loader=prepared.loader.got,
-        stop_token_ids=prepared.rendering.stop_token_ids,
-        tokens=TokenCounter(),
-        interrupts=interrupts,
-    )
-    seed_everything(prepared.config.model.seed)
-    trainer = prepared.task.build(section, prepared.config.training, model, prepared.data, context)
-    context.notices.extend(changed_rewards(opened, context.decided))
-    model = replace(model, notices=(*model.notices, *context.notices))
-    num_rows = num_training_rows(prepared.config, len(trainer.train_dataset))  # packs, where the trainer packs
-    training = prepared.config.training
-    check_optimizer(trainer, num_optimizer_steps(training, num_rows))
-    check_disk(training, model.model, num_optimizer_steps(training, num_rows), folder)
-    if opened.checkpoint:
-        context.tokens.load(opened.checkpoint)
-    details = {"asked": dict(model.asked), "got": dict(model.got), **context.decided}
-    opened.manifest.update(
-        notices=[redact(notice) for notice in (*prepared.notices, *model.notices)],
-        loader={**opened.manifest.content["loader"], "details": details},
-    )
-    show_start_card(prepared, model, num_rows=num_rows, start_step=_step_of(opened.checkpoint))
-    loaded_at = time.monotonic()
+    times = [began, time.monotonic()]
+    built = build_run(prepared, interrupts)
+    trainer, model, context = built.trainer, built.model, built.context
+    _record_start(prepared, opened, built)
+    times.append(time.monotonic())
     progress.trainer = trainer
     try:
         with memory_advice(trainer):
@@ -139,20 +110,46 @@ def _train(
     with memory_advice(trainer):
         outcome = settle_outcome(trainer)
         evaluate_outcome(trainer, outcome, folder)
-    trained_at = time.monotonic()
+    times.append(time.monotonic())
     _save(prepared, model, folder)
-    metrics = final_metrics(outcome, context, folder)
-    timings = {
-        "prepare_seconds": round(prepared_at - began, 3),
-        "load_seconds": round(loaded_at - prepared_at, 3),
-        "train_seconds": round(trained_at - loaded_at, 3),
-        "total_seconds": round(time.monotonic() - began, 3),
-    }
+    metrics, timings = final_metrics(outcome, context, folder), _timings(times)
     measured = {name: metrics[name] for name in MEASURED} if context.hardware.kind == "cuda" else None
     plan = {**opened.manifest.content["plan"], "measured": measured}
     opened.manifest.update(metrics=metrics, timings=timings, plan=plan)
     show_end_card(prepared, model, metrics, timings, planned_steps=outcome.planned_steps)
     return RunResult(folder, trainer.state.global_step, metrics)
+
+
+def _record_start(prepared: PreparedRun, opened: OpenedRun, built: BuiltRun) -> None:
+    """Check what can be checked before the first step, write what was built into run.json, and show the start card.
+
+    Raises:
+        UserError: an optimizer or schedule cannot be used, or the disk has too little room.
+    """
+    training, model, context = prepared.config.training, built.model, built.context
+    num_rows = num_training_rows(prepared.config, len(built.trainer.train_dataset))  # packs, where the trainer packs
+    num_steps = num_optimizer_steps(training, num_rows)
+    check_optimizer(built.trainer, num_steps)
+    check_disk(training, model.model, num_steps, context.output_dir)
+    if opened.checkpoint:
+        context.tokens.load(opened.checkpoint)
+    own = (*model.notices, *context.notices, *changed_rewards(opened, context.decided))
+    notices = [redact(notice) for notice in (*prepared.notices, *own)]
+    details = {"asked": dict(model.asked), "got": dict(model.got), **context.decided}
+    opened.manifest.update(
+        notices=notices,
+        loader={**opened.manifest.content["loader"], "details": details},
+    )
+    start_step = _step_of(opened.checkpoint)
+    show_start_card(prepared, model, notices=notices, num_rows=num_rows, start_step=start_step)
+
+
+def _timings(times: Sequence[float]) -> dict[str, float]:
+    """Seconds of each part of a run, from the times at which they began, and of all of it until now."""
+    parts = ("prepare_seconds", "load_seconds", "train_seconds")
+    spans = {name: end - start for name, start, end in zip(parts, times, times[1:], strict=False)}
+    spans["total_seconds"] = time.monotonic() - times[0]
+    return {name: round(seconds, 3) for name, seconds in spans.items()}
 
 
 def changed_rewards(opened: OpenedRun, decided: Mapping[str, Any]) -> list[str]:

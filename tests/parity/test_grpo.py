@@ -14,12 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from component.config.load import load_config
-from component.pipeline.load_models import load_models
+from component.pipeline.build_run import build_run
 from component.pipeline.prepare import prepare
 from component.runtime.seeds import seed_everything
-from component.trainers.interrupts import Interrupts
-from component.trainers.task import RunContext
-from component.trainers.token_counter import TokenCounter
 
 #: Largest difference of a gradient, as a share of the largest gradient. Seen: 0.
 TOLERANCE = 1e-5
@@ -75,14 +72,7 @@ def test_the_first_step(settings: dict[str, Any], tiny_settings: dict[str, Any],
          "output_dir": str(tmp_path / "run"), "reward_functions": f"{tmp_path}/rewards.py:vowels", **shared}
     )  # fmt: skip
     (tmp_path / "run").mkdir()
-    prepared = prepare(config)
-    context = RunContext(
-        output_dir=tmp_path / "run", hardware=prepared.hardware, precision=prepared.precision, loader="vanilla",
-        stop_token_ids=prepared.rendering.stop_token_ids, tokens=TokenCounter(), interrupts=Interrupts(),
-    )  # fmt: skip
-    ours = prepared.task.build(
-        config.grpo, config.training, load_models(prepared, config.grpo), prepared.data, context
-    )  # fmt: skip
+    ours = build_run(prepare(config)).trainer
 
     space: dict[str, Any] = {}
     exec(REWARDS, space)

@@ -16,29 +16,15 @@ from component.artifacts.metrics import read_metrics
 from component.config.load import load_config
 from component.data.order import epoch_order
 from component.pipeline import run
-from component.pipeline.load_models import load_model
+from component.pipeline.build_run import build_run
 from component.pipeline.prepare import prepare
-from component.trainers.interrupts import Interrupts
-from component.trainers.task import RunContext
-from component.trainers.token_counter import TokenCounter
 
 #: float32 sums in another order.
 TOLERANCE = 1e-6
 
 
 def build_trainer(settings: dict[str, Any], folder: Path) -> Trainer:
-    config = load_config({**settings, "output_dir": str(folder)})
-    prepared = prepare(config)
-    context = RunContext(
-        output_dir=folder,
-        hardware=prepared.hardware,
-        precision=prepared.precision,
-        loader="vanilla",
-        stop_token_ids=prepared.rendering.stop_token_ids,
-        tokens=TokenCounter(),
-        interrupts=Interrupts(),
-    )
-    return prepared.task.build(config.generation, config.training, load_model(prepared), prepared.data, context)
+    return build_run(prepare(load_config({**settings, "output_dir": str(folder)}))).trainer
 
 
 def reference_samples(tiny_model: Path, conversations: Path) -> list[tuple[list[int], list[int]]]:

@@ -15,12 +15,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RewardConfig, RewardTrainer
 
 from component.config.load import load_config
-from component.pipeline.load_models import load_models
+from component.pipeline.build_run import build_run
 from component.pipeline.prepare import prepare
 from component.registry import TASKS
-from component.trainers.interrupts import Interrupts
-from component.trainers.task import RunContext
-from component.trainers.token_counter import TokenCounter
 from component.trainers.trl_experimental import cpo, orpo
 
 #: Largest difference of a gradient, as a share of the largest gradient. Seen: below 1e-6.
@@ -45,13 +42,7 @@ def ours(tiny_settings: dict[str, Any], tmp_path: Path) -> Callable[..., Any]:
              "per_device_train_batch_size": len(rows), "gradient_accumulation_steps": 1, **settings}
         )  # fmt: skip
         (tmp_path / "run").mkdir(exist_ok=True)
-        prepared = prepare(config)
-        section = getattr(config, prepared.task.section)
-        context = RunContext(
-            output_dir=tmp_path / "run", hardware=prepared.hardware, precision=prepared.precision, loader="vanilla",
-            stop_token_ids=(), tokens=TokenCounter(), interrupts=Interrupts(),
-        )  # fmt: skip
-        return prepared.task.build(section, config.training, load_models(prepared, section), prepared.data, context)
+        return build_run(prepare(config)).trainer
 
     return build
 

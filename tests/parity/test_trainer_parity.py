@@ -22,11 +22,8 @@ from transformers import (
 from component.artifacts.metrics import read_metrics
 from component.config.load import load_config
 from component.pipeline import run
-from component.pipeline.load_models import load_model
+from component.pipeline.build_run import build_run
 from component.pipeline.prepare import prepare
-from component.trainers.interrupts import Interrupts
-from component.trainers.task import RunContext
-from component.trainers.token_counter import TokenCounter
 
 #: float32 sums in another order.
 TOLERANCE = 1e-6
@@ -74,18 +71,7 @@ ROWS: dict[str, Callable[[Path, PreTrainedTokenizerBase], Rows]] = {
 
 
 def our_trainer(settings: dict[str, Any], folder: Path) -> Trainer:
-    config = load_config({**settings, "output_dir": str(folder)})
-    prepared = prepare(config)
-    context = RunContext(
-        output_dir=folder,
-        hardware=prepared.hardware,
-        precision=prepared.precision,
-        loader="vanilla",
-        stop_token_ids=prepared.rendering.stop_token_ids,
-        tokens=TokenCounter(),
-        interrupts=Interrupts(),
-    )
-    return prepared.task.build(config.generation, config.training, load_model(prepared), prepared.data, context)
+    return build_run(prepare(load_config({**settings, "output_dir": str(folder)}))).trainer
 
 
 def their_trainer(model: Path, rows: Rows, folder: Path, *, batch: int, accumulation: int) -> Trainer:

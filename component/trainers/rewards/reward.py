@@ -8,6 +8,7 @@ import decimal
 import inspect
 import math
 import numbers
+import reprlib
 import traceback
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ from component.trainers.rewards.interface import Completion, NamedReward, Reward
 
 #: What functions of the user's own are given beside the columns of the rows, under TRL's names.
 GIVEN = ("prompts", "completions", "completion_ids")
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
 #: Rewards are summed and squared in float32.
 LARGEST = 1e12
 
@@ -192,8 +195,8 @@ def _result_of(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 def _shown(value: Any) -> str:
+    """A value of the user's own in a few words, whatever its repr does."""
     try:
-        text = " ".join(repr(value).split())
-    except Exception:  # a number of more digits than Python prints, or a repr of the user's own
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 60 else f"{text[:60]}..."
+        return " ".join(_REPR.repr(value).split())
+    except ValueError:  # an integer of more digits than Python prints
+        return f"a huge {type(value).__name__}"

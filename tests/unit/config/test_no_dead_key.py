@@ -407,8 +407,7 @@ def centring(lab: Lab, config: Config) -> Any:
 
 
 def reference(lab: Lab, config: Config) -> str:
-    section = config.dpo
-    return outcome(lambda: load_models(prepare(config), section).reference)
+    return outcome(lambda: load_models(prepare(config)).reference)
 
 
 OF_PREFERENCES: dict[str, Probe] = {
