@@ -16,8 +16,8 @@ from component.config.keys import ADAPTER_MODES, LANGUAGE_MODEL_TASKS
 from component.config.usual import (
     ADAPTER_SCALE,
     BETAS,
+    BETAS_OF_MEANS,
     LEARNING_RATES,
-    LENGTH_NORMALIZED_LOSSES,
     MAX_EPOCHS,
     MAX_WARMUP_SHARE,
     MIN_GENERATIONS,
@@ -186,12 +186,13 @@ def hint_best_model(config: Config) -> Iterator[Hint]:
 
 def hint_beta(config: Config) -> Iterator[Hint]:
     """A pull towards the reference that leaves nothing to learn, or nothing to hold on to."""
-    task = config.model.task_type
-    if task not in BETAS or set(LENGTH_NORMALIZED_LOSSES) & set(config.dpo.loss_type or ()):
+    task, beta = config.model.task_type, config.values["beta"]
+    if task not in BETAS:
         return
-    usual, beta = BETAS[task], getattr(config, task).beta
+    of_means = next((name for name in config.values["loss_type"] or () if name in BETAS_OF_MEANS), None)
+    usual = BETAS[task] if of_means is None else BETAS_OF_MEANS[of_means]
     if not usual.low <= beta <= usual.high:
-        what = f"{beta:g} is far {'below' if beta < usual.low else 'above'} what {task} is used with"
+        what = f"{beta:g} is far {'below' if beta < usual.low else 'above'} what {of_means or task} is used with"
         yield hint_at(config, "beta", what, f"{usual.usual:g} is usual")
 
 

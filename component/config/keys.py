@@ -29,8 +29,8 @@ def key(
     above: float | None = None,
     maximum: float | None = None,
     below: float | None = None,
-    default_by_mode: Mapping[str, Any] | None = None,
     default_by_task: Mapping[str, Any] | None = None,
+    default_by_mode: Mapping[str, Mapping[str, Any]] | None = None,
     default_note: str = "",
     one_or_many: bool = False,
     path: bool = False,
@@ -43,8 +43,8 @@ def key(
         help: one sentence for the reference page and for editors.
         tasks, modes, loaders: who reads it; None means all. Set elsewhere, it is a recorded notice.
         minimum, above, maximum, below: inclusive and exclusive limits of a number.
-        default_by_mode: the default for each `train_mode`, for keys whose default is None.
-        default_by_task: the default for a `task_type`, before that of the mode.
+        default_by_task: the default for each `task_type`, for keys whose default is None.
+        default_by_mode: the same for each `task_type` and its `train_mode`; a plugin's task has those of sft.
         default_note: how a None default is completed, for the reference page.
         one_or_many: a single text is accepted for a list.
         path: names a file or folder, relative to the working directory.
@@ -59,8 +59,8 @@ def key(
         "above": above,
         "maximum": maximum,
         "below": below,
-        "default_by_mode": default_by_mode,
         "default_by_task": default_by_task,
+        "default_by_mode": default_by_mode,
         "default_note": default_note,
         "one_or_many": one_or_many,
         "path": path,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import fields
 from typing import Any, get_type_hints
@@ -156,11 +156,16 @@ def _default(item: Any) -> str:
     default = item.default_factory() if item.default is NO_DEFAULT else item.default
     if default == MISSING:
         return "must be set"
-    by_task = item.metadata["default_by_task"] or {}
-    special = [*by_task.items(), *(item.metadata["default_by_mode"] or {}).items()]
-    if special:
-        return ", ".join(f"{name}: {_short(value)}" for name, value in special)
-    return item.metadata["default_note"] or f"`{json.dumps(default)}`"
+    by_task, by_mode = item.metadata["default_by_task"] or {}, item.metadata["default_by_mode"] or {}
+    special = [f"{task}: {_short(value)}" for task, value in by_task.items()]
+    special += [f"{task}: {_by_value(values)}" for task, values in by_mode.items()]
+    return "; ".join(special) or item.metadata["default_note"] or f"`{json.dumps(default)}`"
+
+
+def _by_value(values: Mapping[str, Any]) -> str:
+    """Each value with the modes that have it."""
+    modes = {value: [mode for mode in values if values[mode] == value] for value in values.values()}
+    return " and ".join(f"{_short(value)} with {', '.join(names)}" for value, names in modes.items())
 
 
 def _short(value: Any) -> str:

@@ -17,13 +17,20 @@ def resolve_eval_strategy(values: Mapping[str, Any]) -> str:
     return values["eval_strategy"] or ("steps" if values["eval_steps"] else "epoch")
 
 
+def default_for(metadata: Mapping[str, Any], task_type: str, train_mode: str) -> Any:
+    """What a key declares for a task and a mode; None where it declares nothing."""
+    if metadata["default_by_mode"]:
+        by_mode = metadata["default_by_mode"]
+        return by_mode.get(task_type, by_mode["sft"])[train_mode]
+    return (metadata["default_by_task"] or {}).get(task_type)
+
+
 def resolve_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     """Complete the keys whose default depends on others (shown by `--dry_run` and written to the run)."""
     resolved = dict(values)
     for name, item in schema_fields().items():
-        by_task, by_mode = item.metadata["default_by_task"] or {}, item.metadata["default_by_mode"] or {}
         if resolved[name] is None:
-            resolved[name] = by_task.get(resolved["task_type"], by_mode.get(resolved["train_mode"]))
+            resolved[name] = default_for(item.metadata, resolved["task_type"], resolved["train_mode"])
     resolved["eval_strategy"] = resolve_eval_strategy(resolved)
     if resolved["per_device_eval_batch_size"] is None:
         resolved["per_device_eval_batch_size"] = resolved["per_device_train_batch_size"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from component.config.keys import ADAPTER_MODES
+from component.config.keys import ADAPTER_MODES, PREFERENCE_TASKS
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,11 @@ ADAPTER_SCALE = Usual(0.125, 2.0, 4.0)
 RSLORA_SCALE = Usual(0.125, 2.0, 8.0)
 
 #: Task -> the pull towards the reference, or of orpo the weight of the preference.
-BETAS: Mapping[str, Usual] = {task: Usual(0.01, 0.1, 1.0) for task in ("dpo", "kto", "orpo")}
-#: Losses of dpo whose beta multiplies a mean over tokens, so that it is far larger.
-LENGTH_NORMALIZED_LOSSES = ("sigmoid_norm",)
+BETAS: dict[str, Usual] = {task: Usual(0.01, 0.1, 1.0) for task in PREFERENCE_TASKS}
+#: Losses whose beta multiplies a mean over tokens, so that it is far larger than one that multiplies a sum.
+BETAS_OF_MEANS: dict[str, Usual] = {
+    "sigmoid_norm": Usual(1.0, 5.0, 20.0), "simpo": Usual(1.0, 2.0, 20.0), "alphapo": Usual(1.0, 2.5, 20.0),
+}  # fmt: skip
 
 #: Share of all steps that a warm-up takes at most.
 MAX_WARMUP_SHARE = 0.3

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from component.config.load import Config, load_config
 from component.models.families import ADAPTER_SIZES, FAMILIES, FULL_SIZES, Checkpoint, Family
-from component.pipeline.shipped_configs import SHIPPED, config_texts, settings_for_task, value_text
+from component.pipeline.shipped_configs import SHIPPED, config_texts, value_text
 
 PAGE_HEAD = """# Model families
 
@@ -129,7 +129,7 @@ def _on_bases(train_args: Path, task: str, mode: str) -> Config:
     """The config of a model that changes nothing on account of its size."""
     bases = [str(train_args / "base" / f"{name}.json") for name in (task, mode)]
     own = {"model_name_or_path": "-", "train_file": "-", "output_dir": "-"}
-    return load_config({"base": bases, **own, **settings_for_task(task, mode)})
+    return load_config({"base": bases, **own})
 
 
 def _remote_rows(families: list[Family]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from component.config.keys import SHIPPED_TASKS
 from component.config.usual import (
     ADAPTER_SCALE,
     BETAS,
+    BETAS_OF_MEANS,
     FAR_ABOVE,
     KTO_BALANCE,
     LEARNING_RATES,
@@ -54,10 +55,10 @@ def _cells(usual: Usual) -> tuple[str, str]:
 
 
 def _betas() -> Iterator[str]:
-    yield "| task | beta | hint below, above |"
+    yield "| task, or loss_type | beta | hint below, above |"
     yield "|---|---|---|"
-    for task, usual in BETAS.items():
-        yield f"| {task} | {' | '.join(_cells(usual))} |"
+    for name, usual in (BETAS | BETAS_OF_MEANS).items():
+        yield f"| {name} | {' | '.join(_cells(usual))} |"
 
 
 def _limits() -> Iterator[str]:

@@ -46,9 +46,6 @@ SHIPPED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("grpo", "lora"): ("qwen3-0.6b",),
 }
 
-#: Where full training of a task wants another learning rate than adapters do, which the task's base has.
-FULL_LEARNING_RATES: Mapping[str, float] = {"dpo": 5e-7}
-
 
 def config_texts() -> dict[str, str]:
     """Path below train_args/ -> content of each config, in the order of the table."""
@@ -99,12 +96,7 @@ def _config(task: str, mode: str, checkpoint: Checkpoint) -> dict[str, Any]:
         config |= checkpoint.sft_settings
     if task in LANGUAGE_MODEL_TASKS:
         config |= settings_for_size(checkpoint.num_billions, mode)
-    return config | settings_for_task(task, mode)
-
-
-def settings_for_task(task: str, mode: str) -> dict[str, Any]:
-    """What a task changes of its own bases in one mode."""
-    return {"learning_rate": FULL_LEARNING_RATES[task]} if mode == "full" and task in FULL_LEARNING_RATES else {}
+    return config
 
 
 def _text(config: Mapping[str, Any]) -> str:

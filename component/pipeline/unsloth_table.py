@@ -92,9 +92,8 @@ def _family_rows() -> Iterator[str]:
             path = path_of(family.model_type)
             shown = path if path != "no" else "no: Unsloth is not known to support it"
             yield f"| {family.title} | `{family.model_type}` | {shown} |"
-    yield "| those with code of their own | " + ", ".join(
-        f"`{name}`" for name in dict.fromkeys(family.model_type for family in FAMILIES if not family.is_native)
-    ) + " | no |"
+    own_code = dict.fromkeys(f"`{family.model_type}`" for family in FAMILIES if not family.is_native)
+    yield f"| those with code of their own | {', '.join(own_code)} | no |"
 
 
 def _cells() -> Iterator[str]:

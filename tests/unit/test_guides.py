@@ -15,7 +15,7 @@ from component.config.usual import LEARNING_RATES
 from component.models.families import FAMILIES
 from component.models.support import TASKS, UNSLOTH_VERSION, why_unsupported
 from component.pipeline.guide_tables import TABLES, fill_tables
-from component.pipeline.shipped_configs import SHIPPED, settings_for_task
+from component.pipeline.shipped_configs import SHIPPED
 from component.pipeline.unsloth_table import MODE_NOTES, unsloth_page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +29,8 @@ def guide() -> str:
 def test_the_numbers_of_the_guide_are_those_of_the_hints(guide: str) -> None:
     assert fill_tables(guide) == guide, "run python script/write_docs.py"
     assert re.findall(r"<!-- table: (\w+) -->", guide) == list(TABLES)
-    assert fill_tables("<!-- table: betas -->\nold\n<!-- end -->").startswith("<!-- table: betas -->\n| task | beta |")
+    betas = fill_tables("<!-- table: betas -->\nold\n<!-- end -->")
+    assert betas.startswith("<!-- table: betas -->\n| task, or loss_type | beta |")
     rows = re.findall(r"^\| `(\w+)` \| .+ \|$", guide, flags=re.MULTILINE)
     assert [key for key in rows if key in HINT_KEYS] == list(HINT_KEYS)
 
@@ -38,7 +39,7 @@ def test_shipped_configs_use_what_the_guide_calls_usual() -> None:
     for task, mode in SHIPPED:
         bases = [str(ROOT / f"train_args/base/{name}.json") for name in (task, mode)]
         own = {"model_name_or_path": "-", "train_file": "-", "output_dir": "-"}
-        config = load_config({"base": bases, **own, **settings_for_task(task, mode)})
+        config = load_config({"base": bases, **own})
         assert config.training.learning_rate == LEARNING_RATES[task].of(mode).usual, (task, mode)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from component.config.keys import PREFERENCE_TASKS, key
+from component.config.usual import BETAS
 
 DPO, CPO, KTO, REWARD, GRPO = ("dpo",), ("cpo",), ("kto",), ("reward",), ("grpo",)
 WITH_REFERENCE = (*DPO, *KTO)
@@ -21,7 +22,7 @@ class BetaKeys:
         "scale of the rewards: simpo and alphapo compare means over tokens, and want 2 to 2.5.",
         tasks=(*PREFERENCE_TASKS, *GRPO),
         minimum=0,
-        default_by_task={**dict.fromkeys(PREFERENCE_TASKS, 0.1), "grpo": 0.0},
+        default_by_task={**{task: usual.usual for task, usual in BETAS.items()}, "grpo": 0.0},
     )
 
 

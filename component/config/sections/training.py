@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from component.config.keys import ADAPTER_MODES, LANGUAGE_MODEL_TASKS, MAX_SEED, key
+from component.config.keys import ADAPTER_MODES, LANGUAGE_MODEL_TASKS, MAX_SEED, MODES, key
 from component.config.sections.shared import PackingKeys, PrecisionKeys, SequenceKeys, TaskKeys
+from component.config.usual import LEARNING_RATES
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,9 @@ class TrainingSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys):
         None,
         "Peak learning rate.",
         minimum=0,
-        default_by_mode={"full": 1e-5, "lora": 2e-4, "qlora": 2e-4},
-        default_by_task={"dpo": 5e-6, "kto": 5e-6, "orpo": 8e-6, "cpo": 8e-6, "reward": 1e-4, "grpo": 5e-6},
+        default_by_mode={
+            task: {mode: rates.of(mode).usual for mode in MODES} for task, rates in LEARNING_RATES.items()
+        },
     )
     loraplus_lr_ratio: float | None = key(
         None,

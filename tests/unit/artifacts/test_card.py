@@ -68,7 +68,12 @@ def test_the_start_card_in_plain_text() -> None:
 
 def test_a_resumed_run_on_the_loader_that_was_asked_for() -> None:
     facts = replace(
-        START, hardware=CPU, loader_got="unsloth", first_step=500, notices=("fp16: becomes float32",), sample=(),
+        START,
+        hardware=CPU,
+        loader_got="unsloth",
+        first_step=500,
+        notices=("fp16: becomes float32",),
+        sample=(),
         hints=("beta: 5",),
     )
     lines = start_card(facts, color=False).splitlines()

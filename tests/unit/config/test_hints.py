@@ -10,10 +10,10 @@ import pytest
 from component.config.choices import HINT_KEYS, LOSSES
 from component.config.hint import Hint, say_rate
 from component.config.hints import HINTS
-from component.config.keys import MODES, SHIPPED_TASKS
+from component.config.keys import MODES, PREFERENCE_TASKS, SHIPPED_TASKS
 from component.config.load import load_config
 from component.config.schema import schema_fields
-from component.config.usual import BETAS, LEARNING_RATES, LENGTH_NORMALIZED_LOSSES
+from component.config.usual import BETAS, BETAS_OF_MEANS, LEARNING_RATES
 from component.pipeline.describe import describe_check
 from component.pipeline.hints import check_hints
 
@@ -146,6 +146,11 @@ CASES: list[tuple[dict[str, Any], str, list[dict[str, Any]]]] = [
         [{"beta": 0.5}, {"loss_type": "sigmoid_norm"}],
     ),
     (
+        {"task_type": "cpo", "loss_type": "simpo"},
+        "beta: 0.1 is far below what simpo is used with; 2 is usual",
+        [{"beta": 2.5}, {"loss_type": "sigmoid"}],
+    ),
+    (
         {"max_grad_norm": 0},
         "max_grad_norm: gradients are not clipped, so that one odd batch can undo the run; 1.0 is usual",
         [{"max_grad_norm": 1}],
@@ -208,9 +213,8 @@ def test_adapters_have_the_higher_rates() -> None:
 
 
 def test_losses_are_those_of_the_tables() -> None:
-    assert set(LENGTH_NORMALIZED_LOSSES) <= set(LOSSES["dpo"])
-    defaults = schema_fields()["beta"].metadata["default_by_task"]
-    assert {task: beta.usual for task, beta in BETAS.items()} == {task: defaults[task] for task in BETAS}
+    assert set(BETAS_OF_MEANS) <= {*LOSSES["dpo"], *LOSSES["cpo"]}
+    assert set(BETAS) == set(PREFERENCE_TASKS)
 
 
 def test_a_hint_is_printed_with_its_place_before_the_verdict(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from component.config.errors import ConfigError
 from component.config.load import Config, load_config
+from component.config.resolve import default_for
+from component.config.schema import schema_fields
 
 EVAL = "eval_file=e.jsonl"
 
@@ -258,6 +260,10 @@ def test_a_token_is_a_variable_and_nothing_else(token: str) -> None:
 def test_defaults_that_depend_on_other_keys() -> None:
     assert load().values["learning_rate"] == 2e-4
     assert load("train_mode=full").values["learning_rate"] == 1e-5
+    assert load("task_type=dpo").values["learning_rate"] == 5e-6
+    assert load("task_type=dpo", "train_mode=full").values["learning_rate"] == 5e-7
+    metadata = schema_fields()["learning_rate"].metadata
+    assert default_for(metadata, "task_of_a_plugin", "full") == 1e-5, "the rate of sft"
     assert load("train_mode=full", "learning_rate=3e-5").values["learning_rate"] == 3e-5
     assert load().values["eval_strategy"] == "no"
     assert load(EVAL).values["eval_strategy"] == "epoch"
