@@ -38,6 +38,7 @@ class Registry:
         """
 
         def add(component: Component) -> Component:
+            """Enter the component under its name."""
             if name in self._entries:
                 raise ValueError(f"{self.kind} {name!r} exists already; choose another name")
             self._entries[name] = component

@@ -23,6 +23,7 @@ def plan_card(facts: PlanFacts, *, color: bool, width: int) -> str:
     from rich.text import Text
 
     def heading(title: str) -> Text:
+        """The title of a block."""
         return Text(title, style="bold")
 
     blocks: list[Any] = [heading("plan: predicted, nothing was loaded"), name_value_table(facts.settings), ""]

@@ -78,6 +78,7 @@ def _decaying_sums(values: Sequence[float], weight: float) -> list[float]:
     """For each place i the sum of values[j] * weight ** abs(i - j), in linear time."""
 
     def one_side(values: Sequence[float]) -> list[float]:
+        """Running sums in which earlier values count ever less."""
         return list(accumulate(values, lambda total, value: weight * total + value))
 
     before, after = one_side(values), one_side(values[::-1])[::-1]

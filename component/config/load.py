@@ -135,6 +135,11 @@ class _Builder:
         self.written = {key: plain(node) for key, node in self.nodes.items()}
 
     def build(self) -> Config:
+        """The config of all layers.
+
+        Raises:
+            ConfigError: with every problem of the layers.
+        """
         values = self._typed_values()
         if "plugins" in values:
             self.problems += load_plugins(values["plugins"], self.nodes["plugins"].place)

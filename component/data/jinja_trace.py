@@ -71,6 +71,7 @@ class _TracingCode(CodeGenerator):
     """Compiles `a ~ b` to a call that keeps origins; Jinja's own `str_join` loses them."""
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
+        """Write a concatenation as a call; the name is Jinja's."""
         self.write("concat((")
         for operand in node.nodes:
             self.visit(operand, frame)
@@ -95,6 +96,7 @@ class GenerationBlocks(Extension):
     tags = {"generation"}
 
     def parse(self, parser: Parser) -> nodes.CallBlock:
+        """The call that marks what stands between the two tags; Jinja calls it at the first."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
@@ -106,6 +108,7 @@ class GenerationBlocks(Extension):
 
 def _join_filter(environment: TracingEnvironment) -> Callable[..., str]:
     def join(value: Iterable[Any], d: str = "", attribute: str | None = None) -> str:
+        """Jinja's `join`, with the origins of all parts."""
         items = value if attribute is None else (environment.getitem(item, attribute) for item in value)
         return join_traced(d, items)
 

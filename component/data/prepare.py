@@ -114,6 +114,7 @@ class _Split:
     notices: tuple[str, ...]
 
     def report(self, name: str, samples: Samples, data: DataSection, **counts: Any) -> DataReport:
+        """What the data report says of these samples."""
         is_detected = data.data_format == "auto"
         return report_split(name, self.entries, samples, is_detected=is_detected, notices=self.notices, **counts)
 

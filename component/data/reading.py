@@ -81,6 +81,7 @@ def _renamer(columns: Mapping[str, str]) -> Any:
     """What gives a record the names that its format reads, or says why it cannot."""
 
     def rename(record: Mapping[str, Any]) -> Mapping[str, Any] | RowError:
+        """The record under the names that `columns` gives."""
         renamed: dict[str, Any] = {}
         for written, value in record.items():
             key = columns.get(written, written)

@@ -109,9 +109,11 @@ class _ZstdFile(io.RawIOBase):
         self._ready = b""
 
     def readable(self) -> bool:
+        """True, as `io.RawIOBase` asks."""
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """Fill the buffer with decompressed bytes; 0 at the end of the file."""
         while not self._ready:
             chunk = self._frame.unused_data if self._frame.eof else b""
             chunk = chunk or self._file.read(2**17)
@@ -128,6 +130,7 @@ class _ZstdFile(io.RawIOBase):
         return count
 
     def close(self) -> None:
+        """Close the file below as well."""
         self._file.close()
         super().close()
 

@@ -257,6 +257,7 @@ def _walk(folder: Path, key: str, left_out: _LeftOut) -> Iterator[Path]:
     entered: set[str] = set()
 
     def stop(error: OSError) -> None:
+        """Refuse a folder that cannot be listed, which `os.walk` would pass over."""
         raise _unreadable(error.filename, error, key)
 
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=stop):

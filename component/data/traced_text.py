@@ -60,27 +60,35 @@ class TracedText(str):
         return (self[index] for index in range(len(self)))
 
     def lstrip(self, chars: str | None = None) -> TracedText:
+        """As of `str`; every character keeps its origin."""
         return self[len(self) - len(str.lstrip(self, chars)) :]
 
     def rstrip(self, chars: str | None = None) -> TracedText:
+        """As of `str`; every character keeps its origin."""
         return self[: len(str.rstrip(self, chars))]
 
     def strip(self, chars: str | None = None) -> TracedText:
+        """As of `str`; every character keeps its origin."""
         return self.lstrip(chars).rstrip(chars)
 
     def removeprefix(self, prefix: str) -> TracedText:
+        """As of `str`; every character keeps its origin."""
         return self[len(prefix) :] if str.startswith(self, prefix) else self
 
     def removesuffix(self, suffix: str) -> TracedText:
+        """As of `str`; every character keeps its origin."""
         return self[: len(self) - len(suffix)] if str.endswith(self, suffix) else self
 
     def split(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:
+        """As of `str`, into traced pieces."""
         return self._pieces(str.split(self, sep, maxsplit), sep)
 
     def rsplit(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:
+        """As of `str`, into traced pieces."""
         return self._pieces(str.rsplit(self, sep, maxsplit), sep)
 
     def splitlines(self, keepends: bool = False) -> list[str]:
+        """As of `str`, into traced lines."""
         pieces, position = [], 0
         for line in str.splitlines(self, keepends=True):
             kept = line if keepends else str.splitlines(line)[0]
@@ -89,29 +97,37 @@ class TracedText(str):
         return pieces
 
     def partition(self, sep: str) -> tuple[str, str, str]:
+        """As of `str`, into traced parts."""
         return self._parted(str.find(self, sep), sep, missing=(self, TracedText(""), TracedText("")))
 
     def rpartition(self, sep: str) -> tuple[str, str, str]:
+        """As of `str`, into traced parts."""
         return self._parted(str.rfind(self, sep), sep, missing=(TracedText(""), TracedText(""), self))
 
     def replace(self, old: str, new: str, count: SupportsIndex = -1) -> str:
+        """As of `str`; what is put in has the origin of `new`."""
         if not old:  # inserts `new` between all characters; no template does, so it may lose its origin
             return str.replace(self, old, new, count)
         return join_traced(new, self.split(old, count))
 
     def join(self, parts: Iterable[str]) -> TracedText:
+        """As of `str`; separators have the origin of this text, parts their own."""
         return join_traced(self, parts)
 
     def lower(self) -> TracedText:
+        """As of `str`, with the origins of the characters that were."""
         return self._recased(str.lower(self))
 
     def upper(self) -> TracedText:
+        """As of `str`, with the origins of the characters that were."""
         return self._recased(str.upper(self))
 
     def title(self) -> TracedText:
+        """As of `str`, with the origins of the characters that were."""
         return self._recased(str.title(self))
 
     def capitalize(self) -> TracedText:
+        """As of `str`, with the origins of the characters that were."""
         return self._recased(str.capitalize(self))
 
     def plain(self, start: int = 0, end: int | None = None) -> str:

@@ -67,6 +67,7 @@ def build_block_mask(segments: Segments, length: int) -> BlockMask:
     window = samples.new_tensor(segments.window or length)
 
     def condition(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        """Whether a query sees a key: of its own sample, not after it, and inside the window."""
         distance = query - key
         return (distance >= 0) & (distance < window) & (samples[query] == samples[key])
 
@@ -87,6 +88,7 @@ def _capping(cap: float | None) -> Callable[..., Tensor] | None:
     import torch
 
     def capped(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        """The score, bent so that it stays between -cap and cap."""
         return cap * torch.tanh(score / cap)
 
     return capped

@@ -117,6 +117,7 @@ def kernel_error(kernel: Kernel, heads: HeadShape, *, dtype: torch.dtype, device
     segments = Segments(boundaries, total, max(CHECK_LENGTHS), CHECK_WINDOW if heads.window else None)
 
     def draw(num_heads: int) -> Tensor:
+        """Random heads of all tokens, (total, num_heads, head_dim)."""
         shape = (total, num_heads, heads.head_dim)
         return torch.randn(shape, device=device, generator=generator).to(dtype).requires_grad_()
 
@@ -124,6 +125,7 @@ def kernel_error(kernel: Kernel, heads: HeadShape, *, dtype: torch.dtype, device
     weights = torch.randn((total, heads.num_heads, heads.head_dim), device=device, generator=generator)
 
     def results(attend: Callable[..., Tensor], tensors: tuple[Tensor, ...]) -> list[Tensor]:
+        """The output and the gradients of all inputs."""
         output = attend(*tensors)
         return [output.detach(), *torch.autograd.grad((output.float() * weights).sum(), tensors)]
 

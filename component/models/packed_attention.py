@@ -122,6 +122,7 @@ def probe_leak(model: Any, token_ids: Sequence[int], *, compute_dtype: str) -> L
     dtype = getattr(torch, compute_dtype)
 
     def logits(start: list[int], positions: list[int]) -> Tensor:
+        """Logits of the second sample's tokens after a first one, (tokens, vocabulary)."""
         torch.manual_seed(0)
         output = model(
             input_ids=torch.tensor([start + second], device=device),

@@ -123,6 +123,7 @@ def _fit_to_head(
     paths = [path for path, _ in model.named_modules()]
 
     def is_here(name: str) -> bool:
+        """Whether the model has a module of this name."""
         return any(path == name or path.endswith(f".{name}") for path in paths)
 
     config.task_type = SCORED_MODEL

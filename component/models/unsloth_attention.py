@@ -105,6 +105,7 @@ def as_unsloth_calls(kernel: VarlenKernel) -> Callable[..., Tensor]:
         window_size: tuple[int, int],
         enable_gqa: bool,
     ) -> Tensor:
+        """A packed row through the kernel; the parameters are those Unsloth calls it with."""
         return kernel.call(query, key, value, boundaries, max_length, window_size=window_size, scale=scale)
 
     return varlen

@@ -63,6 +63,7 @@ class Way:
 
     @property
     def cores(self) -> str:
+        """The cores that it may use: one, or all."""
         return "one" if self.one_core else "all"
 
 

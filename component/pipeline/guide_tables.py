@@ -37,6 +37,7 @@ def fill_tables(page: str) -> str:
     """
 
     def fill(block: re.Match[str]) -> str:
+        """The block with its lines made anew."""
         return block[1] + "".join(f"{line}\n" for line in TABLES[block[2]]()) + block[3]
 
     return _BLOCK.sub(fill, page)

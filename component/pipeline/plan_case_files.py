@@ -46,6 +46,7 @@ def write_rows(folder: Path, case: Case, *, num_steps: int) -> Path:
         num_rows = num_rows * case.length // PACKED_WORDS[0]
 
     def text() -> str:
+        """Random words of the case's length."""
         words = generator.randint(*PACKED_WORDS) if keys.get("packing") else case.length
         return " ".join(generator.choices(WORDS, k=words))
 

@@ -153,12 +153,15 @@ def make_rows(row_kind: str) -> Iterator[dict[str, Any]]:
     generator = random.Random(0)
 
     def turn(role: str, least: int, most: int) -> dict[str, str]:
+        """A turn of so many random words."""
         return {"role": role, "content": " ".join(generator.choices(WORDS, k=generator.randint(least, most)))}
 
     def user() -> dict[str, str]:
+        """A question."""
         return turn("user", 40, 160)
 
     def answer() -> dict[str, str]:
+        """An answer."""
         return turn("assistant", 60, 400)
 
     for number in range(NUM_ROWS):

@@ -84,6 +84,7 @@ class _Progress:
 
     @property
     def step(self) -> int:
+        """The optimizer step that the run has come to."""
         return self.trainer.state.global_step if self.trainer else self._start_step
 
 

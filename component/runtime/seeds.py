@@ -33,6 +33,7 @@ def capture_random_state() -> Callable[[], None]:
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
 
     def restore() -> None:
+        """Put every generator back where it was."""
         random.setstate(python)
         numpy.random.set_state(numbers)
         torch.set_rng_state(cpu)

@@ -255,6 +255,7 @@ def _label(name: str) -> Any:
     """What TRL is given for a reward: it reads the name, and our own method computes the value."""
 
     def reward() -> None:
+        """Stands for a reward by its name; never called."""
         raise AssertionError("rewards are computed by _calculate_rewards")
 
     reward.__name__ = name
