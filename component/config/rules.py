@@ -13,6 +13,7 @@ from component.config.errors import Problem
 from component.config.grpo_rules import GRPO_RULES
 from component.config.keys import SHIPPED_TASKS
 from component.config.loss_rules import LOSS_RULES
+from component.config.memory_rules import MEMORY_RULES
 from component.config.merged import Merged, RefusedValueError, Rule
 from component.config.resolve import resolve_eval_strategy
 from component.config.token_rules import TOKEN_RULES
@@ -223,6 +224,7 @@ RULES: tuple[Rule, ...] = (
     *LOSS_RULES,
     *GRPO_RULES,
     *TOKEN_RULES,
+    *MEMORY_RULES,
 )
 
 

@@ -54,6 +54,36 @@ def train_last_layers(model: PreTrainedModel, number: int) -> str:
     )
 
 
+def skip_checkpointing(model: PreTrainedModel, number: int) -> None:
+    """Let some decoder layers, evenly spaced, keep their activations although all were set to recompute them.
+
+    Raises:
+        UserError: see `check_skipped`.
+    """
+    _, layers = find_layers(model)
+    check_skipped(model, number)
+    for index in evenly_spaced(number, of=len(layers)):
+        layers[index].gradient_checkpointing = False
+
+
+def check_skipped(model: PreTrainedModel, number: int) -> None:
+    """Refuse to skip more layers than there are.
+
+    Raises:
+        UserError: with both numbers.
+    """
+    num_layers = model.config.get_text_config().num_hidden_layers
+    if number > num_layers:
+        raise UserError(
+            f"checkpoint_skip_layers: got {number}, and the model has {num_layers} layers; use {num_layers} or less"
+        )
+
+
+def evenly_spaced(number: int, *, of: int) -> list[int]:
+    """So many of the numbers from 0 on below `of`, the last one among them, as far apart as they go."""
+    return [(place + 1) * of // number - 1 for place in range(number)]
+
+
 def layer_prefixes(model: PreTrainedModel, numbers: Sequence[int], *, key: str) -> tuple[str, ...]:
     """Beginnings of the names of all that belongs to some layers.
 

@@ -144,6 +144,10 @@ def describe_layers(model: nn.Module, section: ModelSection, own: str | None) ->
         own: from `check_quantization`.
     """
     num_4bit, num_8bit = len(four_bit_layers(model)), len(eight_bit_layers(model))
+    num_dequantized = len(dequantized_layers(model))
+    if num_dequantized:
+        kind = own or f"4-bit {section.bnb_4bit_quant_type}"
+        return f"{kind}, dequantized once ({num_dequantized} layers)"
     if own is not None:
         return f"{own}, the checkpoint's own ({num_4bit or num_8bit} {'4' if num_4bit else '8'}-bit layers)"
     if num_8bit:
@@ -159,6 +163,15 @@ def four_bit_layers(model: nn.Module) -> dict[str, nn.Module]:
     import bitsandbytes
 
     return {name: module for name, module in model.named_modules() if isinstance(module, bitsandbytes.nn.Linear4bit)}
+
+
+def dequantized_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers of a model that `dequantize_layers` has made, by name."""
+    if "component.models.dequantized" not in sys.modules:
+        return {}
+    from component.models.dequantized import DequantizedLinear
+
+    return {name: module for name, module in model.named_modules() if isinstance(module, DequantizedLinear)}
 
 
 def prepare_four_bit_layers(model: nn.Module, *, compute_dtype: str) -> int:
@@ -177,6 +190,34 @@ def prepare_four_bit_layers(model: nn.Module, *, compute_dtype: str) -> int:
         # silently learns nothing; delete when it unpacks.
         layer.support_avx512bf16_for_cpu = False
     return len(layers)
+
+
+def dequantize_layers(model: nn.Module, *, compute_dtype: str) -> int:
+    """Replace each 4-bit layer of a model that is to be trained, adapters attached or not, by one of 16 bit.
+
+    The new layer holds what the old one made of its weight in every pass, so that it gives the same numbers.
+
+    Args:
+        compute_dtype: number format of the computation, by torch's name.
+
+    Returns:
+        Number of layers.
+    """
+    layers = four_bit_layers(model)
+    for name, layer in layers.items():
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, _dequantized(layer, compute_dtype))
+    return len(layers)
+
+
+def _dequantized(layer: Any, compute_dtype: str) -> nn.Module:
+    import torch
+    from bitsandbytes.functional import dequantize_4bit
+
+    from component.models.dequantized import DequantizedLinear
+
+    weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(getattr(torch, compute_dtype))
+    return DequantizedLinear(weight, layer.bias)
 
 
 def dequantize(model: PreTrainedModel, *, dtype: torch.dtype) -> None:

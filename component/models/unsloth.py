@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from component.config.schema import AdapterSection, ModelSection
 from component.models.adapters import copy_moved_start, explain_unadapted_experts, lora_arguments
 from component.models.checkpoint import check_stored_names
-from component.models.decoder_layers import train_last_layers
+from component.models.decoder_layers import check_skipped, skip_checkpointing, train_last_layers
 from component.models.loaded import LoadedModel
 from component.models.model_files import ModelSource
 from component.models.new_rows import add_rows, save_new_rows_alone
@@ -23,6 +23,7 @@ from component.models.preparing import (
     set_training_flags,
 )
 from component.models.quantization import (
+    dequantize_layers,
     describe_layers,
     eight_bit_layers,
     four_bit_layers,
@@ -74,8 +75,9 @@ def load_unsloth(
             "attn_implementation": "unsloth" if hardware.kind == "cuda" else base.config._attn_implementation,
             "attn_implementation_reason": "Unsloth chooses it",
             **(packed.describe() if packed else {}),
-            "quantization": describe_layers(base, model, own_quantization),
+            "quantization": describe_layers(prepared, model, own_quantization),
             "gradient_checkpointing": _checkpointing_of(prepared, request),
+            "checkpoint_skip_layers": _skipped_layers(model),
         },
         notices=(*precision.notices, *told, *notices, *(packed.notices(hardware) if packed else ())),
     )
@@ -95,6 +97,7 @@ def _prepare(module: ModuleType, base: PreTrainedModel, request: LoadRequest) ->
     """Attach an adapter or make the model trainable, and switch Unsloth to training; returns notices too."""
     model, notices = request.model, []
     prepared = base
+    check_skipped(base, model.checkpoint_skip_layers)
     if model.train_mode != "full":
         experts = explain_unadapted_experts(base)
         notices += [experts] if experts else []
@@ -105,11 +108,19 @@ def _prepare(module: ModuleType, base: PreTrainedModel, request: LoadRequest) ->
             use_gradient_checkpointing=_checkpointing(model, request.hardware),
             random_state=model.seed,
             max_seq_length=model.max_seq_length,
+            **_skipping(request),
         )
+        if model.dequantize_base:
+            dequantize_layers(prepared, compute_dtype=request.precision.compute_dtype)
         if request.new_tokens:
             save_new_rows_alone(prepared)
+    elif _skipping(request):
+        # In full training it does nothing else.
+        call_unsloth(module.FastLanguageModel.get_peft_model, base, **_skipping(request))
     with quietly():
         module.FastLanguageModel.for_training(prepared, use_gradient_checkpointing=_checkpointing_of(prepared, request))
+    if _skipped_layers(model) and not _skipping(request):
+        skip_checkpointing(base, _skipped_layers(model))
     if model.train_mode == "full" and model.freeze_trainable_layers is not None:
         notices.append(train_last_layers(prepared, model.freeze_trainable_layers))
     set_training_flags(prepared)
@@ -188,6 +199,16 @@ def _checkpointing_of(prepared: Any, request: LoadRequest) -> bool | str:
     # Below 512 tokens it checkpoints in the plain way, and tells so here.
     asked = _checkpointing(request.model, request.hardware)
     return getattr(prepared, "_unsloth_gradient_checkpointing", asked)
+
+
+def _skipped_layers(model: ModelSection) -> int:
+    return model.checkpoint_skip_layers if model.gradient_checkpointing else 0
+
+
+def _skipping(request: LoadRequest) -> dict[str, int]:
+    """Its argument for layers that keep their activations; on a CPU, where transformers does all, it has none."""
+    number = _skipped_layers(request.model)
+    return {"checkpoint_skip_layers": number} if number and request.hardware.kind == "cuda" else {}
 
 
 def _ignored(request: LoadRequest) -> list[str]:

@@ -17,7 +17,7 @@ from component.models.adapters import (
 )
 from component.models.attention import AttentionChoice, choose_attention, settle_attention
 from component.models.checkpoint import load_config, load_weights
-from component.models.decoder_layers import train_last_layers
+from component.models.decoder_layers import skip_checkpointing, train_last_layers
 from component.models.language_model import freeze_towers
 from component.models.loaded import LoadedModel
 from component.models.new_rows import add_rows, save_new_rows_alone
@@ -30,7 +30,12 @@ from component.models.preparing import (
     max_positions,
     set_training_flags,
 )
-from component.models.quantization import build_quantization_config, describe_layers, prepare_four_bit_layers
+from component.models.quantization import (
+    build_quantization_config,
+    dequantize_layers,
+    describe_layers,
+    prepare_four_bit_layers,
+)
 from component.models.request import LoadRequest
 from component.models.rope import scale_rope
 from component.models.saved_adapters import continue_adapter, load_adapter
@@ -71,6 +76,8 @@ def load_vanilla(
     base = _load_base(request)
     _prepare_base(base.model, request)
     prepared, notices = _attach(base.model, request) if model.train_mode != "full" else _free(base.model, request)
+    if model.dequantize_base:
+        dequantize_layers(prepared, compute_dtype=precision.compute_dtype)
     check_vocabulary(base.model, tokenizer)
     peft_config = prepared.peft_config["default"] if model.train_mode != "full" else None
     continued = request.source.adapter if peft_config is not None else None
@@ -88,6 +95,7 @@ def load_vanilla(
             **(base.attention.packed().describe() if model.packing else {}),
             "quantization": describe_layers(prepared, model, request.own_quantization),
             "gradient_checkpointing": bool(model.gradient_checkpointing),
+            "checkpoint_skip_layers": model.checkpoint_skip_layers if model.gradient_checkpointing else 0,
         },
         notices=(*_notices(base, request), *notices),
     )
@@ -133,6 +141,8 @@ def _prepare_base(base: PreTrainedModel, request: LoadRequest) -> None:
     set_training_flags(base)
     if request.model.gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(request.gradient_checkpointing_kwargs))
+        if request.model.checkpoint_skip_layers:
+            skip_checkpointing(base, request.model.checkpoint_skip_layers)
     base.train()
 
 

@@ -239,6 +239,10 @@ def checkpointing(lab: Lab, config: Config) -> Any:
     return model.is_gradient_checkpointing, getattr(call, "keywords", None)
 
 
+def got(name: str) -> Callable[[Lab, Config], Any]:
+    return lambda lab, config: load_model(prepare(config)).got[name]
+
+
 def remote_code(lab: Lab, config: Config) -> str:
     folder = lab.folder / "remote"
     if not folder.exists():
@@ -537,6 +541,8 @@ PROBES: dict[str, Probe] = {
     "quantization": probe("int4", "int8", quantization("load_in_8bit"), train_mode="qlora"),
     "bnb_4bit_quant_type": probe("nf4", "fp4", quantization("bnb_4bit_quant_type"), train_mode="qlora"),
     "bnb_4bit_use_double_quant": probe(True, False, quantization("bnb_4bit_use_double_quant"), train_mode="qlora"),
+    "dequantize_base": probe(False, True, got("quantization"), train_mode="qlora"),
+    "checkpoint_skip_layers": probe(0, 1, got("checkpoint_skip_layers")),
     "hub_token": probe(None, "${oc.env:SESAME}", hub("HF_TOKEN")),
     "hub_endpoint": probe(None, "https://mirror.example", hub("HF_ENDPOINT")),
     "offline": probe(False, True, hub("HF_HUB_OFFLINE")),

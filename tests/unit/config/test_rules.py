@@ -57,6 +57,15 @@ IMPOSSIBLE = [
         ["init_lora_weights=orthogonal", "lora_rank=5"],
         "init_lora_weights: an orthogonal start needs an even rank, and lora_rank is 5; use lora_rank: 6",
     ),
+    (
+        ["gradient_checkpointing=false", "checkpoint_skip_layers=4"],
+        "checkpoint_skip_layers: checkpoint_skip_layers without gradient_checkpointing, and no layer recomputes then; "
+        "drop it, or set gradient_checkpointing: true",
+    ),
+    (
+        ["dequantize_base=true", "quantization=int8"],
+        "dequantize_base: dequantize_base is for 4-bit weights, and quantization is int8; drop one of them",
+    ),
     (["lora_bias=true", "use_dora=true"], "lora_bias: DoRA has no bias of its own; drop one of them"),
     (
         ["lora_bias=true", "init_lora_weights=gaussian"],
