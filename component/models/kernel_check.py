@@ -23,6 +23,8 @@ NUM_ROUNDINGS = 8
 TF32_EPSILON = 2.0**-10
 #: Tokens of the check's samples, and its window where the model has one.
 CHECK_LENGTHS = (40, 88)
+#: Samples of one length, for kernels that compute these otherwise.
+CHECK_DENSE_LENGTHS = (256, 256)
 CHECK_WINDOW = 24
 
 
@@ -87,6 +89,7 @@ def check_kernels(heads: HeadShape, *, dtype: str, device: Any, can_compile: str
             reasons.append(f"no {name}: it does not run here: {first_line(failure)}")
             continue
         if error <= NUM_ROUNDINGS * epsilon:
+            kernel = _with_dense_rows(kernel, heads, dtype=number_format, device=device)
             return CheckedKernel(kernel, name, error, "; ".join(reasons) or None)
         reasons.append(f"no {name}: it is off by {error:.2g} from float32, which rounding does not explain")
     return "; ".join(reasons)
@@ -107,14 +110,41 @@ def _candidates(heads: HeadShape, dtype: str, can_compile: str | None) -> Iterat
     yield FLEX, FlexKernel() if can_compile is None else can_compile
 
 
-def kernel_error(kernel: Kernel, heads: HeadShape, *, dtype: torch.dtype, device: Any) -> float:
-    """Error of a kernel against float32 attention with a dense mask, as `CheckedKernel` has it."""
+def _with_dense_rows(kernel: Kernel, heads: HeadShape, *, dtype: torch.dtype, device: Any) -> Kernel:
+    """The kernel with samples of one length as a dense batch, where that computes rightly too."""
+    import torch
+
+    if not isinstance(kernel, VarlenKernel) or heads.window is not None:
+        return kernel
+    dense = replace(kernel, has_dense_rows=True)
+    try:
+        error = kernel_error(dense, heads, dtype=dtype, device=device, lengths=CHECK_DENSE_LENGTHS)
+    except (RuntimeError, ValueError, TypeError) as failure:
+        if isinstance(failure, torch.OutOfMemoryError | torch.AcceleratorError):
+            raise
+        return kernel
+    return dense if error <= NUM_ROUNDINGS * torch.finfo(dtype).eps else kernel
+
+
+def kernel_error(
+    kernel: Kernel,
+    heads: HeadShape,
+    *,
+    dtype: torch.dtype,
+    device: Any,
+    lengths: tuple[int, int] = CHECK_LENGTHS,
+) -> float:
+    """Error of a kernel against float32 attention with a dense mask, as `CheckedKernel` has it.
+
+    Args:
+        lengths: tokens of the two samples.
+    """
     import torch
 
     generator = torch.Generator(device).manual_seed(0)
-    total = sum(CHECK_LENGTHS)
-    boundaries = torch.tensor([0, CHECK_LENGTHS[0], total], dtype=torch.int32, device=device)
-    segments = Segments(boundaries, total, max(CHECK_LENGTHS), CHECK_WINDOW if heads.window else None)
+    total = sum(lengths)
+    boundaries = torch.tensor([0, lengths[0], total], dtype=torch.int32, device=device)
+    segments = Segments(boundaries, total, max(lengths), CHECK_WINDOW if heads.window else None)
 
     def draw(num_heads: int) -> Tensor:
         """Random heads of all tokens, (total, num_heads, head_dim)."""

@@ -33,6 +33,7 @@ from component.models.request import LoadRequest
 from component.models.support import is_fast_family
 from component.models.unsloth_attention import DISPATCH, prepare_packed_attention
 from component.models.unsloth_import import UnslothFailed, call_unsloth, has_fused_dropout, import_unsloth, quietly
+from component.models.unsloth_lora import FusedAdapters, fuse_adapters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -61,6 +62,7 @@ def load_unsloth(
     own_quantization = request.own_quantization
     base, told = _load_base(module, request)
     prepared, notices = _prepare(module, base, request)
+    fused = _fuse(module, prepared, request)
     packed = _packed_attention(module, base, request) if model.packing else None
     return LoadedModel(
         model=prepared,
@@ -78,6 +80,7 @@ def load_unsloth(
             "quantization": describe_layers(prepared, model, own_quantization),
             "gradient_checkpointing": _checkpointing_of(prepared, request),
             "checkpoint_skip_layers": _skipped_layers(model),
+            **({} if fused is None else {"fused_lora": fused.describe()}),
         },
         notices=(*precision.notices, *told, *notices, *(packed.notices(hardware) if packed else ())),
     )
@@ -125,6 +128,19 @@ def _prepare(module: ModuleType, base: PreTrainedModel, request: LoadRequest) ->
         notices.append(train_last_layers(prepared, model.freeze_trainable_layers))
     set_training_flags(prepared)
     return prepared, notices
+
+
+def _fuse(module: ModuleType, prepared: Any, request: LoadRequest) -> FusedAdapters | None:
+    """Fuse adapters where their base is in 16 bit; None where it is not, or nothing is to be fused."""
+    if not wants_fused_adapters(request.model, request.hardware):
+        return None
+    return fuse_adapters(prepared, unsloth_version=module.__version__)
+
+
+def wants_fused_adapters(model: ModelSection, hardware: Hardware) -> bool:
+    """Whether adapters are to be fused: their base is in 16 bit, on a GPU."""
+    is_16bit = model.train_mode == "lora" or (model.train_mode == "qlora" and model.dequantize_base)
+    return model.fused_lora and is_16bit and hardware.kind == "cuda"
 
 
 def _packed_attention(module: ModuleType, base: PreTrainedModel, request: LoadRequest) -> PackedAttention:

@@ -31,6 +31,14 @@ CASES = {
         "learning_rate": "2e-3",
         "new_tokens": "['Translate into', '<tool>']",
     },
+    "dequantized-bf16": {
+        "train_mode": "qlora",
+        "bf16": "true",
+        "learning_rate": "2e-3",
+        "packing": "true",
+        "dequantize_base": "true",
+        "checkpoint_skip_layers": "1",
+    },
     "full-bf16": {"train_mode": "full", "bf16": "true", "learning_rate": "1e-3"},
 }
 COMMON = {

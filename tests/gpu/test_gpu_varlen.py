@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from component.models.attention import choose_attention, head_shape, settle_atte
 from component.models.kernel_check import CheckedKernel, HeadShape, check_kernels
 from component.models.packed_attention import FLASH_ATTN, FLEX, VARLEN, probe_leak
 from component.models.varlen_attention import NAME, register_varlen
-from component.models.varlen_kernel import Segments
+from component.models.varlen_kernel import Segments, VarlenKernel
 from component.runtime.hardware import detect_hardware
 
 pytestmark = [
@@ -68,6 +68,23 @@ def test_the_kernel_is_within_rounding_of_float64(heads: str, dtype: str) -> Non
     assert isinstance(checked, CheckedKernel), checked
     print(f"{heads} {dtype}: {checked.name}, error {checked.error:.2g}, {checked.reason}")
     assert checked.name == kernel
+
+
+@pytest.mark.parametrize("length", [256, 2048])
+def test_samples_of_one_length_are_computed_as_a_dense_batch(length: int) -> None:
+    """cuDNN's attention, output and gradients, against the variable-length kernel."""
+    checked = check_kernels(HeadShape(32, 8, 128), dtype="bfloat16", device="cuda:0")
+    assert isinstance(checked.kernel, VarlenKernel) and checked.kernel.has_dense_rows
+    boundaries = torch.arange(0, 4 * length + 1, length, dtype=torch.int32, device="cuda")
+    inputs = [torch.randn(4 * length, heads, 128, dtype=torch.bfloat16, device="cuda") for heads in (32, 8, 8)]
+
+    def results(kernel: VarlenKernel) -> list[torch.Tensor]:
+        tensors = [tensor.clone().requires_grad_() for tensor in inputs]
+        output = kernel(*tensors, Segments(boundaries, 4 * length, length, None), scale=None, cap=None)
+        return [output, *torch.autograd.grad(output.square().sum(), tensors)]
+
+    for one, other in zip(results(checked.kernel), results(replace(checked.kernel, has_dense_rows=False)), strict=True):
+        assert (one - other).float().norm() <= 0.02 * other.float().norm()
 
 
 @pytest.mark.skipif(

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from omegaconf import MISSING
 
-from component.config.keys import LANGUAGE_MODEL_TASKS, key
+from component.config.keys import ADAPTER_MODES, LANGUAGE_MODEL_TASKS, key
 from component.config.sections.shared import PackingKeys, PrecisionKeys, SequenceKeys, TaskKeys
 
 
@@ -69,6 +69,13 @@ class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys):
         "Dequantize the frozen 4-bit base once, after loading, and keep it in 16 bit: the same numbers in every step, "
         "without the time that each pass takes for them, in 3.9 times the memory of the 4-bit weights.",
         modes=("qlora",),
+    )
+    fused_lora: bool = key(
+        True,
+        "Where the base is in 16 bit (lora, or dequantize_base), compute layers and adapters in fewer passes over the "
+        "activations than Unsloth does.",
+        modes=ADAPTER_MODES,
+        loaders=("unsloth",),
     )
     checkpoint_skip_layers: int = key(
         0,

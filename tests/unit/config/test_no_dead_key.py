@@ -29,6 +29,7 @@ from component.config.training_arguments_source import installed_training_argume
 from component.data.cache import Cache
 from component.models.precision import resolve_precision
 from component.models.tiny import Shape, make_tiny_model
+from component.models.unsloth import wants_fused_adapters
 from component.pipeline import prepare as prepare_module
 from component.pipeline.choose_loader import choose_loader
 from component.pipeline.hints import check_hints
@@ -542,6 +543,7 @@ PROBES: dict[str, Probe] = {
     "bnb_4bit_quant_type": probe("nf4", "fp4", quantization("bnb_4bit_quant_type"), train_mode="qlora"),
     "bnb_4bit_use_double_quant": probe(True, False, quantization("bnb_4bit_use_double_quant"), train_mode="qlora"),
     "dequantize_base": probe(False, True, got("quantization"), train_mode="qlora"),
+    "fused_lora": probe(True, False, lambda lab, config: wants_fused_adapters(config.model, AMPERE), train_mode="lora"),
     "checkpoint_skip_layers": probe(0, 1, got("checkpoint_skip_layers")),
     "hub_token": probe(None, "${oc.env:SESAME}", hub("HF_TOKEN")),
     "hub_endpoint": probe(None, "https://mirror.example", hub("HF_ENDPOINT")),

@@ -15,7 +15,15 @@ from torch.nn.attention.varlen import varlen_attn
 
 from component.models.flex_kernel import BLOCK, build_block_mask
 from component.models.kernel_check import HeadShape, check_kernels, dense_attention, kernel_error
-from component.models.varlen_kernel import Segments, VarlenKernel, find_varlen, parts, sample_mask, split_samples
+from component.models.varlen_kernel import (
+    Segments,
+    VarlenKernel,
+    are_full_rows,
+    find_varlen,
+    parts,
+    sample_mask,
+    split_samples,
+)
 
 NO_COMPILER = "there is no compiler"
 LENGTHS = (40, 1, 300, 127, 128, 129, 90)
@@ -65,6 +73,20 @@ def test_grouped_heads_are_called_as_torch_wants_them(kernel: VarlenKernel, refu
             kernel(query, key, key, held, scale=None, cap=None)
     else:
         assert kernel(query, key, key, held, scale=None, cap=None).shape == (6, 4, 8)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "are_dense"),
+    [
+        ([2048] * 4, True),
+        ([256], True),
+        ([20_001], True),
+        ([2048, 2048, 2047], False),
+        ([300, 300], False),
+    ],
+)
+def test_samples_of_one_common_length_are_full_rows(lengths: list[int], are_dense: bool) -> None:
+    assert are_full_rows(sum(lengths), len(lengths), max(lengths)) is are_dense
 
 
 def test_rows_beyond_32_bits_are_taken_in_parts_that_end_with_samples() -> None:

@@ -1,0 +1,170 @@
+"""Unsloth's layers on the fused adapters of `component.models.fused_lora`, where their base is in 16 bit.
+
+The seam are three attributes that Unsloth itself sets on each layer: `self_attn.apply_qkv`, `self_attn.apply_o` and
+`mlp.forward`. What they held serves evaluation, generation and passes without the adapter.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from component.models.decoder_layers import find_layers
+from component.models.unsloth_attention import SEAM_VERSIONS
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from component.models.fused_lora import Adapted
+
+QUERY_KEY_VALUE, OUTPUT, MLP = ("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj", "down_proj")
+#: What Unsloth calls an MLP with adapters -> its kernels of the activation, in unsloth.kernels.
+ACTIVATIONS = {
+    "apply_lora_mlp_swiglu": ("swiglu_fg_kernel", "swiglu_DWf_DW_dfg_kernel"),
+    "apply_lora_mlp_geglu_exact": ("geglu_exact_forward_kernel", "geglu_exact_backward_kernel"),
+    "apply_lora_mlp_geglu_approx": ("geglu_approx_forward_kernel", "geglu_approx_backward_kernel"),
+}
+ADAPTER = "default"
+
+
+@dataclass(frozen=True)
+class FusedAdapters:
+    """What was fused.
+
+    Attributes:
+        attentions, outputs, mlps: numbers of query/key/value groups, output projections and MLPs.
+        num_layers: that the model has.
+        obstacle: why nothing was; None where something was.
+    """
+
+    attentions: int = 0
+    outputs: int = 0
+    mlps: int = 0
+    num_layers: int = 0
+    obstacle: str | None = None
+
+    def describe(self) -> str:
+        """In words, for run.json."""
+        if self.obstacle is not None:
+            return f"no: {self.obstacle}"
+        return f"query/key/value {self.attentions}, output {self.outputs}, mlp {self.mlps} of {self.num_layers} layers"
+
+
+def fuse_adapters(model: Any, *, unsloth_version: str) -> FusedAdapters:
+    """Let the layers of a model train through fused adapters wherever all projections of a group allow it.
+
+    Args:
+        model: PeftModel that Unsloth has prepared.
+    """
+    if unsloth_version not in SEAM_VERSIONS:
+        known = " or ".join(SEAM_VERSIONS)
+        return FusedAdapters(obstacle=f"layers are reached in Unsloth {known} only, and this is {unsloth_version}")
+    _, layers = find_layers(model.get_base_model())
+    counts = [0, 0, 0]
+    for layer in layers:
+        for place, fuse in enumerate((_fuse_query_key_value, _fuse_output, _fuse_mlp)):
+            counts[place] += fuse(layer)
+    if not any(counts):
+        return FusedAdapters(obstacle="no group of projections has a plain adapter on a 16-bit base")
+    return FusedAdapters(*counts, num_layers=len(layers))
+
+
+class _Fused:
+    """A fused group in the place of what Unsloth calls.
+
+    Args:
+        owner: the module whose `training` decides.
+        layers: the group's adapted layers.
+        fallback: what was called before.
+    """
+
+    def __init__(self, owner: nn.Module, layers: Sequence[Any], fused: Callable[..., Any], fallback: Any) -> None:
+        self._owner, self._layers, self._fused, self._fallback = owner, layers, fused, fallback
+        self._dtype = layers[0].base_layer.weight.dtype
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        x: Tensor = arguments[-1]
+        if self._owner.training and x.dtype == self._dtype and all(map(_is_active, self._layers)):
+            return self._fused(x)
+        return self._fallback(*arguments, **options)
+
+
+def _is_active(layer: Any) -> bool:
+    return not layer.disable_adapters and not layer.merged and list(layer.active_adapters) == [ADAPTER]
+
+
+def _fuse_query_key_value(layer: nn.Module) -> bool:
+    from component.models.fused_lora import SharedInput
+
+    attention = getattr(layer, "self_attn", None)
+    adapted = _adapted(attention, QUERY_KEY_VALUE)
+    fallback = getattr(attention, "apply_qkv", None)
+    if adapted is None or fallback is None:
+        return False
+    attention.apply_qkv = _Fused(attention, _modules(attention, QUERY_KEY_VALUE), SharedInput(adapted), fallback)
+    return True
+
+
+def _fuse_output(layer: nn.Module) -> bool:
+    from component.models.fused_lora import SharedInput
+
+    attention = getattr(layer, "self_attn", None)
+    adapted = _adapted(attention, OUTPUT)
+    fallback = getattr(attention, "apply_o", None)
+    if adapted is None or fallback is None:
+        return False
+    group = SharedInput(adapted)
+    attention.apply_o = _Fused(attention, _modules(attention, OUTPUT), lambda x: group(x)[0], fallback)
+    return True
+
+
+def _fuse_mlp(layer: nn.Module) -> bool:
+    from component.models.fused_lora import GatedMlp
+
+    mlp = getattr(layer, "mlp", None)
+    adapted = _adapted(mlp, MLP)
+    fallback = getattr(mlp, "forward", None)
+    function = getattr(fallback, "__func__", None)
+    kernels = ACTIVATIONS.get(getattr(function, "__name__", ""))
+    if adapted is None or kernels is None or len({part.rank for part in adapted}) > 1:
+        return False
+    if any(part.base.bias is not None for part in adapted):
+        return False
+    module = importlib.import_module("unsloth.kernels")
+    if not all(hasattr(module, name) for name in kernels):
+        return False
+    fused = GatedMlp(*adapted, *(getattr(module, name) for name in kernels))
+    mlp.forward = _Fused(mlp, _modules(mlp, MLP), fused, fallback)
+    return True
+
+
+def _modules(owner: Any, names: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(getattr(owner, name) for name in names)
+
+
+def _adapted(owner: Any, names: Sequence[str]) -> list[Adapted] | None:
+    """The layers of a group with their adapters; None where one of them is otherwise."""
+    found = [_plain_adapter(getattr(owner, name, None)) for name in names]
+    return None if None in found else found  # type: ignore[return-value]
+
+
+def _plain_adapter(layer: Any) -> Adapted | None:
+    """A layer with one plain adapter on frozen 16-bit weights; None for all others."""
+    import torch
+    from peft.tuners.lora import LoraLayer
+
+    from component.models.fused_lora import Adapted
+
+    if not isinstance(layer, LoraLayer) or set(layer.lora_A) != {ADAPTER}:
+        return None
+    base, up = layer.base_layer, layer.lora_B[ADAPTER]
+    weight = getattr(base, "weight", None)
+    if weight is None or weight.dtype not in (torch.float16, torch.bfloat16) or weight.requires_grad:
+        return None
+    if weight.ndim != 2 or hasattr(weight, "quant_state") or up.bias is not None:
+        return None
+    if not isinstance(layer.lora_dropout[ADAPTER], torch.nn.Identity) or getattr(layer, "lora_variant", None):
+        return None
+    return Adapted(base, layer.lora_A[ADAPTER].weight, up.weight, layer.scaling[ADAPTER])
