@@ -134,7 +134,7 @@ def _fuse(module: ModuleType, prepared: Any, request: LoadRequest) -> FusedAdapt
     """Fuse adapters where their base is in 16 bit; None where it is not, or nothing is to be fused."""
     if not wants_fused_adapters(request.model, request.hardware):
         return None
-    return fuse_adapters(prepared, unsloth_version=module.__version__)
+    return fuse_adapters(prepared, kernels=module.kernels, unsloth_version=module.__version__)
 
 
 def wants_fused_adapters(model: ModelSection, hardware: Hardware) -> bool:

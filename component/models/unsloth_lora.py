@@ -6,9 +6,10 @@ The seam are three attributes that Unsloth itself sets on each layer: `self_attn
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from component.models.decoder_layers import find_layers
@@ -52,11 +53,12 @@ class FusedAdapters:
         return f"query/key/value {self.attentions}, output {self.outputs}, mlp {self.mlps} of {self.num_layers} layers"
 
 
-def fuse_adapters(model: Any, *, unsloth_version: str) -> FusedAdapters:
+def fuse_adapters(model: Any, *, kernels: ModuleType, unsloth_version: str) -> FusedAdapters:
     """Let the layers of a model train through fused adapters wherever all projections of a group allow it.
 
     Args:
         model: PeftModel that Unsloth has prepared.
+        kernels: Unsloth's module of that name.
     """
     if unsloth_version not in SEAM_VERSIONS:
         known = " or ".join(SEAM_VERSIONS)
@@ -64,7 +66,7 @@ def fuse_adapters(model: Any, *, unsloth_version: str) -> FusedAdapters:
     _, layers = find_layers(model.get_base_model())
     counts = [0, 0, 0]
     for layer in layers:
-        for place, fuse in enumerate((_fuse_query_key_value, _fuse_output, _fuse_mlp)):
+        for place, fuse in enumerate((_fuse_query_key_value, _fuse_output, partial(_fuse_mlp, module=kernels))):
             counts[place] += fuse(layer)
     if not any(counts):
         return FusedAdapters(obstacle="no group of projections has a plain adapter on a 16-bit base")
@@ -120,7 +122,7 @@ def _fuse_output(layer: nn.Module) -> bool:
     return True
 
 
-def _fuse_mlp(layer: nn.Module) -> bool:
+def _fuse_mlp(layer: nn.Module, module: ModuleType) -> bool:
     from component.models.fused_lora import GatedMlp
 
     mlp = getattr(layer, "mlp", None)
@@ -132,7 +134,6 @@ def _fuse_mlp(layer: nn.Module) -> bool:
         return False
     if any(part.base.bias is not None for part in adapted):
         return False
-    module = importlib.import_module("unsloth.kernels")
     if not all(hasattr(module, name) for name in kernels):
         return False
     fused = GatedMlp(*adapted, *(getattr(module, name) for name in kernels))
