@@ -25,10 +25,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from component.pipeline.data_benchmark import compare_preparations
-from component.pipeline.plan_benchmark import cases_of, compare_plans
-from component.pipeline.plan_measurement import measure_cases
-from component.pipeline.task_benchmark import compare_tasks
+from component.pipeline.benchmark.data_suite import compare_preparations
+from component.pipeline.benchmark.plan_measurement import measure_cases
+from component.pipeline.benchmark.plan_suite import cases_of, compare_plans
+from component.pipeline.benchmark.task_suite import compare_tasks
 from component.runtime.command import non_empty, positive_int, run_command
 
 REPOSITORY = Path(__file__).resolve().parent.parent

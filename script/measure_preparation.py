@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from component.pipeline.data_benchmark import write_chat_rows
+from component.pipeline.benchmark.data_suite import write_chat_rows
 from component.runtime.command import positive_int, run_command
 
 

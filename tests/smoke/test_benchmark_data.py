@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from component.pipeline.data_benchmark import Measured, Way, render_table, write_chat_rows
+from component.pipeline.benchmark.data_suite import Measured, Way, render_table, write_chat_rows
 
 
 def test_quick(repository: Path, test_assets: Path, tmp_path: Path) -> None:

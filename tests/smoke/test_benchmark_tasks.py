@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from component.config.errors import UserError
-from component.pipeline.task_benchmark import compare_tasks, make_rows
+from component.pipeline.benchmark.task_suite import compare_tasks, make_rows
 from component.registry import TASK_ROW_KINDS
 
 #: The tiny tokenizer takes the words apart, so that rows are longer than with the usual ones.

@@ -15,9 +15,9 @@ from torch import nn
 
 from component.artifacts.error_picture import draw_errors
 from component.config.load import load_config
-from component.pipeline.plan_benchmark import compare, failures, points, render
-from component.pipeline.plan_cases import CASE_SHAPES, CASES, QUICK_CASES
-from component.pipeline.plan_measurement import _release, case_settings, read_results
+from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES
+from component.pipeline.benchmark.plan_measurement import _release, case_settings, read_results
+from component.pipeline.benchmark.plan_suite import compare, failures, points, render
 from component.planning.shape import read_shape
 
 

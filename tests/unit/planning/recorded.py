@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from component.pipeline.plan_cases import CASES, Case
+from component.pipeline.benchmark.plan_cases import CASES, Case
 
 #: Name of the case, less its loader -> peak allocated, peak reserved, left over by earlier cases; seconds of a step.
 RECORDED = {

@@ -7,8 +7,8 @@ from statistics import median
 import pytest
 from recorded import RECORDED, recorded_results
 
-from component.pipeline.plan_benchmark import Comparison, compare
-from component.pipeline.plan_cases import CASES
+from component.pipeline.benchmark.plan_cases import CASES
+from component.pipeline.benchmark.plan_suite import Comparison, compare
 from component.planning.gpus import GPUS, describe_gpu
 from component.planning.optimizer import EIGHT_BIT, state_bytes
 

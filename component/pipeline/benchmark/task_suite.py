@@ -15,7 +15,7 @@ from component.artifacts.metrics import read_metrics
 from component.config.errors import UserError
 from component.registry import TASK_ROW_KINDS
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 NUM_ROWS = 400
 #: Each is one token of the usual tokenizers, with the space before it.
 WORDS = (

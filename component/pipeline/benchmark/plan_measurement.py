@@ -15,9 +15,9 @@ from typing import Any
 
 from component.artifacts.strict_json import write_atomically
 from component.config.load import load_config
+from component.pipeline.benchmark.plan_cases import Case
 from component.pipeline.build_run import build_trainer
 from component.pipeline.load_models import load_models
-from component.pipeline.plan_cases import Case
 from component.pipeline.plan_run import data_size
 from component.pipeline.prepare import PreparedRun, prepare
 from component.runtime.seeds import seed_everything
@@ -61,7 +61,7 @@ def _measure(case: Case, folder: Path, models: Path) -> dict[str, Any]:
     settings = case_settings(case, folder, models)
     if case.loader == "unsloth":
         _import_unsloth_first(settings)
-    from component.pipeline.plan_case_files import write_checkpoint, write_rows
+    from component.pipeline.benchmark.plan_case_files import write_checkpoint, write_rows
 
     write_checkpoint(models, case.shape)
     Path(settings["train_file"]).parent.mkdir(parents=True, exist_ok=True)

@@ -14,15 +14,15 @@ from typing import Any
 from component.artifacts.error_picture import draw_errors
 from component.artifacts.strict_json import write_atomically
 from component.config.load import load_config
-from component.pipeline.plan_cases import CASE_SHAPES, CASES, QUICK_CASES, Case
-from component.pipeline.plan_measurement import STARTED, keep_result, read_results
+from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES, Case
+from component.pipeline.benchmark.plan_measurement import STARTED, keep_result, read_results
 from component.planning.gpus import describe_gpu
 from component.planning.memory import LIBRARY_BYTES
 from component.planning.plan import Plan, plan
 from component.planning.read_config import DataSize, Setting, read_workload
 from component.planning.shape import read_shape
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 LOADERS = ("vanilla", "unsloth")
 CAPTION = (
     "Measured: the peak less what earlier configs of the process had left allocated when the config was loaded, "

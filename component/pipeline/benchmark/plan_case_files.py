@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from component.models.tiny_tokenizer import build_tokenizer, read_texts
-from component.pipeline.plan_cases import CASE_SHAPES, Case
+from component.pipeline.benchmark.plan_cases import CASE_SHAPES, Case
 
-TEXTS = Path(__file__).resolve().parents[2] / "data/demo/pretrain.jsonl"
+TEXTS = Path(__file__).resolve().parents[3] / "data/demo/pretrain.jsonl"
 WORDS = ("the", "of", "and", "to", "in", "is", "that", "for", "it", "as", "was", "with", "be", "by", "on", "not", "he")
 #: Words in a sample that is to be packed, at most and at least.
 PACKED_WORDS = (40, 400)
