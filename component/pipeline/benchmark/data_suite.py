@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import itertools
 import json
@@ -17,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from component.config.errors import MachineError
+from component.runtime.command import non_empty, positive_int
 from component.runtime.environment import package_versions
 from component.runtime.hardware import cpu_name
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 _SCRIPT = "script/baselines/data_preparation.py"
 _PACKAGES = ("tokenizers", "transformers", "trl", "datasets", "pyarrow", "torch")
 #: Words of the generated rows: frequent ones, which are one token each, and made-up ones, which are several.
@@ -245,3 +248,29 @@ def compare_preparations(
     (output / "data.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     draw(measured, num_rows, output / "data.png")
     return measured
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the suite."""
+    parser.add_argument(
+        "--tokenizer", required=True, type=non_empty, help="folder or hub id; its template is one that TRL can mask"
+    )
+    parser.add_argument("--rows", type=positive_int, default=20_000, metavar="N")
+    parser.add_argument("--repeats", type=positive_int, default=3, metavar="N", help="the table has the medians")
+    parser.add_argument(
+        "--quick", action="store_true", help="200 rows, once, on all cores: shows that it runs, measures nothing"
+    )
+    parser.add_argument("--output", default="output/benchmark-data", type=non_empty, metavar="FOLDER")
+
+
+def run_suite(options: argparse.Namespace) -> None:
+    """Measure the preparation of conversations."""
+    compare_preparations(
+        options.tokenizer,
+        REPOSITORY,
+        Path(options.output),
+        num_rows=200 if options.quick else options.rows,
+        repeats=1 if options.quick else options.repeats,
+        one_core_too=not options.quick,
+        say=print,
+    )

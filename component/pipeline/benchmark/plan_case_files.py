@@ -7,10 +7,10 @@ import random
 from pathlib import Path
 from typing import Any
 
-from component.models.tiny_tokenizer import build_tokenizer, read_texts
+from component.pipeline.benchmark import checkpoint
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, Case
 
-TEXTS = Path(__file__).resolve().parents[3] / "data/demo/pretrain.jsonl"
+MAX_POSITIONS = 32768
 WORDS = ("the", "of", "and", "to", "in", "is", "that", "for", "it", "as", "was", "with", "be", "by", "on", "not", "he")
 #: Words in a sample that is to be packed, at most and at least.
 PACKED_WORDS = (40, 400)
@@ -18,22 +18,9 @@ PACKED_WORDS = (40, 400)
 
 def write_checkpoint(folder: Path, shape: str) -> Path:
     """Write a random checkpoint of a shape, made on the GPU where there is one, unless it is there already."""
-    import torch
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
-
     target = folder / "".join(letter if letter.isalnum() else "-" for letter in shape)
-    if (target / "tokenizer.json").is_file():
-        return target
-    sizes = dict(CASE_SHAPES[shape])
-    config = CONFIG_MAPPING[sizes.pop("model_type")](**sizes, max_position_embeddings=32768)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16 if device == "cuda" else torch.float32)
-    tokenizer = build_tokenizer(read_texts([TEXTS]), vocab_size=1024, model_max_length=32768)
-    for name in ("bos", "eos", "pad"):
-        setattr(model.config, f"{name}_token_id", getattr(tokenizer, f"{name}_token_id"))
-    model.save_pretrained(target)
-    tokenizer.save_pretrained(target)
+    if not checkpoint.is_complete(target):
+        checkpoint.write_checkpoint(target, {**CASE_SHAPES[shape], "max_position_embeddings": MAX_POSITIONS})
     return target
 
 

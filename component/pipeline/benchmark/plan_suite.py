@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import subprocess
 import sys
@@ -15,12 +16,13 @@ from component.artifacts.error_picture import draw_errors
 from component.artifacts.strict_json import write_atomically
 from component.config.load import load_config
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES, Case
-from component.pipeline.benchmark.plan_measurement import STARTED, keep_result, read_results
+from component.pipeline.benchmark.plan_measurement import STARTED, keep_result, measure_cases, read_results
 from component.planning.gpus import describe_gpu
 from component.planning.memory import LIBRARY_BYTES
 from component.planning.plan import Plan, plan
 from component.planning.read_config import DataSize, Setting, read_workload
 from component.planning.shape import read_shape
+from component.runtime.command import non_empty
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 LOADERS = ("vanilla", "unsloth")
@@ -183,3 +185,23 @@ def _gib(num_bytes: float | None) -> str:
 def cases_of(loader: str, *, quick: bool) -> list[Case]:
     """The cases of a loader."""
     return [case for case in (QUICK_CASES if quick else CASES) if case.loader == loader]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the suite."""
+    parser.add_argument("--quick", action="store_true", help="two tiny configs, also on a CPU: shows that it runs")
+    parser.add_argument("--minutes", type=float, default=30, metavar="N", help="no further config begins after these")
+    parser.add_argument("--models", type=non_empty, metavar="FOLDER", help="where random checkpoints are made, 40 GB")
+    parser.add_argument("--measure", choices=LOADERS, help=argparse.SUPPRESS)
+    parser.add_argument("--output", default="output/benchmark-plan", type=non_empty, metavar="FOLDER")
+
+
+def run_suite(options: argparse.Namespace) -> None:
+    """Hold the planner against measurements; `--measure` is what the suite calls itself with, for each loader."""
+    folder = Path(options.output).absolute()
+    models = Path(options.models).absolute() if options.models else folder / "models"
+    if options.measure is None:
+        compare_plans(folder, models, quick=options.quick, minutes=options.minutes, say=print)
+    else:
+        deadline = time.monotonic() + 60 * options.minutes
+        measure_cases(cases_of(options.measure, quick=options.quick), folder, models, deadline=deadline)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 from component.artifacts.metrics import read_metrics
 from component.config.errors import UserError
 from component.registry import TASK_ROW_KINDS
+from component.runtime.command import non_empty, positive_int
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 NUM_ROWS = 400
@@ -175,3 +177,26 @@ def make_rows(row_kind: str) -> Iterator[dict[str, Any]]:
             yield {"prompt": [user()], "completion": [answer()], "label": number % 2 == 1}
         else:
             yield {"prompt": [user()], "solution": str(number)}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the suite."""
+    parser.add_argument("--model", required=True, help="a checkpoint; script/make_tiny_model.py makes random ones")
+    parser.add_argument("--tasks", nargs="+", default=["sft", "dpo", "grpo"], metavar="TASK")
+    parser.add_argument("--loaders", nargs="+", default=["vanilla", "unsloth"], choices=["vanilla", "unsloth"])
+    parser.add_argument("--steps", type=positive_int, default=8, metavar="N")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override a key of every run")
+    parser.add_argument("--output", default="output/benchmark-tasks", type=non_empty, metavar="FOLDER")
+
+
+def run_suite(options: argparse.Namespace) -> None:
+    """Run tasks through train.py."""
+    compare_tasks(
+        options.model,
+        Path(options.output).absolute(),
+        tasks=options.tasks,
+        loaders=options.loaders,
+        steps=options.steps,
+        overrides=options.set,
+        say=lambda text: print(text, flush=True),
+    )

@@ -1,0 +1,57 @@
+"""Options that the measuring suites have in common."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from component.pipeline.benchmark.files import Files
+from component.pipeline.benchmark.runner import Effort
+from component.runtime.command import non_empty, positive_int
+
+#: Name of the shape of `--quick`.
+QUICK_MODEL = "tiny"
+
+
+def add_common_options(parser: argparse.ArgumentParser, suite: str, *, model: str) -> None:
+    """Add the options.
+
+    Args:
+        model: that is measured unless another is named.
+    """
+    parser.add_argument(
+        "--model", type=non_empty, default=model, metavar="FOLDER",
+        help=f"a checkpoint, or a shape that gets random weights (default: {model})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tokenizer", type=Path, metavar="FOLDER", help="for random weights; one is trained on sample texts without it"
+    )
+    parser.add_argument(
+        "--repeats", type=positive_int, default=1, metavar="N", help="runs of a case; tables have medians"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), metavar="N", help="no further case begins after these"
+    )
+    parser.add_argument("--retry", action="store_true", help="try cases again that have failed")
+    parser.add_argument(
+        "--quick", action="store_true", help="a tiny model on the CPU: shows that it runs, measures nothing"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path(f"output/benchmark/{suite}"), metavar="FOLDER",
+        help=f"of {suite}.md, {suite}.json and {suite}.png; a command goes on with the results there",
+    )  # fmt: skip
+    parser.add_argument(
+        "--scratch", type=Path, default=Path("output/benchmark/files"), metavar="FOLDER",
+        help="of checkpoints, rows and runs, all made again where they lack",
+    )  # fmt: skip
+
+
+def files_of(options: argparse.Namespace) -> Files:
+    """Where the suite's files are, its output folder made."""
+    options.output.mkdir(parents=True, exist_ok=True)
+    return Files(options.scratch.absolute(), options.tokenizer)
+
+
+def effort_of(options: argparse.Namespace) -> Effort:
+    """How much is measured."""
+    return Effort(options.repeats, options.minutes, options.retry)

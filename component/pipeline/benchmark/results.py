@@ -1,0 +1,102 @@
+"""The JSON file of a suite: every run of every case, added as it comes, so that a command goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from component.artifacts.strict_json import to_json_text, write_atomically
+from component.config.errors import UserError
+from component.pipeline.benchmark.case import Case
+
+DONE, OUT_OF_MEMORY, FAILED = "done", "out of memory", "failed"
+SCHEMA_VERSION = 1
+
+
+class Results:
+    """Runs on disk.
+
+    Args:
+        path: of the file, which may not exist yet.
+
+    Raises:
+        UserError: it exists and holds something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.content: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "surroundings": {}, "cases": []}
+        if path.is_file():
+            self.content = _read(path)
+
+    def runs(self, case: Case) -> list[dict[str, Any]]:
+        """The runs of a case so far, oldest first."""
+        found = self._find(case)
+        return list(found["runs"]) if found else []
+
+    def add(self, case: Case, run: Mapping[str, Any], surroundings: Mapping[str, Any]) -> None:
+        """Add a run and write the file.
+
+        Args:
+            run: with its `status`, DONE, OUT_OF_MEMORY or FAILED.
+            surroundings: versions, hardware and git state; runs that share them name them once.
+        """
+        name = hashlib.sha256(to_json_text(surroundings).encode()).hexdigest()[:12]
+        self.content["surroundings"][name] = dict(surroundings)
+        entry = self._find(case)
+        if entry is None:
+            entry = {"name": case.name, **case.identity(), "runs": []}
+            self.content["cases"].append(entry)
+        entry["name"] = case.name
+        entry["runs"].append({**run, "surroundings": name})
+        write_atomically(self._path, to_json_text(self.content, indent=1) + "\n")
+
+    def drop_failed(self, case: Case) -> None:
+        """Forget the runs of a case that failed, so that it is tried again."""
+        entry = self._find(case)
+        if entry is not None:
+            entry["runs"] = [run for run in entry["runs"] if run["status"] != FAILED]
+
+    def _find(self, case: Case) -> dict[str, Any] | None:
+        wanted = json.loads(to_json_text(case.identity()))
+        return next((entry for entry in self.content["cases"] if _identity(entry) == wanted), None)
+
+
+def _identity(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name not in ("name", "runs")}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {error}; mend or move the file") from error
+    if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(f"{path}: not the results of a suite; move it, or name another --output")
+    return content
+
+
+def summarize(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """One result of several runs: the median of each number over those that ended well, the rest from the last one.
+
+    None without a run; where none ended well, the last one as it is.
+    """
+    if not runs:
+        return None
+    good = [run for run in runs if run["status"] == DONE]
+    if not good:
+        return {**runs[-1], "num_runs": 0}
+    numbers = {
+        name: statistics.median(values)
+        for name in good[-1]
+        if (values := [run[name] for run in good if _is_number(run.get(name))])
+    }
+    return {**good[-1], **numbers, "num_runs": len(good), "num_failed": len(runs) - len(good)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

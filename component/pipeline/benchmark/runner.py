@@ -1,0 +1,106 @@
+"""Runs the cases of a suite, each in a child process, and keeps every result at once."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from component.pipeline.benchmark.case import Case
+from component.pipeline.benchmark.child import REPOSITORY, run_child
+from component.pipeline.benchmark.files import Files, shape_of
+from component.pipeline.benchmark.measured import read_run
+from component.pipeline.benchmark.results import DONE, FAILED, Results
+from component.runtime.environment import environment_facts
+from component.runtime.hardware import model_flops_utilization, peak_bf16_flops
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured.
+
+    Attributes:
+        repeats: runs of each case; all cases have one before one has two.
+        minutes: after which no further case begins.
+        retry: try cases again that have failed.
+    """
+
+    repeats: int = 1
+    minutes: float = float("inf")
+    retry: bool = False
+
+
+def run_cases(
+    cases: Sequence[Case], results: Results, files: Files, effort: Effort, say: Callable[[str], None]
+) -> bool:
+    """Run what has fewer runs than wanted; a case that failed or ran out of memory counts, and is not repeated.
+
+    Returns:
+        Whether all cases have their runs.
+    """
+    deadline = time.monotonic() + 60 * effort.minutes
+    files.folder.mkdir(parents=True, exist_ok=True)
+    surroundings = environment_facts(REPOSITORY)
+    if effort.retry:
+        for case in cases:
+            results.drop_failed(case)
+    for repeat in range(effort.repeats):
+        for case in cases:
+            if not _is_wanted(results.runs(case), repeat):
+                continue
+            if time.monotonic() > deadline:
+                return False
+            say(f"{case.name} ...")
+            run = run_case(case, files, surroundings)
+            results.add(case, run, surroundings)
+            say(f"{case.name}: {_in_a_line(run)}")
+    return True
+
+
+def _is_wanted(runs: Sequence[dict[str, Any]], repeat: int) -> bool:
+    """Whether a case still lacks a run of this round."""
+    return len(runs) <= repeat and all(run["status"] == DONE for run in runs)
+
+
+def run_case(case: Case, files: Files, surroundings: dict[str, Any]) -> dict[str, Any]:
+    """Run a case once.
+
+    Args:
+        surroundings: with the `gpus` whose speed the MFU is a share of.
+    """
+    command, output = files.prepare(case)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    log = files.folder / "logs" / f"{''.join(letter if letter.isalnum() else '-' for letter in case.name)}.log"
+    log.parent.mkdir(exist_ok=True)
+    first_step = output / "metrics.jsonl"
+    environment = {"UNSLOTH_COMPILE_LOCATION": str(files.folder / "unsloth_compiled"), **case.environment}
+    ended = run_child(command, log=log, first_step=first_step, environment=environment)
+    run = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **read_run(case, output, ended)}
+    if run["status"] == DONE:
+        run["mfu"] = utilization(case, run.get("real_tokens_per_second"), surroundings)
+    shutil.rmtree(output, ignore_errors=True)  # an adapter of 8B at rank 64 takes 0.7 GB
+    return run
+
+
+def utilization(case: Case, tokens_per_second: float | None, surroundings: dict[str, Any]) -> float | None:
+    """MFU of real tokens, by the parameters of the model without its adapter and the card's datasheet."""
+    shape, gpus = shape_of(case.model), surroundings["gpus"]
+    if shape is None or not gpus or tokens_per_second is None:
+        return None
+    return model_flops_utilization(
+        num_parameters=shape.num_parameters,
+        tokens_per_second=tokens_per_second,
+        frozen_base=case.settings.get("train_mode") != "full",
+        peak_flops=peak_bf16_flops(gpus[0]["name"]),
+    )
+
+
+def _in_a_line(run: dict[str, Any]) -> str:
+    if run["status"] != DONE:
+        return f"{run['status']}: {run['reason']}" if run["status"] == FAILED else run["status"]
+    speed, peak = run.get("real_tokens_per_second"), run.get("peak_allocated_bytes")
+    parts = [f"{speed:,.0f} tokens/s" if speed else "", f"{peak / 2**30:.2f} GiB" if peak else ""]
+    return ", ".join([*filter(None, parts), f"{run['seconds']:.0f} s"])

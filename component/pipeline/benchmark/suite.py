@@ -1,0 +1,67 @@
+"""The course of every measuring suite: run what lacks, take the medians, write the tables and what they stand on."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from component.artifacts.benchmark_picture import Bars
+from component.pipeline.benchmark.case import TRAIN, Case
+from component.pipeline.benchmark.options import effort_of, files_of
+from component.pipeline.benchmark.report import describe_surroundings, write_text
+from component.pipeline.benchmark.results import Results, summarize
+from component.pipeline.benchmark.runner import run_cases
+from component.pipeline.benchmark.table import Line
+
+UNFINISHED = "Not all cases were run; the same command goes on."
+
+
+class Suite:
+    """A suite at work on the results in its output folder.
+
+    Args:
+        name: of the suite and its files.
+        options: with the common ones.
+    """
+
+    def __init__(self, name: str, options: argparse.Namespace) -> None:
+        self._name, self._options = name, options
+        self._files = files_of(options)
+        self._results = Results(options.output / f"{name}.json")
+        self._cases: list[Case] = []
+        self._is_whole = True
+
+    @property
+    def picture(self) -> Path:
+        """Where its picture goes."""
+        return self._options.output / f"{self._name}.png"
+
+    def measure(self, cases: Sequence[Case]) -> list[Line]:
+        """Run cases that lack their runs, as long as there is time, and give all with their medians."""
+        self._cases += cases
+        if self._is_whole:
+            self._is_whole = run_cases(cases, self._results, self._files, effort_of(self._options), say)
+        return [Line(case, summarize(self._results.runs(case))) for case in cases]
+
+    def write(self, *parts: str) -> None:
+        """Print and write the tables, and below them what they were measured on."""
+        note = "" if self._is_whole else UNFINISHED
+        surroundings = describe_surroundings(self._cases, self._results)
+        print(write_text(self._options.output, self._name, [*parts, note, surroundings]))
+
+
+def say(text: str) -> None:
+    """Tell how the suite goes."""
+    print(text, flush=True)
+
+
+def speed_and_memory(lines: Sequence[Line]) -> list[Bars]:
+    """Two panels: real tokens per second, and peak memory."""
+    ours = frozenset(line.case.name for line in lines if line.case.program == TRAIN)
+    speed = {line.case.name: line.number("real_tokens_per_second") for line in lines}
+    peaks = {line.case.name: line.number("peak_allocated_bytes") for line in lines}
+    memory = {name: peak / 2**30 if peak else None for name, peak in peaks.items()}
+    bars = Bars("real tokens per second", "tokens/s", speed, ours=ours)
+    return [bars, replace(bars, title="peak memory", unit="GiB allocated", values=memory, form="{:.1f}")]
