@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from component.artifacts.benchmark_picture import Bars
 from component.pipeline.benchmark.case import TRAIN, Case
@@ -44,6 +45,10 @@ class Suite:
         if self._is_whole:
             self._is_whole = run_cases(cases, self._results, self._files, effort_of(self._options), say)
         return [Line(case, summarize(self._results.runs(case))) for case in cases]
+
+    def runs(self, case: Case) -> list[dict[str, Any]]:
+        """The runs of a case so far, as they came."""
+        return self._results.runs(case)
 
     def write(self, *parts: str) -> None:
         """Print and write the tables, and below them what they were measured on."""
