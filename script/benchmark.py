@@ -1,6 +1,7 @@
 """Benchmarks that anyone can rerun; each prints a table of what it measured side by side.
 
     python script/benchmark.py chat
+    python script/benchmark.py firefly --minutes 10
     python script/benchmark.py loaders --model output/llama3-8b-random
     python script/benchmark.py data --tokenizer Qwen/Qwen2.5-7B-Instruct
     python script/benchmark.py plan
@@ -21,6 +22,7 @@ from component.pipeline.benchmark import (
     chat_suite,
     checkpoint_command,
     data_suite,
+    firefly_suite,
     loader_suite,
     plan_suite,
     task_suite,
@@ -30,6 +32,7 @@ from component.runtime.command import run_command
 #: Name -> module with `add_options` and `run_suite`, and what it measures.
 SUITES = {
     "chat": (chat_suite, "rows of chat length: Firefly's recipe, Unsloth's own trainer, Lampyris"),
+    "firefly": (firefly_suite, "the published table of Firefly x Unsloth, and tuned settings"),
     "loaders": (loader_suite, "train.py against bare loops"),
     "tasks": (task_suite, "each task on each loader"),
     "plan": (plan_suite, "predictions of the planner against measurements"),

@@ -126,7 +126,8 @@ def train(model: Any, chats: Sequence[Chat], cell: Sequence[int], settings: Mapp
     import torch
 
     device, dtype = str(model.device.type), _dtype(settings)
-    optimizer, scaler = build_optimizer(model, settings, device), torch.amp.GradScaler(enabled=dtype == torch.float16)
+    optimizer = build_optimizer(model, settings, device)
+    scaler = torch.amp.GradScaler(enabled=device == "cuda" and dtype == torch.float16)
     pad, accumulation = model.config.pad_token_id or 0, settings["gradient_accumulation_steps"]
     stream = batches(chats, cell[1], cell[0])
     model.train()

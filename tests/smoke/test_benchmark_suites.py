@@ -19,7 +19,7 @@ import pytest
 
 from component.config.errors import RunError
 from component.pipeline import run
-from component.pipeline.benchmark import chat_suite, loader_suite, runner
+from component.pipeline.benchmark import chat_suite, firefly_suite, loader_suite, runner
 from component.pipeline.benchmark.baseline import run_baseline
 from component.pipeline.benchmark.case import TRAIN
 from component.pipeline.benchmark.child import Ended
@@ -84,6 +84,17 @@ def test_chat(ran: list[str], quick: Callable[..., Path], capsys: pytest.Capture
     said = capsys.readouterr().out
     assert (output / "chat.md").read_text(encoding="utf-8") in said
     assert "| Firefly's recipe, padded | " in said
+
+
+def test_firefly(ran: list[str], quick: Callable[..., Path]) -> None:
+    """The bare loop measures all sizes in one process, train.py each in one; both have numbers in the table."""
+    output = quick(firefly_suite)
+    bare, *ours = cases_of(output, "firefly")
+    assert ran == ["script/baselines/bare_loop.py", *[TRAIN] * 4]
+    assert list(bare["runs"][0]["cells"]) == ["64 x 1", "64 x 2", "128 x 1", "128 x 2"]
+    assert [case["runs"][0]["status"] for case in ours] == ["done"] * 4
+    table = (output / "firefly.md").read_text(encoding="utf-8")
+    assert "| 128 x 2 | " in table and "not run" not in table
 
 
 def test_loaders(ran: list[str], quick: Callable[..., Path]) -> None:

@@ -78,12 +78,16 @@ def render_table(columns: Sequence[Column], lines: Sequence[Line], *, first: str
     Args:
         first: title of the column with the cases' names.
     """
-    titles = [first, *(column.title for column in columns)]
-    rendered = [_row(titles), "|" + "---|" * len(titles)]
+    rows = []
     for line in lines:
         cells = [column.show(line) for column in columns] if line.is_done else [verdict(line)]
-        rendered.append(_row([line.case.name, *cells, *[""] * (len(columns) - len(cells))]))
-    return "\n".join(rendered)
+        rows.append([line.case.name, *cells, *[""] * (len(columns) - len(cells))])
+    return render_rows([first, *(column.title for column in columns)], rows)
+
+
+def render_rows(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Render cells as Markdown."""
+    return "\n".join([_row(titles), "|" + "---|" * len(titles), *map(_row, rows)])
 
 
 def verdict(line: Line) -> str:
