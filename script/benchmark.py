@@ -2,6 +2,7 @@
 
     python script/benchmark.py chat
     python script/benchmark.py firefly --minutes 10
+    python script/benchmark.py memory --measure
     python script/benchmark.py loaders --model output/llama3-8b-random
     python script/benchmark.py data --tokenizer Qwen/Qwen2.5-7B-Instruct
     python script/benchmark.py plan
@@ -24,6 +25,7 @@ from component.pipeline.benchmark import (
     data_suite,
     firefly_suite,
     loader_suite,
+    memory_suite,
     plan_suite,
     task_suite,
 )
@@ -33,6 +35,7 @@ from component.runtime.command import run_command
 SUITES = {
     "chat": (chat_suite, "rows of chat length: Firefly's recipe, Unsloth's own trainer, Lampyris"),
     "firefly": (firefly_suite, "the published table of Firefly x Unsloth, and tuned settings"),
+    "memory": (memory_suite, "least memory of 1B to 70B, and the longest context that fits a card"),
     "loaders": (loader_suite, "train.py against bare loops"),
     "tasks": (task_suite, "each task on each loader"),
     "plan": (plan_suite, "predictions of the planner against measurements"),

@@ -19,7 +19,7 @@ import pytest
 
 from component.config.errors import RunError
 from component.pipeline import run
-from component.pipeline.benchmark import chat_suite, firefly_suite, loader_suite, runner
+from component.pipeline.benchmark import chat_suite, firefly_suite, loader_suite, memory_suite, runner
 from component.pipeline.benchmark.baseline import run_baseline
 from component.pipeline.benchmark.case import TRAIN
 from component.pipeline.benchmark.child import Ended
@@ -95,6 +95,17 @@ def test_firefly(ran: list[str], quick: Callable[..., Path]) -> None:
     assert [case["runs"][0]["status"] for case in ours] == ["done"] * 4
     table = (output / "firefly.md").read_text(encoding="utf-8")
     assert "| 128 x 2 | " in table and "not run" not in table
+
+
+def test_memory(ran: list[str], quick: Callable[..., Path]) -> None:
+    """Modes that a CPU can train are run; a mode that is planned alone and the longest rows stand beside them."""
+    output = quick(memory_suite, "--shapes", "8B", "--modes", "qlora", "lora")
+    (case,) = cases_of(output, "memory")
+    assert case["runs"][0]["status"] == "done" and ran == [TRAIN]
+    table = (output / "memory.md").read_text(encoding="utf-8")
+    assert (
+        "| QLoRA, longest row on | 24 GB | 48 GB | 80 GB | 141 GB |" in table and "| model | 16-bit LoRA | - |" in table
+    )
 
 
 def test_loaders(ran: list[str], quick: Callable[..., Path]) -> None:

@@ -14,7 +14,8 @@ from component.models.tiny_tokenizer import build_tokenizer, read_texts
 TEXTS = Path(__file__).resolve().parents[3] / "data/demo/pretrain.jsonl"
 #: Of the tokenizer that is trained here; the model's vocabulary is that of its shape.
 VOCABULARY = 1024
-MAX_POSITIONS = 131072
+#: No row of the suites is longer; Unsloth would stretch positions beyond it.
+MAX_POSITIONS = 2**20
 
 
 def is_complete(folder: Path) -> bool:

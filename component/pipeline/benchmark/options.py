@@ -13,15 +13,15 @@ from component.runtime.command import non_empty, positive_int
 QUICK_MODEL = "tiny"
 
 
-def add_common_options(parser: argparse.ArgumentParser, suite: str, *, model: str) -> None:
+def add_common_options(parser: argparse.ArgumentParser, suite: str, *, model: str | None) -> None:
     """Add the options.
 
     Args:
-        model: that is measured unless another is named.
+        model: that is measured unless another is named; None where the suite has several.
     """
     parser.add_argument(
         "--model", type=non_empty, default=model, metavar="FOLDER",
-        help=f"a checkpoint, or a shape that gets random weights (default: {model})",
+        help=f"a checkpoint, or a shape that gets random weights (default: {model or 'all'})",
     )  # fmt: skip
     parser.add_argument(
         "--tokenizer", type=Path, metavar="FOLDER", help="for random weights; one is trained on sample texts without it"

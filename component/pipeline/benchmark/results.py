@@ -55,6 +55,11 @@ class Results:
         entry["runs"].append({**run, "surroundings": name})
         write_atomically(self._path, to_json_text(self.content, indent=1) + "\n")
 
+    def note(self, name: str, value: Any) -> None:
+        """Put something beside the runs, such as predictions, and write the file."""
+        self.content[name] = value
+        write_atomically(self._path, to_json_text(self.content, indent=1) + "\n")
+
     def drop_failed(self, case: Case) -> None:
         """Forget the runs of a case that failed, so that it is tried again."""
         entry = self._find(case)

@@ -29,8 +29,8 @@ class Suite:
 
     def __init__(self, name: str, options: argparse.Namespace) -> None:
         self._name, self._options = name, options
-        self._files = files_of(options)
-        self._results = Results(options.output / f"{name}.json")
+        self.files = files_of(options)
+        self.results = Results(options.output / f"{name}.json")
         self._cases: list[Case] = []
         self._is_whole = True
 
@@ -43,17 +43,17 @@ class Suite:
         """Run cases that lack their runs, as long as there is time, and give all with their medians."""
         self._cases += cases
         if self._is_whole:
-            self._is_whole = run_cases(cases, self._results, self._files, effort_of(self._options), say)
-        return [Line(case, summarize(self._results.runs(case))) for case in cases]
+            self._is_whole = run_cases(cases, self.results, self.files, effort_of(self._options), say)
+        return [Line(case, summarize(self.results.runs(case))) for case in cases]
 
     def runs(self, case: Case) -> list[dict[str, Any]]:
         """The runs of a case so far, as they came."""
-        return self._results.runs(case)
+        return self.results.runs(case)
 
     def write(self, *parts: str) -> None:
         """Print and write the tables, and below them what they were measured on."""
         note = "" if self._is_whole else UNFINISHED
-        surroundings = describe_surroundings(self._cases, self._results)
+        surroundings = describe_surroundings(self._cases, self.results)
         print(write_text(self._options.output, self._name, [*parts, note, surroundings]))
 
 

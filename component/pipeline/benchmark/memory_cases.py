@@ -1,0 +1,82 @@
+"""The settings of suite `memory`: published shapes by size, ways to train them in the least memory, and cards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from component.pipeline.benchmark.case import TRAIN, Case, Rows
+from component.pipeline.benchmark.child import REPOSITORY
+
+#: Size -> a published model of that size.
+SHAPES: Mapping[str, str] = {
+    "1B": "meta-llama/Llama-3.2-1B-Instruct",
+    "3B": "meta-llama/Llama-3.2-3B-Instruct",
+    "7B": "meta-llama/Llama-2-7b-chat-hf",
+    "8B": "NousResearch/Meta-Llama-3-8B-Instruct",
+    "13B": "meta-llama/Llama-2-13b-chat-hf",
+    "14B": "Qwen/Qwen2.5-14B-Instruct",
+    "32B": "Qwen/Qwen2.5-32B-Instruct",
+    "70B": "meta-llama/Llama-3.1-70B-Instruct",
+}
+ADAPTER: Mapping[str, Any] = {"use_unsloth": "require", "lora_rank": 64, "lora_alpha": 16, "lora_dropout": 0.0}
+#: train_mode -> its title and keys.
+MODES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "qlora": ("QLoRA", ADAPTER),
+    "lora": ("16-bit LoRA", ADAPTER),
+    "full": ("full", {"use_unsloth": False}),
+}
+#: Memory that people call a card by in GB -> name of the card in component/planning/gpus.py, and its memory in GiB.
+CARDS: Mapping[int, tuple[str, float]] = {
+    24: ("4090", 24.0), 48: ("a6000", 48.0), 80: ("a100-80", 80.0), 141: ("h200", 139.8),
+}  # fmt: skip
+MINIMAL, LONG = (str(REPOSITORY / "train_args/base" / name) for name in ("minimal_memory.json", "long_context.json"))
+#: What stands for these files in a checkout that has none of them.
+PLAIN: Mapping[str, Any] = {"gradient_checkpointing": True, "optim": "paged_adamw_8bit"}
+LENGTH, WARM_UP, STEPS = 1024, 1, 2
+#: On a CPU: no Unsloth, no 8-bit optimizer and none of what spares a GPU's memory.
+QUICK_KEYS: Mapping[str, Any] = {
+    "use_cpu": True, "use_unsloth": False, "optim": "adamw_torch", "max_seq_length": 64, "gradient_checkpointing": True,
+}  # fmt: skip
+
+
+def base_keys(path: str) -> dict[str, Any]:
+    """Keys of a base config and of those it builds on; those of PLAIN where the file is not there."""
+    if not Path(path).is_file():
+        return dict(PLAIN)
+    keys = json.loads(Path(path).read_text(encoding="utf-8"))
+    below: dict[str, Any] = {}
+    for name in keys.pop("base", []):
+        below |= base_keys(str(Path(path).parent / name))
+    return {**below, **keys}
+
+
+def settings_of(mode: str, length: int, base: str = MINIMAL) -> dict[str, Any]:
+    """Keys of a run of one row a micro-batch.
+
+    Args:
+        length: of the row in tokens.
+        base: the file whose keys spare memory.
+    """
+    return {
+        "task_type": "sft",
+        **base_keys(base),
+        "train_mode": mode,
+        **MODES[mode][1],
+        "max_seq_length": length,
+        "per_device_train_batch_size": 1,
+        # Two, so that gradients of one micro-batch wait while the next is computed.
+        "gradient_accumulation_steps": 2,
+        "max_steps": WARM_UP + STEPS,
+        "logging_steps": 1,
+        "truncation": "keep_start",
+        "save_strategy": "no",
+    }
+
+
+def build_case(name: str, model: str, mode: str, length: int, *, base: str = MINIMAL, **keys: Any) -> Case:
+    """A run that is measured."""
+    settings = {**settings_of(mode, length, base), **keys}
+    return Case(name, TRAIN, settings, model, Rows("full", 8, settings["max_seq_length"]), WARM_UP)

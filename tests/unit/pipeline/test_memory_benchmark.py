@@ -1,0 +1,53 @@
+"""Suite `memory`: every line is a config, cards are as large as they are called, and the longest row just fits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from component.pipeline.benchmark import memory_suite
+from component.pipeline.benchmark.memory_cases import CARDS, MODES, SHAPES, build_case, settings_of
+from component.pipeline.benchmark.memory_plans import STEP, last_that, longest_row, plan_peak, plan_workload
+from component.planning.gpus import GPUS
+from component.planning.memory import plan_memory
+from component.planning.plan import judge
+
+
+@pytest.mark.parametrize(("true_up_to", "most"), [(0, 9), (1, 9), (5, 9), (8, 9), (9, 9)])
+def test_the_last_that_holds(true_up_to: int, most: int) -> None:
+    assert last_that(lambda number: number <= true_up_to, most) == true_up_to
+
+
+def test_the_longest_row_fits_and_a_longer_one_does_not() -> None:
+    settings = settings_of("qlora", STEP)
+    tokens = longest_row(SHAPES["8B"], settings, "4090")
+    workload = plan_workload(SHAPES["8B"], settings)
+    verdicts = [
+        judge(plan_memory(replace(workload, row_tokens=size)), GPUS["4090"]) for size in (tokens, tokens + STEP)
+    ]
+    assert verdicts[0] == "fits" != verdicts[1] and tokens % STEP == 0
+
+
+def test_cards_have_the_memory_of_their_names() -> None:
+    assert {name: GPUS[card].memory_bytes / 2**30 for name, (card, _) in CARDS.items()} == {
+        name: size for name, (_, size) in CARDS.items()
+    }
+
+
+def test_quantized_takes_less_than_16_bit_and_that_less_than_full() -> None:
+    for model in SHAPES.values():
+        quantized, lora, full = (plan_peak(model, settings_of(mode, 1024)).reserved for mode in MODES)
+        assert quantized < lora < full
+
+
+def test_what_has_no_room_is_planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    case = build_case("70B", SHAPES["70B"], "qlora", 1024)
+    planned = plan_peak(case.model, case.settings)
+    monkeypatch.setattr(memory_suite, "own_gpu", lambda: None)
+    assert memory_suite.why_not_measured(tmp_path, case, planned) == "there is no NVIDIA GPU"
+    monkeypatch.setattr(memory_suite, "own_gpu", lambda: GPUS["a100-80"])
+    reason = memory_suite.why_not_measured(tmp_path, case, planned)
+    # QLoRA would fit; the 16-bit weights that its checkpoint is made of do not.
+    assert reason == "needs 131 GiB, and the card has 80"
