@@ -3,6 +3,7 @@
     python script/benchmark.py chat
     python script/benchmark.py firefly --minutes 10
     python script/benchmark.py memory --measure
+    python script/benchmark.py auto
     python script/benchmark.py loaders --model output/llama3-8b-random
     python script/benchmark.py data --tokenizer Qwen/Qwen2.5-7B-Instruct
     python script/benchmark.py plan
@@ -20,6 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from component.pipeline.benchmark import (
+    auto_suite,
     chat_suite,
     checkpoint_command,
     data_suite,
@@ -36,6 +38,7 @@ SUITES = {
     "chat": (chat_suite, "rows of chat length: Firefly's recipe, Unsloth's own trainer, Lampyris"),
     "firefly": (firefly_suite, "the published table of Firefly x Unsloth, and tuned settings"),
     "memory": (memory_suite, "least memory of 1B to 70B, and the longest context that fits a card"),
+    "auto": (auto_suite, "`auto` settings against the best of a grid, under caps of memory"),
     "loaders": (loader_suite, "train.py against bare loops"),
     "tasks": (task_suite, "each task on each loader"),
     "plan": (plan_suite, "predictions of the planner against measurements"),

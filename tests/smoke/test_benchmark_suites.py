@@ -19,7 +19,7 @@ import pytest
 
 from component.config.errors import RunError
 from component.pipeline import run
-from component.pipeline.benchmark import chat_suite, firefly_suite, loader_suite, memory_suite, runner
+from component.pipeline.benchmark import auto_suite, chat_suite, firefly_suite, loader_suite, memory_suite, runner
 from component.pipeline.benchmark.baseline import run_baseline
 from component.pipeline.benchmark.case import TRAIN
 from component.pipeline.benchmark.child import Ended
@@ -106,6 +106,18 @@ def test_memory(ran: list[str], quick: Callable[..., Path]) -> None:
     assert (
         "| QLoRA, longest row on | 24 GB | 48 GB | 80 GB | 141 GB |" in table and "| model | 16-bit LoRA | - |" in table
     )
+
+
+def test_auto(ran: list[str], quick: Callable[..., Path]) -> None:
+    """The best of the grid, and `auto` or why it did not run: its keys may be missing, and then it is a line too."""
+    output = quick(auto_suite)
+    auto, *grid = cases_of(output, "auto")
+    assert [case["runs"][0]["status"] for case in grid] == ["done", "done"] and len(ran) == 3
+    assert grid[0]["runs"][0]["eval_loss"] > 0
+    row = (output / "auto.md").read_text(encoding="utf-8").splitlines()[2]
+    assert row.startswith("| 141 | ") and "packed, " in row
+    if auto["runs"][0]["status"] == "done":
+        assert "per_device_train_batch_size=" in row
 
 
 def test_loaders(ran: list[str], quick: Callable[..., Path]) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from component.config.errors import EXIT_DONE, EXIT_OUT_OF_MEMORY
 from component.pipeline.benchmark.measured import RESULT
+from component.planning.gpus import CONTEXT_BYTES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -123,13 +124,13 @@ def synchronize() -> None:
 
 
 def cap_memory(settings: Mapping[str, Any]) -> None:
-    """Let torch allocate no more than `max_memory_gib` of the GPU, where that key is set."""
+    """Let the process take no more than `max_memory_gib` of the GPU, CUDA's own included, where that key is set."""
     import torch
 
     cap = settings.get("max_memory_gib")
     if cap is not None and torch.cuda.is_available():
         total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, cap * 2**30 / total))
+        torch.cuda.set_per_process_memory_fraction(min(1.0, (cap * 2**30 - CONTEXT_BYTES) / total))
 
 
 def give_varlen_kernel(model: Any) -> str:

@@ -62,6 +62,8 @@ def _build(name: str, variant: Variant, options: argparse.Namespace) -> Case:
         **({"max_memory_gib": options.max_memory_gib} if options.max_memory_gib else {}),
         **(QUICK_KEYS if options.quick else {}),
     }
+    if variant.batch == "auto":
+        del settings["gradient_accumulation_steps"]  # follows from global_batch_size
     length = settings["max_seq_length"]
     mean = min(MEAN_TOKENS, length // 4)
     rows = Rows(options.rows, num_rows=64 if options.quick else 2000, max_tokens=length, mean_tokens=mean)

@@ -48,8 +48,7 @@ class Files:
         if Path(model).is_dir():
             return Path(model).absolute()
         sizes_of(model)
-        name = "".join(letter if letter.isalnum() else "-" for letter in model)
-        target = self.folder / "models" / (name if self.tokenizer is None else f"{name}-{self.tokenizer.name}")
+        target = self.folder / "models" / self.checkpoint_name(model)
         if is_complete(target):
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +59,11 @@ class Files:
             shutil.rmtree(target, ignore_errors=True)
             raise MachineError(f"a checkpoint of {model} cannot be made:", *ended.lines)
         return target
+
+    def checkpoint_name(self, model: str) -> str:
+        """Name of the folder of a shape's random weights."""
+        name = "".join(letter if letter.isalnum() else "-" for letter in model)
+        return name if self.tokenizer is None else f"{name}-{self.tokenizer.name}"
 
     def rows(self, model: str, rows: Rows, *, seed: int = 0) -> Path:
         """The file of a case's rows, whose lengths are counted with the model's tokenizer."""

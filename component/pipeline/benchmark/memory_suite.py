@@ -10,7 +10,8 @@ from pathlib import Path
 
 from component.artifacts.benchmark_picture import Bars, draw_bars
 from component.pipeline.benchmark.case import Case
-from component.pipeline.benchmark.files import shape_of
+from component.pipeline.benchmark.checkpoint import is_complete
+from component.pipeline.benchmark.files import Files, shape_of
 from component.pipeline.benchmark.memory_cases import (
     CARDS,
     LENGTH,
@@ -30,6 +31,8 @@ from component.pipeline.plan_inputs import own_gpu
 from component.planning.memory import MemoryPlan
 
 SUITE, GIB = "memory", 2**30
+#: Disk beyond a checkpoint's weights: its tokenizer, rows, logs.
+SPARE = 1.05
 PLANNED = "planned"
 
 
@@ -110,7 +113,7 @@ def _peak(suite: Suite, size: str, model: str, mode: str, options: argparse.Name
     planned = plan_peak(named, {**settings_of(mode, case.settings["max_seq_length"]), **keys})
     if not (options.measure or options.quick):
         return Peak(size, mode, planned, None)
-    obstacle = None if options.quick or suite.runs(case) else why_not_measured(suite.files.folder, case, planned)
+    obstacle = None if options.quick or suite.runs(case) else why_not_measured(suite.files, case, planned)
     if obstacle:
         say(f"{case.name}: {obstacle}; planned")
         return Peak(size, mode, planned, None)
@@ -118,27 +121,28 @@ def _peak(suite: Suite, size: str, model: str, mode: str, options: argparse.Name
     return Peak(size, mode, planned, line if line.summary else None)
 
 
-def why_not_measured(folder: Path, case: Case, planned: MemoryPlan) -> str | None:
+def why_not_measured(files: Files, case: Case, planned: MemoryPlan) -> str | None:
     """Why a case cannot run here; checkpoints that were made for others make room for it.
 
     Args:
-        folder: of the files; its disk takes the checkpoint.
+        files: whose disk takes the checkpoint.
     """
-    card, shape = own_gpu(), shape_of(case.model)
+    card, shape, folder = own_gpu(), shape_of(case.model), files.folder
     assert shape is not None
     needed = 2 * shape.num_parameters
     if card is None:
         return "there is no NVIDIA GPU"
     if max(planned.allocated, needed) > card.memory_bytes:
         return f"needs {max(planned.allocated, needed) / GIB:.0f} GiB, and the card has {card.memory_bytes / GIB:.0f}"
-    name = "".join(letter if letter.isalnum() else "-" for letter in case.model)
-    for made in sorted((folder / "models").glob("*/")):
-        if made.name != name and shutil.disk_usage(folder).free < 1.1 * needed:
-            shutil.rmtree(made)
+    name = files.checkpoint_name(case.model)
+    is_made = is_complete(folder / "models" / name)
+    # Full training ends with another checkpoint.
+    on_disk = SPARE * needed * ((0 if is_made else 1) + (case.settings["train_mode"] == "full"))
     folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    is_made = (folder / "models" / name / "tokenizer.json").is_file()
-    return None if is_made or free > 1.1 * needed else f"its checkpoint needs {needed / GIB:.0f} GiB of disk"
+    for made in sorted((folder / "models").glob("*/")):
+        if made.name != name and shutil.disk_usage(folder).free < on_disk:
+            shutil.rmtree(made)
+    return None if shutil.disk_usage(folder).free > on_disk else f"needs {on_disk / GIB:.0f} GiB of disk"
 
 
 def plan_contexts(model: str) -> dict[int, int]:

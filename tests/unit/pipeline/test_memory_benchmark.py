@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from component.pipeline.benchmark import memory_suite
+from component.pipeline.benchmark.files import Files
 from component.pipeline.benchmark.memory_cases import CARDS, MODES, SHAPES, build_case, settings_of
 from component.pipeline.benchmark.memory_plans import STEP, last_that, longest_row, plan_peak, plan_workload
 from component.planning.gpus import GPUS
@@ -46,8 +47,8 @@ def test_what_has_no_room_is_planned(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     case = build_case("70B", SHAPES["70B"], "qlora", 1024)
     planned = plan_peak(case.model, case.settings)
     monkeypatch.setattr(memory_suite, "own_gpu", lambda: None)
-    assert memory_suite.why_not_measured(tmp_path, case, planned) == "there is no NVIDIA GPU"
+    assert memory_suite.why_not_measured(Files(tmp_path), case, planned) == "there is no NVIDIA GPU"
     monkeypatch.setattr(memory_suite, "own_gpu", lambda: GPUS["a100-80"])
-    reason = memory_suite.why_not_measured(tmp_path, case, planned)
+    reason = memory_suite.why_not_measured(Files(tmp_path), case, planned)
     # QLoRA would fit; the 16-bit weights that its checkpoint is made of do not.
     assert reason == "needs 131 GiB, and the card has 80"

@@ -1,0 +1,89 @@
+"""The runs of suite `auto`: a grid of settings, each measured once, and `auto` under each cap of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from component.pipeline.benchmark.case import TRAIN, Case, Rows
+from component.pipeline.benchmark.chat_cases import AUTO, COMMON, QUICK_KEYS
+
+CAPS = (8, 12, 16, 24, 48, 80, 141)
+#: Of an epoch and of its evaluation; a step has so many rows, packs where rows are packed.
+NUM_ROWS, NUM_EVAL_ROWS, GLOBAL_BATCH, LENGTH, MEAN_TOKENS = 512, 64, 8, 2048, 330
+WARM_UP = 2
+#: How layers recompute: its name -> keys.
+RECOMPUTATION: Mapping[str, Mapping[str, Any]] = {
+    "all layers recompute": {"gradient_checkpointing": True},
+    "half of the layers recompute": {"gradient_checkpointing": True, "checkpoint_skip_layers": 16},
+    "no layer recomputes": {"gradient_checkpointing": False},
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of the grid."""
+
+    packing: bool
+    rows: int
+    recomputation: str
+    dequantizes: bool
+
+    @property
+    def name(self) -> str:
+        """For the table."""
+        parts = ["packed" if self.packing else "padded", f"{self.rows} rows", self.recomputation]
+        return ", ".join([*parts, *(["dequantized base"] if self.dequantizes else [])])
+
+    def settings(self) -> dict[str, Any]:
+        """Its keys."""
+        return {
+            "packing": self.packing,
+            "per_device_train_batch_size": self.rows,
+            "gradient_accumulation_steps": GLOBAL_BATCH // self.rows,
+            **RECOMPUTATION[self.recomputation],
+            **({"dequantize_base": True} if self.dequantizes else {}),
+        }
+
+
+def grid_points(micro_batches: Sequence[int]) -> Iterator[Point]:
+    """The grid: packed rows in every combination, padded ones in the largest micro-batch alone, where they do best."""
+    for rows in micro_batches:
+        for recomputation in RECOMPUTATION:
+            for dequantizes in (False, True):
+                yield Point(True, rows, recomputation, dequantizes)
+    for recomputation in ("all layers recompute", "no layer recomputes"):
+        for dequantizes in (False, True):
+            yield Point(False, max(micro_batches), recomputation, dequantizes)
+
+
+#: On a CPU: what can be told apart there.
+QUICK_POINTS = (Point(True, 1, "all layers recompute", False), Point(True, 2, "no layer recomputes", False))
+QUICK_ROWS, QUICK_LENGTH = 32, 128
+
+
+def build_case(name: str, model: str, settings: Mapping[str, Any], *, quick: bool) -> Case:
+    """An epoch with evaluation at its end."""
+    length, num_rows = (QUICK_LENGTH, QUICK_ROWS) if quick else (LENGTH, NUM_ROWS)
+    mean = min(MEAN_TOKENS, length // 4)
+    common = {key: value for key, value in COMMON.items() if key != "gradient_accumulation_steps"}
+    keys = {
+        **common, "use_unsloth": "require", "max_seq_length": length, "num_train_epochs": 1, "eval_strategy": "epoch",
+        "logging_steps": 1 if quick else WARM_UP, **settings, **(QUICK_KEYS if quick else {}),
+    }  # fmt: skip
+    evaluation = Rows("chat", 8 if quick else NUM_EVAL_ROWS, length, mean)
+    return Case(name, TRAIN, keys, model, Rows("chat", num_rows, length, mean), 1 if quick else WARM_UP, {}, evaluation)
+
+
+def auto_case(cap: float, model: str, card_gib: float | None, *, quick: bool) -> Case:
+    """`auto` under a cap.
+
+    Args:
+        card_gib: memory of the card; a cap beyond it is none.
+    """
+    capped = {} if card_gib is not None and cap >= card_gib else {"max_memory_gib": cap}
+    settings = {"per_device_train_batch_size": "auto", **AUTO, "global_batch_size": GLOBAL_BATCH, **capped}
+    if quick:
+        del settings["dequantize_base"]  # of qlora alone
+    return build_case(f"auto, {cap:g} GiB", model, settings, quick=quick)

@@ -1,0 +1,160 @@
+"""Suite `auto`: the settings that `auto` chooses under caps of memory, against the best of a grid that fits them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from component.artifacts.benchmark_picture import Curves, draw_curves
+from component.pipeline.benchmark.auto_cases import (
+    CAPS,
+    GLOBAL_BATCH,
+    LENGTH,
+    MEAN_TOKENS,
+    NUM_EVAL_ROWS,
+    NUM_ROWS,
+    QUICK_POINTS,
+    auto_case,
+    build_case,
+    grid_points,
+)
+from component.pipeline.benchmark.options import QUICK_MODEL, add_common_options
+from component.pipeline.benchmark.results import OUT_OF_MEMORY
+from component.pipeline.benchmark.suite import Suite
+from component.pipeline.benchmark.table import (
+    ALLOCATED,
+    LAST_LOSS,
+    REAL_TOKENS,
+    RESERVED,
+    RUNS,
+    Line,
+    number,
+    render_rows,
+    render_table,
+    verdict,
+)
+from component.pipeline.plan_inputs import own_gpu
+from component.planning.gpus import CONTEXT_BYTES
+from component.runtime.command import positive_int
+
+SUITE, MODEL, GIB = "auto", "llama3 8b", 2**30
+SPEED = "real_tokens_per_second"
+GRID_COLUMNS = (REAL_TOKENS, ALLOCATED, RESERVED, LAST_LOSS, number("evaluation loss", "eval_loss", ".4f"), RUNS)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the suite."""
+    add_common_options(parser, SUITE, model=MODEL)
+    parser.add_argument("--caps", nargs="+", type=float, default=list(CAPS), metavar="GIB")
+    parser.add_argument(
+        "--micro_batches", nargs="+", type=positive_int, default=[1, 4, 8], metavar="N",
+        help=f"rows of a micro-batch in the grid; divisors of {GLOBAL_BATCH}",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A cap: what `auto` did under it, how often it ran out of memory, and the fastest of the grid that fits it."""
+
+    cap: float
+    auto: Line
+    num_out_of_memory: int
+    best: Line | None
+
+    @property
+    def ratio(self) -> float | None:
+        """Speed of `auto` over that of the best; None where one was not measured."""
+        mine, best = self.auto.number(SPEED), self.best.number(SPEED) if self.best else None
+        return mine / best if mine and best else None
+
+
+def run_suite(options: argparse.Namespace) -> None:
+    """Run `auto` under each cap, then the grid without one, and compare."""
+    suite, card = Suite(SUITE, options), own_gpu()
+    model = QUICK_MODEL if options.quick and options.model == MODEL else options.model
+    card_gib = card.memory_bytes / GIB if card else None
+    caps = sorted(options.caps)[-1:] if options.quick else sorted(options.caps)
+    autos = suite.measure([auto_case(cap, model, card_gib, quick=options.quick) for cap in caps])
+    points = QUICK_POINTS if options.quick else tuple(grid_points(options.micro_batches))
+    grid = suite.measure([build_case(point.name, model, point.settings(), quick=options.quick) for point in points])
+    compared = [
+        Compared(cap, line, count_out_of_memory(suite.runs(line.case)), best_of(grid, cap))
+        for cap, line in zip(caps, autos, strict=True)
+    ]
+    suite.write(
+        render_compared(compared), CAPTION.format(model=model), "All points of the grid, without a cap:",
+        render_table(GRID_COLUMNS, grid, first="settings"),
+    )  # fmt: skip
+    draw_curves(curves(compared), suite.picture)
+
+
+def count_out_of_memory(runs: Sequence[Mapping[str, Any]]) -> int:
+    """Runs that ended for want of memory."""
+    return sum(run["status"] == OUT_OF_MEMORY for run in runs)
+
+
+def fits(line: Line, cap: float) -> bool:
+    """Whether a run without a cap stayed within one, what CUDA itself takes included.
+
+    Args:
+        cap: in GiB.
+    """
+    reserved = line.number("peak_reserved_bytes")
+    return line.is_done and (reserved or 0) + (CONTEXT_BYTES if reserved else 0) <= cap * GIB
+
+
+def best_of(grid: Sequence[Line], cap: float) -> Line | None:
+    """The fastest point that fits a cap; None where none does."""
+    return max((line for line in grid if fits(line, cap)), key=lambda line: line.number(SPEED) or 0, default=None)
+
+
+def chosen_settings(line: Line) -> str:
+    """What `auto` chose, from run.json."""
+    auto = ((line.summary or {}).get("manifest") or {}).get("auto") or {}
+    return " ".join(f"{key}={str(value).lower()}" for key, value in auto.get("chosen", {}).items()) or "-"
+
+
+def render_compared(compared: Sequence[Compared]) -> str:
+    """A row for each cap, and the worst ratio and all runs without memory below."""
+    titles = [
+        "cap GiB", "auto chose", "auto tokens/s", "reserved GiB", "best of the grid", "its tokens/s", "ratio",
+        "out of memory",
+    ]  # fmt: skip
+    rows = [_row(item) for item in compared]
+    ratios = [item.ratio for item in compared if item.ratio is not None]
+    total = sum(item.num_out_of_memory for item in compared)
+    worst = f"Worst ratio {min(ratios):.3f}" if ratios else "No ratio"
+    return f"{render_rows(titles, rows)}\n\n{worst}; {total} runs of auto out of memory."
+
+
+def _row(item: Compared) -> list[str]:
+    speed, reserved = item.auto.number(SPEED), item.auto.number("peak_reserved_bytes")
+    best = item.best.number(SPEED) if item.best else None
+    return [
+        f"{item.cap:g}",
+        chosen_settings(item.auto) if item.auto.is_done else verdict(item.auto),
+        f"{speed:,.0f}" if speed else "-",
+        f"{reserved / GIB:.2f}" if reserved else "-",
+        item.best.case.name if item.best else "none fits",
+        f"{best:,.0f}" if best else "-",
+        f"{item.ratio:.3f}" if item.ratio is not None else "-",
+        str(item.num_out_of_memory),
+    ]
+
+
+CAPTION = (
+    f"{{model}}, QLoRA of rank 64 through Unsloth; an epoch of {NUM_ROWS} rows, log-normal with a mean of {MEAN_TOKENS} "
+    f"tokens and at most {LENGTH}, {GLOBAL_BATCH} rows (or packs) a step, and an evaluation of {NUM_EVAL_ROWS} rows. "
+    "`auto` ran under the cap; a point of the grid ran once without one, and fits a cap where what it reserved and "
+    f"{CONTEXT_BYTES / GIB:.2f} GiB of CUDA's own do."
+)
+
+
+def curves(compared: Sequence[Compared]) -> list[Curves]:
+    """Speed over the cap."""
+    ours = [(item.cap, speed) for item in compared if (speed := item.auto.number(SPEED))]
+    best = [(item.cap, speed) for item in compared if item.best and (speed := item.best.number(SPEED))]
+    lines = {name: points for name, points in (("auto", ours), ("best of the grid", best)) if points}
+    return [Curves("auto under caps of memory", "GiB", "real tokens/s", lines, x_is_log=True)]
