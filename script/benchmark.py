@@ -7,6 +7,7 @@
     python script/benchmark.py loaders --model output/llama3-8b-random
     python script/benchmark.py data --tokenizer Qwen/Qwen2.5-7B-Instruct
     python script/benchmark.py plan
+    python script/benchmark.py quality
 
 docs/benchmarks.md says what each measures and what its columns mean; `--help` of a suite has its options.
 """
@@ -29,6 +30,7 @@ from component.pipeline.benchmark import (
     loader_suite,
     memory_suite,
     plan_suite,
+    quality_suite,
     task_suite,
 )
 from component.runtime.command import run_command
@@ -42,6 +44,7 @@ SUITES = {
     "loaders": (loader_suite, "train.py against bare loops"),
     "tasks": (task_suite, "each task on each loader"),
     "plan": (plan_suite, "predictions of the planner against measurements"),
+    "quality": (quality_suite, "what each mode and loader learns, over five seeds; gradients against float32"),
     "data": (data_suite, "preparation of conversations, beside others' ways; needs no GPU"),
     "checkpoint": (checkpoint_command, "no suite: make the random checkpoint that suites make themselves"),
 }

@@ -1,0 +1,163 @@
+"""Measure cases of suite `quality` in this process, one after the other; each result is kept at once."""
+
+from __future__ import annotations
+
+import gc
+import json
+import random
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from component.artifacts.metrics import read_metrics
+from component.pipeline.benchmark.child import Ended
+from component.pipeline.benchmark.gradient_error import (
+    compare_gradients,
+    step_gradients,
+    write_long_rows,
+    write_wide_model,
+)
+from component.pipeline.benchmark.quality_cases import REFERENCE, Case, Scale, Stage, pending_cases
+from component.pipeline.benchmark.results import DONE, FAILED, Results
+from component.pipeline.run import run
+from component.runtime.environment import environment_facts
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+STARTED = "started.txt"
+TEXTS, TRAIN, HELD_OUT = (REPOSITORY / f"data/demo/{name}.jsonl" for name in ("pretrain", "train", "held_out"))
+#: Rows that a run trains on, other ones for each seed, and those that rates are chosen on. With all 240 rows full
+#: training answers every question, and nothing could be told apart.
+NUM_TRAINED, NUM_LEFT_OUT = 120, 40
+#: Texts in a row of the wide model; more than fill it are cut.
+NUM_TEXTS = 24
+MAX_NEW_TOKENS = 16
+
+
+def measure_quality(scale: Scale, stage: Stage, results: Results, folder: Path, *, deadline: float) -> None:
+    """Measure what has no result yet, until a time of `time.monotonic()`.
+
+    Args:
+        folder: of the small model, rows and runs.
+
+    Raises:
+        Exception: whatever a case fails with; `started.txt` names its folder.
+    """
+    surroundings = environment_facts(REPOSITORY)
+    while pending := pending_cases(scale, results, stage):
+        if time.monotonic() > deadline:
+            return
+        case, began = pending[0], time.monotonic()
+        (folder / STARTED).write_text(case.folder, encoding="utf-8")
+        measured = MEASURES[case.kind](case, folder)
+        kept = {"status": DONE, "date": now(), **measured, "seconds": round(time.monotonic() - began, 2)}
+        results.add(case, kept, surroundings)
+        gc.collect()
+
+
+def failed_run(ended: Ended) -> dict[str, Any]:
+    """The result of a case whose process did not end well."""
+    return {"status": FAILED, "date": now(), "code": ended.code, "lines": list(ended.lines)}
+
+
+def now() -> str:
+    """The time, as results have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _measure_base(case: Case, folder: Path) -> dict[str, Any]:
+    """Make the small model and pretrain it."""
+    from component.models.tiny import Shape, make_tiny_model
+
+    shutil.rmtree(folder / "start", ignore_errors=True)
+    width = int(case.base["shape"]["hidden_size"])
+    shape = Shape(**{"initializer_range": width**-0.5, **case.base["shape"]})
+    made = make_tiny_model(folder / "start", shape=shape, seed=0, texts=[TEXTS])
+    trained = _train(case, folder, {"model_name_or_path": str(folder / "start"), "train_file": str(TEXTS)})
+    # The others name it by its place.
+    shutil.rmtree(folder / "base", ignore_errors=True)
+    (folder / "runs" / case.folder).rename(folder / "base")
+    return {**trained, **made}
+
+
+def _measure_run(case: Case, folder: Path) -> dict[str, Any]:
+    """Train from the small model, and evaluate what the kind of the case asks for."""
+    rows, left_out = write_rows(folder / "data", case.seed)
+    files = {"train_file": str(rows), "eval_file": str(left_out if case.kind == "rate" else HELD_OUT)}
+    if case.kind == "curve":
+        files["train_file"] = str(TRAIN)
+    trained = _train(case, folder, {"model_name_or_path": str(folder / "base"), **files})
+    if case.kind == "curve":
+        records = read_metrics(folder / "runs" / case.folder)
+        trained["losses"] = [record["loss"] for record in records if "loss" in record]
+    return trained
+
+
+def _measure_answers(case: Case, folder: Path) -> dict[str, Any]:
+    """Ask the held-out questions."""
+    from component.pipeline.answer import load_answerer, score_exact_match
+
+    answerer = load_answerer(str(folder / "runs" / case.folder), use_cpu=bool(case.keys.get("use_cpu")))
+    score = score_exact_match(answerer, [str(HELD_OUT)], max_new_tokens=MAX_NEW_TOKENS)
+    return {"num_exact": score.num_exact, "num_questions": score.num_questions}
+
+
+def _measure_gradient(case: Case, folder: Path) -> dict[str, Any]:
+    """Keep the gradients of the reference, or hold others against them."""
+    model, rows = folder / "wide", folder / "data" / "long.jsonl"
+    mode = case.keys["train_mode"]
+    rows.parent.mkdir(parents=True, exist_ok=True)
+    if case.name == REFERENCE:  # the first of all, in a process without Unsloth, which would have to be imported first
+        write_wide_model(model, case.base["shape"], folder / "base")
+        write_long_rows(TEXTS, rows, num_rows=case.keys["per_device_train_batch_size"], num_texts=NUM_TEXTS)
+    files = {"model_name_or_path": str(model), "train_file": str(rows)}
+    gradients, loss = step_gradients(_config(case, folder, files))
+    from safetensors.torch import load_file, save_file
+
+    kept = folder / f"reference-{mode}.safetensors"
+    if case.name == REFERENCE:
+        save_file(gradients, kept)
+    return {"loss": loss, **compare_gradients(gradients, load_file(kept))}
+
+
+def _train(case: Case, folder: Path, files: Mapping[str, Any]) -> dict[str, Any]:
+    config = _config(case, folder, files)
+    shutil.rmtree(config["output_dir"], ignore_errors=True)
+    result = run(config, resume="never")
+    manifest = json.loads((result.output_dir / "run.json").read_text(encoding="utf-8"))
+    names = ("first_loss", "last_loss", "eval_loss", "last_step", "supervised_tokens", "total_tokens")
+    return {
+        **{name: result.metrics[name] for name in names},
+        "got": manifest["loader"]["details"]["got"],
+        "notices": manifest["notices"],
+    }
+
+
+def _config(case: Case, folder: Path, files: Mapping[str, Any]) -> dict[str, Any]:
+    places = {"output_dir": str(folder / "runs" / case.folder), "cache_dir": str(folder / "cache")}
+    # The rates are the benchmark's subject, and the data is small on purpose.
+    return {**case.keys, **files, **places, "seed": case.seed, "accepted_hints": ["learning_rate", "num_train_epochs"]}
+
+
+def write_rows(folder: Path, seed: int) -> tuple[Path, Path]:
+    """Divide the demo's training rows by a seed: those to train on, and those left out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = TRAIN.read_text(encoding="utf-8").splitlines(keepends=True)
+    random.Random(seed).shuffle(lines)
+    parts = {"train": lines[NUM_LEFT_OUT:][:NUM_TRAINED], "left-out": lines[:NUM_LEFT_OUT]}
+    paths = tuple(folder / f"{name}-{seed}.jsonl" for name in parts)
+    for path, part in zip(paths, parts.values(), strict=True):
+        path.write_text("".join(part), encoding="utf-8")
+    return paths  # type: ignore[return-value]
+
+
+MEASURES: Mapping[str, Callable[[Case, Path], dict[str, Any]]] = {
+    "base": _measure_base,
+    "rate": _measure_run,
+    "score": _measure_run,
+    "curve": _measure_run,
+    "answers": _measure_answers,
+    "gradient": _measure_gradient,
+}
