@@ -9,6 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from component.config.reference import reference_page
+from component.pipeline.claims_tables import CLAIMS_TABLES
 from component.pipeline.family_table import family_page
 from component.pipeline.guide_tables import fill_tables
 from component.pipeline.unsloth_table import unsloth_page
@@ -29,6 +30,9 @@ def main() -> int:
     print(f"wrote {page}")
     page = repository / "docs" / "hyperparameters.md"
     page.write_text(fill_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"wrote the tables of {page}")
+    page = repository / "docs" / "claims.md"
+    page.write_text(fill_tables(page.read_text(encoding="utf-8"), CLAIMS_TABLES), encoding="utf-8")
     print(f"wrote the tables of {page}")
     assets = Path(os.environ.get("LAMPYRIS_TEST_ASSETS", repository.parent / "shared"))
     if (assets / "chat_templates").is_dir():

@@ -29,16 +29,20 @@ from component.config.usual import (
 _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 
 
-def fill_tables(page: str) -> str:
+def fill_tables(page: str, tables: Mapping[str, Callable[[], Iterator[str]]] | None = None) -> str:
     """The page with each block between `<!-- table: NAME -->` and `<!-- end -->` made anew.
+
+    Args:
+        tables: name -> lines; None for those of docs/hyperparameters.md.
 
     Raises:
         KeyError: there is no such table.
     """
+    known = TABLES if tables is None else tables
 
     def fill(block: re.Match[str]) -> str:
         """The block with its lines made anew."""
-        return block[1] + "".join(f"{line}\n" for line in TABLES[block[2]]()) + block[3]
+        return block[1] + "".join(f"{line}\n" for line in known[block[2]]()) + block[3]
 
     return _BLOCK.sub(fill, page)
 

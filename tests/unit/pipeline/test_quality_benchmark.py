@@ -125,7 +125,8 @@ def test_the_page(tmp_path: Path) -> None:
     assert scores_of(QUICK, results)[EXACT]["full"] == {1: 50.0, 2: 50.0}
     page = "\n\n".join(render(QUICK, results))
     half = 12.706 * statistics.stdev([10.0, 20.0]) / math.sqrt(2)
-    assert f"| qlora, packed | 2 | 0.001 | 16.0000 ± {half:.4f} | +1.0000 ± 0.0000 | 50.0 ± 0.0 | +0.0 ± 0.0 |" in page
+    cells = f"16.0000 ± {half:.4f} | +1.0000 ± 0.0000 | 50.0 ± 0.0 | +0.0 ± 0.0 |"
+    assert f"| qlora + Unsloth, packed | 2 | 0.001 | {cells}" in page
     assert "| fastest | 2.0000 | 1.2500 | 0.25000 | 2 | 0.25000 | 2 |" in page
     assert "## Failed" not in page
     scores, losses, errors = pictured(QUICK, results)
@@ -170,7 +171,7 @@ def test_quick(repository: Path, tmp_path: Path) -> None:
     first = subprocess.run(command, cwd=repository, capture_output=True, text=True)
     assert (first.returncode, first.stderr) == (0, "")
     results = Results(tmp_path / "quality.json")
-    assert [run["status"] for case in results.content["cases"] for run in case["runs"]] == [DONE] * 24
+    assert [run["status"] for case in results.content["cases"] for run in case["runs"]] == [DONE] * 17
     assert {case.kind for case in known_cases(QUICK, results)} == {
         "base", "rate", "score", "curve", "answers", "gradient",
     }  # fmt: skip
