@@ -22,11 +22,6 @@ class Interval:
     half: float | None
     num_seeds: int
 
-    @property
-    def includes_zero(self) -> bool:
-        """Whether the mean is not told from zero."""
-        return self.half is None or abs(self.mean) <= self.half
-
 
 def interval(values: Collection[float]) -> Interval:
     """The mean of values of different seeds, at least one, and its t-interval."""
