@@ -9,7 +9,9 @@ from typing import Any
 
 from component.artifacts.strict_json import write_atomically
 
-COLORS = ("#2f6db3", "#d1602b", "#5b8a5b", "#8a5b8a")
+COLOR = "#2f6db3"
+#: Colour and line of each curve: those that coincide show through each other.
+CURVES = ((COLOR, "-"), ("#d1602b", "--"), ("#5b8a5b", ":"))
 GRID_COLOR = "#d9d9d9"
 
 
@@ -39,13 +41,13 @@ def draw_quality(
                                      strict=False):  # fmt: skip
         _draw_scores(axis, title, points)
     left, right = lower.subplots(1, 2)
-    for color, (name, losses) in zip(COLORS, curves.items(), strict=False):
-        left.plot(range(1, len(losses) + 1), losses, color=color, linewidth=1.3, label=name, alpha=0.8)
+    for (color, line), (name, losses) in zip(CURVES, curves.items(), strict=False):
+        left.plot(range(1, len(losses) + 1), losses, line, color=color, linewidth=1.5, label=name)
     _finish(left, "loss of each step, all rows in every step", "optimizer step")
     if curves:
         left.set_yscale("log")
         left.legend(fontsize=7, frameon=False)
-    right.barh(list(errors), [100 * error for error in errors.values()], color=COLORS[0])
+    right.barh(list(errors), [100 * error for error in errors.values()], color=COLOR)
     right.invert_yaxis()
     right.tick_params(axis="y", labelsize=7)
     _finish(right, "gradients: difference to float32", "% of their norm")
@@ -56,7 +58,7 @@ def draw_quality(
 
 def _draw_scores(axis: Any, title: str, points: Sequence[tuple[str, float, float | None]]) -> None:
     for place, (_, mean, half) in enumerate(points):
-        axis.errorbar(mean, place, xerr=half or 0, fmt="o", color=COLORS[0], capsize=3, markersize=4)
+        axis.errorbar(mean, place, xerr=half or 0, fmt="o", color=COLOR, capsize=3, markersize=4)
     axis.set_yticks(range(len(points)), [name for name, _, _ in points], fontsize=7)
     axis.invert_yaxis()
     _finish(axis, title, "mean over seeds, 95 % interval")

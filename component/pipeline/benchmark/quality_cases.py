@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from component.config.schema import schema_fields
-from component.pipeline.benchmark.results import DONE, Results
 
 Kind = Literal["base", "rate", "score", "curve", "gradient", "answers"]
 Stage = Literal["vanilla", "unsloth", "answers", "liger"]
@@ -145,7 +144,7 @@ FULL = Scale(
 QUICK = Scale(
     shape={"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2},
     pretraining={"max_steps": 4, "learning_rate": 2e-3, "per_device_train_batch_size": 4},
-    own={"use_cpu": True, "bf16": False},
+    own={"use_cpu": True, "bf16": False, "max_samples": 24},
     steps=2,
     rates={"full": (1e-3,), "qlora": (1e-3, 3e-3)},
     seeds=(1, 2),
@@ -240,46 +239,3 @@ def _once(steps: int) -> dict[str, Any]:
 
 def _loader_keys(loader: str) -> dict[str, Any]:
     return {"use_unsloth": "require"} if loader == "unsloth" else {}
-
-
-def known_cases(scale: Scale, results: Results) -> list[Case]:
-    """All cases whose settings are known by now, in the order in which they are worth most: seed by seed."""
-    base = base_case(scale)
-    if done_run(results, base) is None:
-        return [base]
-    gradients = gradient_cases(scale)
-    references = [case for case in gradients if case.name == REFERENCE]
-    done = {case.keys["train_mode"] for case in references if done_run(results, case)}
-    others = [case for case in gradients if case not in references and case.keys["train_mode"] in done]
-    cases = [base, *references, *others, *rate_cases(scale)]
-    rates = chosen_rates(scale, results)
-    scores = [
-        score_case(scale, way, seed, rates[way.mode]) for seed in scale.seeds for way in scale.ways if way.mode in rates
-    ]
-    cases += curve_cases(scale, rates["qlora"]) if "qlora" in rates else []
-    return [*cases, *scores, *(answers_case(case) for case in scores if done_run(results, case))]
-
-
-def pending_cases(scale: Scale, results: Results, stage: Stage) -> list[Case]:
-    """Cases of a stage that have no result, failures counting as one."""
-    return [case for case in known_cases(scale, results) if case.stage == stage and not results.runs(case)]
-
-
-def done_run(results: Results, case: Case) -> dict[str, Any] | None:
-    """The last run of a case that ended well."""
-    return next((run for run in reversed(results.runs(case)) if run["status"] == DONE), None)
-
-
-def chosen_rates(scale: Scale, results: Results) -> dict[str, float]:
-    """Mode -> the learning rate of the lowest loss on left-out rows; modes that are not settled are absent."""
-    chosen = {mode: rates[0] for mode, rates in scale.rates.items() if len(rates) == 1}
-    losses: dict[str, dict[float, float | None]] = {}
-    for case in rate_cases(scale):
-        run = done_run(results, case)
-        of_mode = losses.setdefault(case.keys["train_mode"], {})
-        of_mode[case.keys["learning_rate"]] = run["eval_loss"] if run else None
-    for mode, found in losses.items():
-        known = {rate: loss for rate, loss in found.items() if loss is not None}
-        if len(known) == len(found):
-            chosen[mode] = min(known, key=known.__getitem__)
-    return chosen

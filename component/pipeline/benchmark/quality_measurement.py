@@ -20,7 +20,8 @@ from component.pipeline.benchmark.gradient_error import (
     write_long_rows,
     write_wide_model,
 )
-from component.pipeline.benchmark.quality_cases import REFERENCE, Case, Scale, Stage, pending_cases
+from component.pipeline.benchmark.quality_cases import REFERENCE, Case, Scale, Stage
+from component.pipeline.benchmark.quality_progress import pending_cases
 from component.pipeline.benchmark.results import DONE, FAILED, Results
 from component.pipeline.run import run
 from component.runtime.environment import environment_facts

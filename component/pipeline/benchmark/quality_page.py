@@ -10,14 +10,12 @@ from component.pipeline.benchmark.quality_cases import (
     Scale,
     answers_case,
     base_case,
-    chosen_rates,
     curve_cases,
-    done_run,
     gradient_cases,
-    known_cases,
     rate_cases,
     score_case,
 )
+from component.pipeline.benchmark.quality_progress import chosen_rates, done_run, known_cases
 from component.pipeline.benchmark.quality_statistics import Interval, interval, paired
 from component.pipeline.benchmark.results import DONE, Results
 

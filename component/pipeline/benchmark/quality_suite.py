@@ -10,9 +10,10 @@ from pathlib import Path
 
 from component.artifacts.quality_picture import draw_quality
 from component.pipeline.benchmark.child import run_child
-from component.pipeline.benchmark.quality_cases import FULL, QUICK, Scale, Stage, known_cases, pending_cases
+from component.pipeline.benchmark.quality_cases import FULL, QUICK, Scale, Stage
 from component.pipeline.benchmark.quality_measurement import STARTED, failed_run, measure_quality
 from component.pipeline.benchmark.quality_page import pictured, render
+from component.pipeline.benchmark.quality_progress import known_cases, pending_cases
 from component.pipeline.benchmark.report import describe_surroundings, write_text
 from component.pipeline.benchmark.results import Results
 from component.pipeline.benchmark.suite import UNFINISHED

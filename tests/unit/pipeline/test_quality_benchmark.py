@@ -23,16 +23,14 @@ from component.pipeline.benchmark.quality_cases import (
     REFERENCE,
     answers_case,
     base_case,
-    chosen_rates,
     curve_cases,
     gradient_cases,
-    known_cases,
-    pending_cases,
     rate_cases,
     score_case,
 )
 from component.pipeline.benchmark.quality_measurement import HELD_OUT, NUM_TRAINED, write_rows
 from component.pipeline.benchmark.quality_page import EXACT, LOSS, pictured, render, scores_of
+from component.pipeline.benchmark.quality_progress import chosen_rates, known_cases, pending_cases
 from component.pipeline.benchmark.quality_statistics import interval, paired
 from component.pipeline.benchmark.results import DONE, FAILED, Results
 

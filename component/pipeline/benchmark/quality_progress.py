@@ -1,0 +1,62 @@
+"""Which cases of suite `quality` follow from the results so far: rates from the small model, scores from rates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from component.pipeline.benchmark.quality_cases import (
+    REFERENCE,
+    Case,
+    Scale,
+    Stage,
+    answers_case,
+    base_case,
+    curve_cases,
+    gradient_cases,
+    rate_cases,
+    score_case,
+)
+from component.pipeline.benchmark.results import DONE, Results
+
+
+def known_cases(scale: Scale, results: Results) -> list[Case]:
+    """All cases whose settings are known by now, in the order in which they are worth most: seed by seed."""
+    base = base_case(scale)
+    if done_run(results, base) is None:
+        return [base]
+    gradients = gradient_cases(scale)
+    references = [case for case in gradients if case.name == REFERENCE]
+    done = {case.keys["train_mode"] for case in references if done_run(results, case)}
+    others = [case for case in gradients if case not in references and case.keys["train_mode"] in done]
+    cases = [base, *references, *others, *rate_cases(scale)]
+    rates = chosen_rates(scale, results)
+    scores = [
+        score_case(scale, way, seed, rates[way.mode]) for seed in scale.seeds for way in scale.ways if way.mode in rates
+    ]
+    cases += curve_cases(scale, rates["qlora"]) if "qlora" in rates else []
+    return [*cases, *scores, *(answers_case(case) for case in scores if done_run(results, case))]
+
+
+def pending_cases(scale: Scale, results: Results, stage: Stage) -> list[Case]:
+    """Cases of a stage that have no result, failures counting as one."""
+    return [case for case in known_cases(scale, results) if case.stage == stage and not results.runs(case)]
+
+
+def done_run(results: Results, case: Case) -> dict[str, Any] | None:
+    """The last run of a case that ended well."""
+    return next((run for run in reversed(results.runs(case)) if run["status"] == DONE), None)
+
+
+def chosen_rates(scale: Scale, results: Results) -> dict[str, float]:
+    """Mode -> the learning rate of the lowest loss on left-out rows; modes that are not settled are absent."""
+    chosen = {mode: rates[0] for mode, rates in scale.rates.items() if len(rates) == 1}
+    losses: dict[str, dict[float, float | None]] = {}
+    for case in rate_cases(scale):
+        run = done_run(results, case)
+        of_mode = losses.setdefault(case.keys["train_mode"], {})
+        of_mode[case.keys["learning_rate"]] = run["eval_loss"] if run else None
+    for mode, found in losses.items():
+        known = {rate: loss for rate, loss in found.items() if loss is not None}
+        if len(known) == len(found):
+            chosen[mode] = min(known, key=known.__getitem__)
+    return chosen
