@@ -17,6 +17,7 @@ from component.pipeline.describe import describe_check, describe_run
 from component.pipeline.prepare import prepare
 from component.pipeline.run import run_config
 from component.runtime.command import print_lines, run_command
+from component.runtime.stopwatch import command_began
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -49,7 +50,7 @@ def main() -> int:
     elif options.dry_run:
         print_lines(describe_run(prepare(config)))
     else:
-        run_config(config, resume=options.resume, may_restart=True)
+        run_config(config, resume=options.resume, may_restart=True, began=command_began())
     return 0
 
 

@@ -60,6 +60,7 @@ class EndFacts:
         mfu: model FLOPs utilization from 0 to 1, None for a CPU or a GPU whose peak is unknown.
         loss_unit: empty where a loss is no mean of cross-entropies.
         task_metrics: what says more of a task than its loss -> its first and its last logged value.
+        start_seconds: from the command to the end of the first step, by its parts.
         next_commands: ready to paste.
     """
 
@@ -79,6 +80,7 @@ class EndFacts:
     eval_perplexity: float | None = None
     loss_unit: str = "nats per supervised token"
     task_metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    start_seconds: Mapping[str, float] = field(default_factory=dict)
     next_commands: tuple[str, ...] = ()
 
 
@@ -143,6 +145,9 @@ def end_card(facts: EndFacts, *, color: bool, width: int = 100) -> str:
     if facts.peak_allocated_bytes is not None:
         reserved = f", {gibibytes(facts.peak_reserved_bytes)} reserved" if facts.peak_reserved_bytes is not None else ""
         rows.append(("peak memory", f"{gibibytes(facts.peak_allocated_bytes)} allocated{reserved}"))
+    if facts.start_seconds:
+        parts = ", ".join(f"{part} {duration(seconds)}" for part, seconds in facts.start_seconds.items())
+        rows.append(("first step", f"after {duration(sum(facts.start_seconds.values()))}: {parts}"))
     rows.append(("wall time", duration(facts.wall_seconds)))
     card = render_blocks([name_value_table(rows)], color=color, width=width)
     if not facts.next_commands:

@@ -63,7 +63,7 @@ def show_end_card(
     prepared: PreparedRun,
     model: LoadedModel,
     metrics: dict[str, Any],
-    timings: Mapping[str, float],
+    timings: Mapping[str, Any],
     *,
     planned_steps: int,
 ) -> None:
@@ -100,6 +100,7 @@ def show_end_card(
         peak_allocated_bytes=metrics["peak_allocated_bytes"],
         peak_reserved_bytes=metrics["peak_reserved_bytes"],
         wall_seconds=timings["total_seconds"],
+        start_seconds=timings.get("first_step_parts_seconds", {}),
         next_commands=(f"python script/chat.py --model {folder}",)
         if prepared.rendering.encoder.row_kind in ("messages", "preference", "labelled", "prompt")
         and prepared.task.name != "reward"

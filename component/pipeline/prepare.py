@@ -28,6 +28,7 @@ from component.runtime.hardware import Hardware, detect_hardware
 from component.runtime.logging import configure_logging
 from component.runtime.redaction import hide
 from component.runtime.seeds import seed_everything
+from component.runtime.stopwatch import Stopwatch
 from component.trainers.packing import check_packable
 
 if TYPE_CHECKING:
@@ -69,8 +70,11 @@ class PreparedRun:
         return getattr(self.config, self.task.section)
 
 
-def prepare(config: Config) -> PreparedRun:
+def prepare(config: Config, watch: Stopwatch | None = None) -> PreparedRun:
     """Prepare a run up to its weights.
+
+    Args:
+        watch: takes the times of imports and data.
 
     Raises:
         UserError: a package is missing, or model, tokenizer or data cannot be used.
@@ -95,15 +99,21 @@ def prepare(config: Config) -> PreparedRun:
         import_unsloth(config.model, hardware)
     precision = resolve_precision(config.model, hardware)
     notices += [*([one_gpu] if one_gpu else []), *machine_notices(config, hardware), *loader_notices(config, loader)]
-    return _prepare_data(config, hardware, loader, precision, notices)
+    return _prepare_data(config, hardware, loader, precision, notices, watch or Stopwatch())
 
 
 def _prepare_data(
-    config: Config, hardware: Hardware, loader: LoaderChoice, precision: Precision, notices: list[str]
+    config: Config,
+    hardware: Hardware,
+    loader: LoaderChoice,
+    precision: Precision,
+    notices: list[str],
+    watch: Stopwatch,
 ) -> PreparedRun:
     # This imports transformers, which must come after Unsloth.
     from component.pipeline.run_data import prepare_run_data
 
+    watch.switch("data")
     configure_logging(None, rank())  # once more: the libraries install handlers of their own when imported
     seed_everything(config.model.seed)
     prepared = prepare_run_data(config, row_kind_of(config.model.task_type))

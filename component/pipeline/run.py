@@ -17,6 +17,7 @@ from component.pipeline.prepare import prepare
 from component.pipeline.result import RunResult
 from component.runtime.distributed import is_main_process, rank
 from component.runtime.logging import configure_logging
+from component.runtime.stopwatch import Stopwatch
 
 
 def run(source: str | Path | Mapping[str, Any], *, resume: str = "auto", **overrides: Any) -> RunResult:
@@ -39,14 +40,17 @@ def run(source: str | Path | Mapping[str, Any], *, resume: str = "auto", **overr
     return run_config(load_config(source, overrides), resume=resume)
 
 
-def run_config(config: Config, *, resume: str = "auto", may_restart: bool = False) -> RunResult:
+def run_config(
+    config: Config, *, resume: str = "auto", may_restart: bool = False, began: float | None = None
+) -> RunResult:
     """Train a loaded config; see `run`.
 
     Args:
         may_restart: where Unsloth fails after it has patched this process, and the config lets it fall back, replace
             the process by one of the same command with the vanilla loader. Else that is an error.
+        began: when the command began, as a time of `time.monotonic()`; None where it is this call.
     """
-    began = time.monotonic()
+    began = time.monotonic() if began is None else began
     try:
         return _run(config, resume, began)
     except UnslothFailed as error:
@@ -57,13 +61,16 @@ def run_config(config: Config, *, resume: str = "auto", may_restart: bool = Fals
 
 
 def _run(config: Config, resume: str, began: float) -> RunResult:
-    prepared = prepare(config)
+    watch = Stopwatch(began)
+    prepared = prepare(config, watch)
+    watch.switch("imports")
     # These import transformers, which must come after Unsloth: `prepare` has seen to that.
     from component.pipeline.data_report import write_data_report
     from component.pipeline.manifest_content import manifest_content
     from component.pipeline.open_run import open_run
     from component.pipeline.train import train
 
+    watch.switch("data")
     opened = open_run(prepared, manifest_content(prepared), resume)
     folder = Path(config.run.output_dir)
     if opened.is_finished:
@@ -75,7 +82,7 @@ def _run(config: Config, resume: str, began: float) -> RunResult:
     if is_main_process():
         write_train_args(prepared.config, folder)
         write_data_report(prepared, folder)
-    return train(prepared, opened, began=began)
+    return train(prepared, opened, began=began, watch=watch)
 
 
 def finished_result(manifest: Manifest) -> RunResult:

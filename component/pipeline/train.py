@@ -35,6 +35,8 @@ from component.pipeline.result import RunResult
 from component.pipeline.steps import num_optimizer_steps
 from component.runtime.distributed import is_main_process
 from component.runtime.redaction import redact
+from component.runtime.stopwatch import Stopwatch
+from component.trainers.callbacks.first_step import FirstStepCallback
 from component.trainers.callbacks.progress import close_console
 from component.trainers.interrupts import Interrupts
 
@@ -42,11 +44,12 @@ from component.trainers.interrupts import Interrupts
 MEASURED = ("peak_allocated_bytes", "peak_reserved_bytes", "padded_tokens_per_second")
 
 
-def train(prepared: PreparedRun, opened: OpenedRun, *, began: float) -> RunResult:
+def train(prepared: PreparedRun, opened: OpenedRun, *, began: float, watch: Stopwatch) -> RunResult:
     """Train a run in its opened folder.
 
     Args:
         began: `time.monotonic()` when the process began to work on the run.
+        watch: has run since then; it stops at the end of the first step.
 
     Raises:
         InterruptedRun: a signal arrived; there is a checkpoint of the last step.
@@ -61,7 +64,7 @@ def train(prepared: PreparedRun, opened: OpenedRun, *, began: float) -> RunResul
                 from_step=start_step, resumed_from=str(opened.checkpoint) if opened.checkpoint else None
             )
             (folder / METRICS_FILE).touch()  # however the attempt ends, there is something to read
-            result = _train(prepared, opened, interrupts, progress, began)
+            result = _train(prepared, opened, interrupts, progress, began, watch)
     except RunError as error:
         _end(manifest, folder, _status_of(error), progress.step, error.exit_code, str(error))
         raise
@@ -89,15 +92,23 @@ class _Progress:
 
 
 def _train(
-    prepared: PreparedRun, opened: OpenedRun, interrupts: Interrupts, progress: _Progress, began: float
+    prepared: PreparedRun,
+    opened: OpenedRun,
+    interrupts: Interrupts,
+    progress: _Progress,
+    began: float,
+    watch: Stopwatch,
 ) -> RunResult:
     folder = Path(prepared.config.run.output_dir)
     times = [began, time.monotonic()]
+    watch.switch("model")
     built = build_run(prepared, interrupts)
     trainer, model, context = built.trainer, built.model, built.context
     _record_start(prepared, opened, built)
     times.append(time.monotonic())
     progress.trainer = trainer
+    trainer.add_callback(FirstStepCallback(watch))
+    watch.switch("step")
     try:
         with memory_advice(trainer):
             trainer.train(resume_from_checkpoint=str(opened.checkpoint) if opened.checkpoint else None)
@@ -113,7 +124,7 @@ def _train(
         evaluate_outcome(trainer, outcome, folder)
     times.append(time.monotonic())
     _save(prepared, model, folder)
-    metrics, timings = final_metrics(outcome, context, folder), _timings(times)
+    metrics, timings = final_metrics(outcome, context, folder), _timings(times, watch)
     measured = {name: metrics[name] for name in MEASURED} if context.hardware.kind == "cuda" else None
     plan = {**opened.manifest.content["plan"], "measured": measured}
     opened.manifest.update(metrics=metrics, timings=timings, plan=plan)
@@ -145,12 +156,18 @@ def _record_start(prepared: PreparedRun, opened: OpenedRun, built: BuiltRun) -> 
     show_start_card(prepared, model, notices=notices, num_rows=num_rows, start_step=start_step)
 
 
-def _timings(times: Sequence[float]) -> dict[str, float]:
-    """Seconds of each part of a run, from the times at which they began, and of all of it until now."""
+def _timings(times: Sequence[float], watch: Stopwatch) -> dict[str, Any]:
+    """Seconds of each part of a run, from the times at which they began, of all of it until now, and of its start."""
     parts = ("prepare_seconds", "load_seconds", "train_seconds")
     spans = {name: end - start for name, start, end in zip(parts, times, times[1:], strict=False)}
     spans["total_seconds"] = time.monotonic() - times[0]
-    return {name: round(seconds, 3) for name, seconds in spans.items()}
+    start = watch.seconds()
+    if start is not None:
+        spans["first_step_seconds"] = sum(start.values())
+    rounded: dict[str, Any] = {name: round(seconds, 3) for name, seconds in spans.items()}
+    if start is not None:
+        rounded["first_step_parts_seconds"] = {part: round(seconds, 3) for part, seconds in start.items()}
+    return rounded
 
 
 def changed_rewards(opened: OpenedRun, decided: Mapping[str, Any]) -> list[str]:

@@ -85,7 +85,12 @@ def test_manifest(manifest, sft_settings, finished_run) -> None:
     assert (attempt["status"], attempt["from_step"], attempt["to_step"], attempt["exit_code"]) == ("finished", 0, 9, 0)
     assert manifest["plan"]["measured"] is None  # there is no GPU
     assert manifest["plan"]["predicted"]["peak_allocated_bytes"] > 0
-    assert manifest["timings"].keys() == {"prepare_seconds", "load_seconds", "train_seconds", "total_seconds"}
+    timings = manifest["timings"]
+    start = timings.pop("first_step_parts_seconds")
+    spans = {"prepare_seconds", "load_seconds", "train_seconds", "total_seconds", "first_step_seconds"}
+    assert timings.keys() == spans and start.keys() == {"imports", "data", "model", "step"}
+    assert timings["first_step_seconds"] == pytest.approx(sum(start.values()), abs=0.01)
+    assert timings["first_step_seconds"] < timings["total_seconds"]
     metrics = manifest["metrics"]
     records = read_metrics(finished_run)
     losses = [record["loss"] for record in records if "loss" in record]

@@ -41,6 +41,7 @@ END = EndFacts(
     peak_allocated_bytes=38 * 2**30,
     peak_reserved_bytes=40 * 2**30,
     wall_seconds=245.2,
+    start_seconds={"imports": 12.25, "data": 1.5, "model": 9.0, "step": 8.0},
     last_step=1200,
     planned_steps=1200,
     model_step=1200,
@@ -110,6 +111,7 @@ def test_the_end_card_in_plain_text() -> None:
         "tokens/s     10,626 real, 11,000 with padding",
         "MFU          43.2%",
         "peak memory  38.0 GiB allocated, 40.0 GiB reserved",
+        "first step   after 30.8 s: imports 12.2 s, data 1.5 s, model 9.0 s, step 8.0 s",
         "wall time    4 min 05 s",
         "",
         "next:",
@@ -139,7 +141,7 @@ def test_utilization_is_not_guessed(hardware: Hardware, text: str) -> None:
 
 
 def test_what_was_not_measured_is_unknown() -> None:
-    facts = replace(END, first_loss=None, last_loss=None, eval_loss=None, real_tokens_per_second=None,
+    facts = replace(END, first_loss=None, last_loss=None, eval_loss=None, real_tokens_per_second=None, start_seconds={},
                     padded_tokens_per_second=None, peak_allocated_bytes=None, next_commands=())  # fmt: skip
     assert end_card(facts, color=False).splitlines() == [
         "loss       unknown -> unknown nats per supervised token",
