@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from component.artifacts.terminal import legend, mark_supervised, name_value_table, render_blocks
@@ -61,6 +61,7 @@ class EndFacts:
         loss_unit: empty where a loss is no mean of cross-entropies.
         task_metrics: what says more of a task than its loss -> its first and its last logged value.
         start_seconds: from the command to the end of the first step, by its parts.
+        why_not_faster: what took time, each with an override to try.
         next_commands: ready to paste.
     """
 
@@ -81,6 +82,7 @@ class EndFacts:
     loss_unit: str = "nats per supervised token"
     task_metrics: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     start_seconds: Mapping[str, float] = field(default_factory=dict)
+    why_not_faster: tuple[str, ...] = ()
     next_commands: tuple[str, ...] = ()
 
 
@@ -150,9 +152,12 @@ def end_card(facts: EndFacts, *, color: bool, width: int = 100) -> str:
         rows.append(("first step", f"after {duration(sum(facts.start_seconds.values()))}: {parts}"))
     rows.append(("wall time", duration(facts.wall_seconds)))
     card = render_blocks([name_value_table(rows)], color=color, width=width)
-    if not facts.next_commands:
-        return card
-    return card + "\nnext:\n" + "".join(f"  {command}\n" for command in facts.next_commands)
+    return card + _block("why not faster", facts.why_not_faster) + _block("next", facts.next_commands)
+
+
+def _block(title: str, lines: Sequence[str]) -> str:
+    """Lines that are never wrapped, below a title; nothing without lines."""
+    return f"\n{title}:\n" + "".join(f"  {line}\n" for line in lines) if lines else ""
 
 
 def gibibytes(size: int) -> str:

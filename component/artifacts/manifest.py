@@ -32,6 +32,7 @@ SECTIONS: dict[str, Any] = {
     "plan": {},  # predicted, and measured beside it at the end of a run on a GPU
     "timings": {},  # seconds by phase
     "metrics": {},  # the final ones
+    "why_not_faster": [],  # at most three lines, each with an override to try
 }
 
 

@@ -66,6 +66,7 @@ def show_end_card(
     timings: Mapping[str, Any],
     *,
     planned_steps: int,
+    why_not_faster: Sequence[str],
 ) -> None:
     """Complete `metrics` by the MFU and show what came of the run."""
     _, total = count_parameters(model.model)
@@ -100,6 +101,7 @@ def show_end_card(
         peak_allocated_bytes=metrics["peak_allocated_bytes"],
         peak_reserved_bytes=metrics["peak_reserved_bytes"],
         wall_seconds=timings["total_seconds"],
+        why_not_faster=tuple(why_not_faster),
         start_seconds=timings.get("first_step_parts_seconds", {}),
         next_commands=(f"python script/chat.py --model {folder}",)
         if prepared.rendering.encoder.row_kind in ("messages", "preference", "labelled", "prompt")

@@ -86,6 +86,7 @@ def final_metrics(outcome: Outcome, context: RunContext, folder: Path) -> dict[s
         "total_tokens": counts.real,
         "real_tokens_per_second": round(speed[0], 2) if speed else None,
         "padded_tokens_per_second": round(speed[1], 2) if speed else None,
+        "data_wait_share": round(wait, 6) if (wait := context.tokens.data_wait_share()) is not None else None,
         "peak_allocated_bytes": peak_memory_bytes(),
         "peak_reserved_bytes": torch.cuda.max_memory_reserved() if on_gpu else None,
     }

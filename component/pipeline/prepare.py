@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,7 @@ class PreparedRun:
     """A run that is ready to load its weights.
 
     Attributes:
+        model_config: config.json of the model, or of the base of an adapter.
         rendering: what made the tokens; a renderer makes prompts too.
         notices: all that was changed, ignored or fell back so far, one line each.
         hints: choices that work and are seldom meant.
@@ -51,6 +52,7 @@ class PreparedRun:
 
     config: Config
     hardware: Hardware
+    model_config: Mapping[str, Any]
     precision: Precision
     loader: LoaderChoice
     tokenizer: PreTrainedTokenizerBase
@@ -99,12 +101,13 @@ def prepare(config: Config, watch: Stopwatch | None = None) -> PreparedRun:
         import_unsloth(config.model, hardware)
     precision = resolve_precision(config.model, hardware)
     notices += [*([one_gpu] if one_gpu else []), *machine_notices(config, hardware), *loader_notices(config, loader)]
-    return _prepare_data(config, hardware, loader, precision, notices, watch or Stopwatch())
+    return _prepare_data(config, hardware, model_config, loader, precision, notices, watch or Stopwatch())
 
 
 def _prepare_data(
     config: Config,
     hardware: Hardware,
+    model_config: Mapping[str, Any],
     loader: LoaderChoice,
     precision: Precision,
     notices: list[str],
@@ -123,6 +126,7 @@ def _prepare_data(
     return PreparedRun(
         config=config,
         hardware=hardware,
+        model_config=model_config,
         precision=precision,
         loader=loader,
         tokenizer=prepared.tokenizer,

@@ -32,7 +32,9 @@ from component.pipeline.open_run import OpenedRun
 from component.pipeline.outcome import evaluate_outcome, final_metrics, settle_outcome
 from component.pipeline.prepare import PreparedRun
 from component.pipeline.result import RunResult
+from component.pipeline.speed_facts import speed_facts
 from component.pipeline.steps import num_optimizer_steps
+from component.planning.why_not_faster import why_not_faster
 from component.runtime.distributed import is_main_process
 from component.runtime.redaction import redact
 from component.runtime.stopwatch import Stopwatch
@@ -127,8 +129,13 @@ def _train(
     metrics, timings = final_metrics(outcome, context, folder), _timings(times, watch)
     measured = {name: metrics[name] for name in MEASURED} if context.hardware.kind == "cuda" else None
     plan = {**opened.manifest.content["plan"], "measured": measured}
-    opened.manifest.update(metrics=metrics, timings=timings, plan=plan)
-    show_end_card(prepared, model, metrics, timings, planned_steps=outcome.planned_steps)
+    reasons = why_not_faster(
+        speed_facts(
+            prepared, built, metrics, first_step=_step_of(opened.checkpoint), train_seconds=timings["train_seconds"]
+        )
+    )
+    opened.manifest.update(metrics=metrics, timings=timings, plan=plan, why_not_faster=list(reasons))
+    show_end_card(prepared, model, metrics, timings, planned_steps=outcome.planned_steps, why_not_faster=reasons)
     return RunResult(folder, trainer.state.global_step, metrics)
 
 

@@ -27,6 +27,7 @@ class Plan:
         micro_batches: in an optimizer step.
         verdict: "tight" is between what is allocated and what is reserved where there is room.
         hours: of the whole run, where its steps are known.
+        timed: the mean micro-batch, where it is known and smaller than the largest.
     """
 
     workload: Workload
@@ -36,6 +37,7 @@ class Plan:
     time: StepTime | None
     verdict: Verdict | None
     num_steps: int | None = None
+    timed: Workload | None = None
 
     @property
     def hours(self) -> float | None:
@@ -96,7 +98,7 @@ def plan(
     memory = plan_memory(workload)
     time = plan_step_time(timed or workload, gpu, micro_batches=micro_batches) if gpu else None
     verdict = judge(memory, gpu) if gpu else None
-    return Plan(workload, memory, gpu, micro_batches, time, verdict, num_steps)
+    return Plan(workload, memory, gpu, micro_batches, time, verdict, num_steps, timed)
 
 
 def judge(memory: MemoryPlan, gpu: Gpu) -> Verdict:

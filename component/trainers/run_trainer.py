@@ -19,6 +19,7 @@ from component.trainers.callbacks.metrics import MetricsCallback
 from component.trainers.callbacks.order import OrderCallback
 from component.trainers.callbacks.progress import ConsoleCallback
 from component.trainers.callbacks.resume import ResumableEarlyStopping, ResumeCallback
+from component.trainers.data_wait import time_batches
 from component.trainers.interrupts import shield_worker
 from component.trainers.loss_window import LossWindow
 from component.trainers.token_counter import TokenCounter
@@ -72,10 +73,12 @@ class RunTrainer:
         return self._order
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
-        """Changed: workers outlive the signal that asks the run for a checkpoint."""
+        """Changed: workers outlive the signal that asks the run for a checkpoint; waiting for batches is timed."""
         loader = super()._get_dataloader(*args, **kwargs)
+        inner = getattr(loader, "base_dataloader", loader)  # accelerate iterates over what it wraps
+        if kwargs.get("is_training"):
+            time_batches(inner, self._tokens.add_wait)
         if loader.num_workers > 0:
-            inner = getattr(loader, "base_dataloader", loader)  # accelerate iterates over what it wraps
             inner.worker_init_fn = partial(shield_worker, start=inner.worker_init_fn)
         return loader
 

@@ -26,11 +26,12 @@ class TokenCounts:
 
 @dataclass(frozen=True)
 class Lap:
-    """A stretch of training: its seconds and its tokens."""
+    """A stretch of training: its seconds, those of them that it waited for batches, and its tokens."""
 
     seconds: float
     real: int
     padded: int
+    data_wait: float = 0.0
 
 
 class TokenCounter:
@@ -56,6 +57,10 @@ class TokenCounter:
             self._sums[1] = self._sums[1] + (supervised.numel() if mask is None else mask.sum())
             self._sums[2] = self._sums[2] + supervised.numel()
 
+    def add_wait(self, seconds: float) -> None:
+        """Count time in which training waited for a batch."""
+        self._data_wait += seconds
+
     def read(self) -> TokenCounts:
         """The totals so far, earlier attempts of the run included; waits for the device."""
         supervised, real, padded = (int(total) for total in self._sums)
@@ -65,6 +70,7 @@ class TokenCounter:
     def start_lap(self) -> None:
         """Begin a stretch here; what came before it since the last lap is not timed."""
         self._lap_time, self._lap_counts = time.monotonic(), self.read()
+        self._data_wait = 0.0
 
     def end_lap(self) -> Lap:
         """End the stretch and begin the next."""
@@ -73,6 +79,7 @@ class TokenCounter:
             seconds=max(time.monotonic() - self._lap_time, 1e-9),
             real=counts.real - self._lap_counts.real,
             padded=counts.padded - self._lap_counts.padded,
+            data_wait=self._data_wait,
         )
         self.laps.append(lap)
         self.start_lap()
@@ -88,6 +95,12 @@ class TokenCounter:
         if not seconds:
             return None
         return sum(lap.real for lap in laps) / seconds, sum(lap.padded for lap in laps) / seconds
+
+    def data_wait_share(self) -> float | None:
+        """Share of the time in which training waited for batches, over the laps that `tokens_per_second` is of."""
+        laps = self.laps[1:] or self.laps
+        seconds = sum(lap.seconds for lap in laps)
+        return sum(lap.data_wait for lap in laps) / seconds if seconds else None
 
     def save(self, folder: Path) -> None:
         """Write the totals into a checkpoint."""

@@ -41,6 +41,7 @@ END = EndFacts(
     peak_allocated_bytes=38 * 2**30,
     peak_reserved_bytes=40 * 2**30,
     wall_seconds=245.2,
+    why_not_faster=("31% of all tokens were padding: try packing=true (saves about 31% of the time)",),
     start_seconds={"imports": 12.25, "data": 1.5, "model": 9.0, "step": 8.0},
     last_step=1200,
     planned_steps=1200,
@@ -114,6 +115,9 @@ def test_the_end_card_in_plain_text() -> None:
         "first step   after 30.8 s: imports 12.2 s, data 1.5 s, model 9.0 s, step 8.0 s",
         "wall time    4 min 05 s",
         "",
+        "why not faster:",
+        "  31% of all tokens were padding: try packing=true (saves about 31% of the time)",
+        "",
         "next:",
         "  python script/chat.py --model_name_or_path output/sft/" + "x" * 90,
     ]
@@ -141,8 +145,8 @@ def test_utilization_is_not_guessed(hardware: Hardware, text: str) -> None:
 
 
 def test_what_was_not_measured_is_unknown() -> None:
-    facts = replace(END, first_loss=None, last_loss=None, eval_loss=None, real_tokens_per_second=None, start_seconds={},
-                    padded_tokens_per_second=None, peak_allocated_bytes=None, next_commands=())  # fmt: skip
+    facts = replace(END, first_loss=None, last_loss=None, eval_loss=None, real_tokens_per_second=None,
+                    start_seconds={}, why_not_faster=(), padded_tokens_per_second=None, peak_allocated_bytes=None, next_commands=())  # fmt: skip
     assert end_card(facts, color=False).splitlines() == [
         "loss       unknown -> unknown nats per supervised token",
         "tokens/s   unknown real, unknown with padding",

@@ -1,0 +1,162 @@
+"""Settings that the planner finds faster than those of a finished run, held against the memory that it really took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any
+
+from component.config.schema import schema_fields
+from component.models.model_files import find_model
+from component.models.support import FASTER_TASKS, is_fast_family, why_unsupported
+from component.pipeline.plan_run import plan_prepared
+from component.pipeline.prepare import PreparedRun
+from component.planning.gpus import CONTEXT_BYTES, Gpu
+from component.planning.memory import plan_memory
+from component.planning.plan import Plan
+from component.planning.step_time import AT_ONCE, plan_step_time
+from component.planning.why_not_faster import Finding
+
+#: Of a card, what advice leaves free.
+MARGIN = 0.02
+#: Rows from which Unsloth keeps what it recomputes from in main memory.
+OFFLOAD_TOKENS = 512
+
+
+def room_bytes(prepared: PreparedRun, peak_reserved: int) -> float:
+    """Memory that was left at the peak, of the card or of the part of it that the run may take."""
+    total = prepared.hardware.total_memory_bytes * (1 - MARGIN) - CONTEXT_BYTES
+    limit = prepared.config.values.get("max_memory_gib")
+    return min(total, limit * 2**30 if limit else total) - peak_reserved
+
+
+def faster_settings(prepared: PreparedRun, peak_reserved: int, *, is_packed: bool, room: float) -> Iterator[Finding]:
+    """Find them; none where the planner does not know the model, the card, or how the run is sharded.
+
+    Args:
+        peak_reserved: bytes that torch had reserved at the peak.
+        is_packed: what the run got of `packing`.
+        room: from `room_bytes`.
+    """
+    training = prepared.config.training
+    planned = plan_prepared(prepared)
+    if planned is None or training.fsdp or training.deepspeed or is_packed != bool(training.packing):
+        return
+    made = planned.plan
+    if made.gpu is None or made.time is None:
+        return
+    compared = _Compared(prepared, made, made.gpu, max(1.0, peak_reserved / made.memory.reserved))
+    yield from compared.without_recomputation(room)
+    yield from compared.with_plain_weights()
+    yield from compared.with_a_fused_optimizer()
+    yield from compared.with_larger_micro_batches()
+    yield from compared.with_unsloth()
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A run and its plan, with which other settings are compared.
+
+    Attributes:
+        scale: what the run took, in times of its plan, where that was more.
+    """
+
+    prepared: PreparedRun
+    made: Plan
+    gpu: Gpu
+    scale: float
+
+    def without_recomputation(self, room: float) -> Iterator[Finding]:
+        """Keep activations: all of them, or those of as many layers as there is room for."""
+        if self.made.workload.checkpointing == "none":
+            return
+        what = "activations were recomputed, and memory was left"
+        whole = self._find(what, "gradient_checkpointing=false", checkpointing="none")
+        skipped = self.prepared.config.values.get("checkpoint_skip_layers", 0)
+        num_layers = self.made.workload.shape.num_layers - skipped
+        if whole.extra_bytes <= room or "checkpoint_skip_layers" not in schema_fields():
+            yield whole
+        elif (layers := int(num_layers * room / whole.extra_bytes)) > 0:
+            share = layers / num_layers
+            fix = f"checkpoint_skip_layers={skipped + layers}"
+            yield replace(whole, fix=fix, gain=whole.gain * share, extra_bytes=whole.extra_bytes * share)
+
+    def with_plain_weights(self) -> Iterator[Finding]:
+        """Restore 4-bit weights once."""
+        is_plain = self.prepared.config.values.get("dequantize_base")
+        if self.made.workload.quantization in ("nf4", "fp4") and "dequantize_base" in schema_fields() and not is_plain:
+            what = "4-bit weights were restored in each pass, and memory was left"
+            yield self._find(what, "dequantize_base=true", quantization=None)
+
+    def with_a_fused_optimizer(self) -> Iterator[Finding]:
+        """Update all tensors at once."""
+        optimizer = self.made.workload.optimizer
+        if "adamw" in optimizer and optimizer not in AT_ONCE:
+            what = f"{optimizer} updates tensor by tensor"
+            yield self._find(what, "optim=adamw_torch_fused", optimizer="adamw_torch_fused")
+
+    def with_larger_micro_batches(self) -> Iterator[Finding]:
+        """Fewer and larger micro-batches where the host cannot start kernels as fast as the card runs them."""
+        made, time = self.made, self.made.time
+        assert time is not None
+        if time.launch <= time.compute or made.micro_batches % 2:
+            return
+        rows, micro_batches = made.workload.rows * 2, made.micro_batches // 2
+        fix = f"per_device_train_batch_size={rows} gradient_accumulation_steps={micro_batches}"
+        what = "micro-batches were too small to keep the card busy"
+        yield self._find(what, fix, micro_batches=micro_batches, rows=rows, gradients_wait=micro_batches > 1)
+
+    def with_unsloth(self) -> Iterator[Finding]:
+        """Unsloth's kernels, where they were not used and could be."""
+        fix = unsloth_fix(self.prepared)
+        if fix is None:
+            return
+        loader = self.prepared.loader
+        what = f"Unsloth was not used ({loader.reason})" if loader.is_fallback else "Unsloth's kernels were not used"
+        work = self.made.workload
+        kind = "none" if work.checkpointing == "none" else "recompute"
+        checkpointing = "offload" if kind == "recompute" and work.row_tokens >= OFFLOAD_TOKENS else kind
+        changes = {"loader": "unsloth", "attention": "auto", "has_liger": False, "checkpointing": checkpointing}
+        yield self._find(what, fix, **changes)
+
+    def _find(self, what: str, fix: str, *, micro_batches: int | None = None, **changes: Any) -> Finding:
+        """What other fields of the workload would save and take."""
+        made = self.made
+        timed = made.timed or made.workload
+        other = plan_step_time(replace(timed, **changes), self.gpu, micro_batches=micro_batches or made.micro_batches)
+        assert made.time is not None and other is not None, "the card's speed is known"
+        extra = plan_memory(replace(made.workload, **changes)).reserved - made.memory.reserved
+        return Finding(1 - other.seconds / made.time.seconds, what, fix, extra_bytes=self.scale * extra)
+
+
+def unsloth_fix(prepared: PreparedRun) -> str | None:
+    """What makes a run use Unsloth that did not, and is faster with it; None where nothing does."""
+    model, loader = prepared.config.model, prepared.loader
+    family = str(prepared.model_config.get("model_type"))
+    is_faster = model.train_mode != "full" and model.task_type in FASTER_TASKS and is_fast_family(family)
+    if loader.got == "unsloth" or model.model_loader is not None or not is_faster:
+        return None
+    if why_unsupported(family, model.task_type) or find_model(model).adapter is not None:
+        return None
+    return " ".join(_unsloth_overrides(prepared)) or None
+
+
+def _unsloth_overrides(prepared: PreparedRun) -> Iterator[str]:
+    model, loader = prepared.config.model, prepared.loader
+    if find_spec("unsloth") is None or find_spec("unsloth_zoo") is None:
+        yield "pip install --no-deps -r requirements-unsloth.txt"
+        return
+    if not loader.is_fallback:
+        yield "use_unsloth=true"
+    if model.rope_scaling:
+        yield "rope_scaling={}"
+    if (
+        model.train_mode == "qlora"
+        and model.quantization == "int4"
+        and not prepared.model_config.get("quantization_config")
+    ):
+        if model.bnb_4bit_quant_type != "nf4":
+            yield "bnb_4bit_quant_type=nf4"
+        if not model.bnb_4bit_use_double_quant:
+            yield "bnb_4bit_use_double_quant=true"
