@@ -146,7 +146,8 @@ def test_utilization_is_not_guessed(hardware: Hardware, text: str) -> None:
 
 def test_what_was_not_measured_is_unknown() -> None:
     facts = replace(END, first_loss=None, last_loss=None, eval_loss=None, real_tokens_per_second=None,
-                    start_seconds={}, why_not_faster=(), padded_tokens_per_second=None, peak_allocated_bytes=None, next_commands=())  # fmt: skip
+                    start_seconds={}, why_not_faster=(),
+                    padded_tokens_per_second=None, peak_allocated_bytes=None, next_commands=())  # fmt: skip
     assert end_card(facts, color=False).splitlines() == [
         "loss       unknown -> unknown nats per supervised token",
         "tokens/s   unknown real, unknown with padding",
