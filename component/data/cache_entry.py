@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -18,36 +18,14 @@ from typing import Any
 
 import pyarrow
 
-from component.config.errors import UserError
 from component.data.chunks import Chunk, to_bytes
-from component.data.own_folders import CACHE_TAG, mark_as_cache
 from component.data.rows import Failure, Source
 from component.data.samples import Samples
 from component.data.tally import Tally
-
-try:
-    import fcntl
-except ImportError:  # Windows, where a file that is mapped cannot be removed anyway
-    fcntl = None
+from component.runtime.kept_entries import CACHE_TAG, Hold, mark_as_cache, naming_cache_errors
 
 COMPLETE = "entry.json"
 _THREADS = 2
-
-
-@contextmanager
-def naming_cache_errors(folder: Path) -> Iterator[None]:
-    """Turn what keeps the cache from being used into a line for the user.
-
-    Raises:
-        UserError: naming the key of the config.
-    """
-    try:
-        yield
-    except (OSError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"cache_dir: {folder} cannot be used ({reason}); mend that, or set cache_dir to another folder"
-        ) from None
 
 
 @dataclass(frozen=True)
@@ -161,25 +139,6 @@ class CacheEntry:
         with naming_cache_errors(self.folder):
             return Hold(self.folder / COMPLETE, wait=True)
 
-    def hold_alone(self) -> Hold | None:
-        """Keep a complete entry to oneself; None where it is incomplete.
-
-        Raises:
-            OSError: a process, this one included, holds it, or it is another user's.
-        """
-        try:
-            return Hold(self.folder / COMPLETE, alone=True)
-        except FileNotFoundError:
-            return None
-
-    def is_held(self) -> bool:
-        """Whether any process, this one included, holds it."""
-        try:
-            self.hold_alone()
-        except OSError:
-            return True
-        return False
-
     def _count(self) -> int:
         """How many chunks there are, by their names."""
         number = 0
@@ -192,30 +151,6 @@ class CacheEntry:
 
     def _counts(self, number: int) -> Path:
         return self._table(number).with_suffix(".json")
-
-
-class Hold:
-    """A lock on a file; the system releases it when the process ends, however it does.
-
-    Args:
-        path: an existing file.
-        alone: shared with nobody, rather than with all who hold it so.
-        wait: for those who hold it otherwise, rather than raise BlockingIOError.
-
-    Raises:
-        OSError: there is no such file, or it cannot be locked so.
-    """
-
-    def __init__(self, path: Path, *, alone: bool = False, wait: bool = False) -> None:
-        # Network file systems give a lock that is not shared only to those who may write.
-        self._descriptor = os.open(path, os.O_RDWR if alone else os.O_RDONLY)
-        if fcntl is not None:
-            kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
-            fcntl.flock(self._descriptor, kind if wait else kind | fcntl.LOCK_NB)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            os.close(self._descriptor)
 
 
 @dataclass(frozen=True)

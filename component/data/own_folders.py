@@ -7,30 +7,16 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-#: Marks a folder of the cache; also what backup programs leave out (https://bford.info/cachedir).
-CACHE_TAG = "CACHEDIR.TAG"
-_TAG_CONTENT = (
-    b"Signature: 8a477f597d28d172789f06886806bc55\n# Rows that Lampyris has prepared; script/cache.py removes them.\n"
-)
+from component.runtime.kept_entries import CACHE_TAG, TAG_CONTENT
+
 _RUN_FILE = "run.json"
 _RUN_KEYS = {"schema_version", "status", "attempts"}
-
-
-def mark_as_cache(folder: Path) -> None:
-    """Say in a folder that it belongs to the cache.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    tag = folder / CACHE_TAG
-    if not tag.exists():
-        tag.write_bytes(_TAG_CONTENT)
 
 
 def describe_own(folder: Path) -> str | None:
     """What a folder is that Lampyris wrote, in words; None for any other."""
     try:
-        if os.path.isfile(folder / CACHE_TAG) and (folder / CACHE_TAG).read_bytes() == _TAG_CONTENT:
+        if os.path.isfile(folder / CACHE_TAG) and (folder / CACHE_TAG).read_bytes() == TAG_CONTENT:
             return "prepared rows of a cache"
         if os.path.isfile(folder / _RUN_FILE):
             run = json.loads((folder / _RUN_FILE).read_bytes())
