@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -99,6 +100,24 @@ def load_weights(
     )
     left_out = explain_left_out(config)
     return model, (*notices, left_out) if left_out else notices
+
+
+def load_quantized(folder: Path, config: PretrainedConfig, **arguments: Any) -> PreTrainedModel:
+    """Load the quantized weights that a run has kept of a base model.
+
+    Args:
+        folder: of the entry, whose config.json is that of the base with the settings of the quantization.
+        config: of the base, from `load_config`.
+        arguments: as of `load_weights`.
+
+    Raises:
+        UserError: as `load_weights`.
+    """
+    source = ModelSource(base=str(folder))
+    quantized = copy.deepcopy(config)
+    quantized.quantization_config = read_source_config(source)["quantization_config"]
+    model, _ = load_weights(source, quantized, **arguments)
+    return model
 
 
 def check_stored_names(source: ModelSource, model: nn.Module) -> tuple[str, ...]:

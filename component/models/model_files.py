@@ -169,6 +169,16 @@ def read_source_config(source: ModelSource) -> dict[str, Any]:
     return content
 
 
+def source_folder(source: ModelSource) -> Path:
+    """The local folder of a base: its own, or that of its config.json in the cache of the hub.
+
+    What else is in it, of a hub model, is what was fetched so far.
+    """
+    file = _file(source.base, CONFIG_FILE, revision=source.base_revision)
+    assert file is not None, "find_model has read it"
+    return file.parent
+
+
 def _check_config(file: Path, content: Mapping[str, Any]) -> None:
     subject = f"model_name_or_path: {file.absolute()}"
     model_type = content.get("model_type")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ from component.models.adapters import copy_moved_start, explain_unadapted_expert
 from component.models.checkpoint import check_stored_names
 from component.models.decoder_layers import check_skipped, skip_checkpointing, train_last_layers
 from component.models.loaded import LoadedModel
-from component.models.model_files import ModelSource
+from component.models.model_files import ModelSource, source_folder
 from component.models.new_rows import add_rows, save_new_rows_alone
 from component.models.precision import Precision
 from component.models.preparing import (
@@ -29,6 +31,7 @@ from component.models.quantization import (
     four_bit_layers,
     prepare_four_bit_layers,
 )
+from component.models.quantized_cache import QuantizedCache
 from component.models.request import LoadRequest
 from component.models.support import is_fast_family
 from component.models.unsloth_attention import DISPATCH, prepare_packed_attention
@@ -60,7 +63,7 @@ def load_unsloth(
     request = LoadRequest(model, adapter, tokenizer, precision, hardware, gradient_checkpointing_kwargs)
     module = import_unsloth(model, hardware)
     own_quantization = request.own_quantization
-    base, told = _load_base(module, request)
+    base, told, cached = _load_base(module, request)
     prepared, notices = _prepare(module, base, request)
     fused = _fuse(module, prepared, request)
     packed = _packed_attention(module, base, request) if model.packing else None
@@ -78,6 +81,7 @@ def load_unsloth(
             "attn_implementation_reason": "Unsloth chooses it",
             **(packed.describe() if packed else {}),
             "quantization": describe_layers(prepared, model, own_quantization),
+            **({} if cached is None else {"quantized_cache": cached}),
             "gradient_checkpointing": _checkpointing_of(prepared, request),
             "checkpoint_skip_layers": _skipped_layers(model),
             **({} if fused is None else {"fused_lora": fused.describe()}),
@@ -86,14 +90,29 @@ def load_unsloth(
     )
 
 
-def _load_base(module: ModuleType, request: LoadRequest) -> tuple[PreTrainedModel, tuple[str, ...]]:
-    """The base with rows for new tokens, and notices."""
-    base, theirs = call_unsloth(module.FastLanguageModel.from_pretrained, **_loading_arguments(request))
+def _load_base(module: ModuleType, request: LoadRequest) -> tuple[PreTrainedModel, tuple[str, ...], str | None]:
+    """The base with rows for new tokens, notices, and what the cache of quantized weights had to do with it."""
+    arguments = _loading_arguments(request)
+    load = partial(call_unsloth, module.FastLanguageModel.from_pretrained)
+    # It makes its own settings of the quantization, which change with its version alone.
+    cache = QuantizedCache(request, loader="unsloth", settings={})
+
+    def read(folder: Path, told: tuple[str, ...]) -> Any:
+        """Load kept weights beside the original's tokenizer."""
+        stored = {"model_name": str(folder), "revision": None, "tokenizer_name": str(source_folder(request.source))}
+        return load(**arguments | stored)
+
+    base, theirs = cache.load(
+        make=lambda: load(**arguments),
+        read=read,
+        base_of=lambda loaded: (loaded[0], ()),
+    )
     prepare_four_bit_layers(base, compute_dtype=request.precision.compute_dtype)
     _check_loaded(request, base, theirs)
-    notices = [*_unplaced(request.source, base), *_ignored(request), add_rows(base, request.new_tokens)]
+    notices = [*_unplaced(request.source, base), *_ignored(request), *cache.notices]
+    notices.append(add_rows(base, request.new_tokens))
     check_vocabulary(base, request.tokenizer)
-    return base, tuple(notice for notice in notices if notice is not None)
+    return base, tuple(notice for notice in notices if notice is not None), cache.state
 
 
 def _prepare(module: ModuleType, base: PreTrainedModel, request: LoadRequest) -> tuple[Any, list[str]]:

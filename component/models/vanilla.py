@@ -16,7 +16,7 @@ from component.models.adapters import (
     explain_unadapted_experts,
 )
 from component.models.attention import AttentionChoice, choose_attention, settle_attention
-from component.models.checkpoint import load_config, load_weights
+from component.models.checkpoint import load_config, load_quantized, load_weights
 from component.models.decoder_layers import skip_checkpointing, train_last_layers
 from component.models.language_model import freeze_towers
 from component.models.loaded import LoadedModel
@@ -36,6 +36,7 @@ from component.models.quantization import (
     describe_layers,
     prepare_four_bit_layers,
 )
+from component.models.quantized_cache import QuantizedCache
 from component.models.request import LoadRequest
 from component.models.rope import scale_rope
 from component.models.saved_adapters import continue_adapter, load_adapter
@@ -94,6 +95,7 @@ def load_vanilla(
             **base.attention.describe(),
             **(base.attention.packed().describe() if model.packing else {}),
             "quantization": describe_layers(prepared, model, request.own_quantization),
+            **({} if base.quantized_cache is None else {"quantized_cache": base.quantized_cache}),
             "gradient_checkpointing": bool(model.gradient_checkpointing),
             "checkpoint_skip_layers": model.checkpoint_skip_layers if model.gradient_checkpointing else 0,
         },
@@ -103,11 +105,12 @@ def load_vanilla(
 
 @dataclass(frozen=True)
 class _Base:
-    """A base model as it was read, how it attends, and notices of its files."""
+    """A base model as it was read, how it attends, notices of its files, and what the cache had to do with them."""
 
     model: PreTrainedModel
     attention: AttentionChoice
     notices: tuple[str, ...]
+    quantized_cache: str | None
 
 
 def _load_base(request: LoadRequest) -> _Base:
@@ -123,17 +126,21 @@ def _load_base(request: LoadRequest) -> _Base:
     load: Any = load_weights
     if model.task_type in SCORED_TASKS:
         load = partial(load_scored, seed=model.seed, pad_token_id=request.tokenizer.pad_token_id)
-    base, notices = load(
-        source,
-        config,
-        trust_remote_code=model.trust_remote_code,
-        dtype=getattr(torch, precision.load_dtype),
-        attn_implementation=attention.got,
-        device_map=device_map(request.hardware),
-        # An explicit None would discard a checkpoint's own quantization.
-        **({} if quantization is None else {"quantization_config": quantization}),
+    arguments = {
+        "trust_remote_code": model.trust_remote_code,
+        "dtype": getattr(torch, precision.load_dtype),
+        "attn_implementation": attention.got,
+        "device_map": device_map(request.hardware),
+    }
+    # An explicit None would discard a checkpoint's own quantization.
+    settings = {} if quantization is None else {"quantization_config": quantization}
+    cache = QuantizedCache(request, loader="vanilla", settings=quantization.to_dict() if quantization else {})
+    base, notices = cache.load(
+        make=lambda: load(source, config, **arguments, **settings),
+        read=lambda folder, told: (load_quantized(folder, config, **arguments), told),
+        base_of=lambda loaded: loaded,
     )
-    return _Base(base, attention, notices)
+    return _Base(base, attention, (*notices, *cache.notices), cache.state)
 
 
 def _prepare_base(base: PreTrainedModel, request: LoadRequest) -> None:

@@ -8,11 +8,11 @@ from typing import Any, Literal
 from omegaconf import MISSING
 
 from component.config.keys import CHAT_TASKS, key
-from component.config.sections.shared import CompletionKeys, SequenceKeys, TaskKeys
+from component.config.sections.shared import CacheKeys, CompletionKeys, SequenceKeys, TaskKeys
 
 
 @dataclass(frozen=True)
-class DataSection(TaskKeys, SequenceKeys, CompletionKeys):
+class DataSection(TaskKeys, SequenceKeys, CompletionKeys, CacheKeys):
     """Which files are read and how rows become tokens."""
 
     train_file: list[str] = key(
@@ -92,17 +92,4 @@ class DataSection(TaskKeys, SequenceKeys, CompletionKeys):
     )
     tokenize_num_workers: int | None = key(
         None, "Threads of the tokenizer.", above=0, cosmetic=True, default_note="all cores"
-    )
-    cache_dir: str | None = key(
-        None,
-        "Folder in which prepared rows are kept, so that they are made once.",
-        path=True,
-        cosmetic=True,
-        default_note="lampyris in the user's cache folder",
-    )
-    cache_max_gib: float = key(
-        50.0,
-        "Size at which the prepared rows that were not used for longest are removed, in GiB; those in use stay.",
-        minimum=0,
-        cosmetic=True,
     )

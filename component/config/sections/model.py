@@ -8,11 +8,11 @@ from typing import Any, Literal
 from omegaconf import MISSING
 
 from component.config.keys import ADAPTER_MODES, LANGUAGE_MODEL_TASKS, key
-from component.config.sections.shared import PackingKeys, PrecisionKeys, SequenceKeys, TaskKeys
+from component.config.sections.shared import CacheKeys, PackingKeys, PrecisionKeys, SequenceKeys, TaskKeys
 
 
 @dataclass(frozen=True)
-class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys):
+class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, CacheKeys):
     """Which model is loaded, by whom and in what form."""
 
     model_name_or_path: str = key(MISSING, "Hub id or local folder of the model; a run folder works too.")
@@ -83,6 +83,13 @@ class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys):
         "memory and saves a recomputation.",
         tasks=LANGUAGE_MODEL_TASKS,
         minimum=0,
+    )
+    quantized_cache: bool = key(
+        True,
+        "Keep 4-bit weights below cache_dir once they were made of a checkpoint of 1 GiB or more, and read them from "
+        "there: the same numbers from a third of the bytes.",
+        modes=("qlora",),
+        cosmetic=True,
     )
     hub_token: str | None = key(
         None, "Access token for private models; only as an interpolation such as ${oc.env:HF_TOKEN}.", cosmetic=True

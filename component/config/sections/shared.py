@@ -39,6 +39,26 @@ class CompletionKeys:
 
 
 @dataclass(frozen=True)
+class CacheKeys:
+    """Where a run keeps what it need not make again, shared by the data and the model."""
+
+    cache_dir: str | None = key(
+        None,
+        "Folder in which prepared rows and quantized weights are kept, so that they are made once.",
+        path=True,
+        cosmetic=True,
+        default_note="lampyris in the user's cache folder",
+    )
+    cache_max_gib: float = key(
+        50.0,
+        "Size at which those that were not used for longest are removed, in GiB, of prepared rows and of quantized "
+        "weights each; those in use stay.",
+        minimum=0,
+        cosmetic=True,
+    )
+
+
+@dataclass(frozen=True)
 class PackingKeys:
     """Whether rows hold several samples, shared by the model, whose attention must suit, and training."""
 
