@@ -1,4 +1,4 @@
-"""List the data that was prepared before and is kept, or clear it.
+"""List the prepared data and the quantized weights that are kept, or clear them.
 
 python script/cache.py list
 python script/cache.py clear 3f2a91c0

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from loguru import logger
 
 from component.config.errors import UserError
 from component.data.cache_entry import COMPLETE, CacheEntry, Summary
 from component.runtime.kept_entries import KeptEntries, KeptEntry
+
+Entry = TypeVar("Entry", bound=KeptEntry)
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Cache:
         return self._kept.shrink(max_bytes)
 
 
-def find_item(items: list[CacheItem], start: str) -> CacheItem:
+def find_item(items: Sequence[Entry], start: str) -> Entry:
     """The entry whose key begins so.
 
     Raises:

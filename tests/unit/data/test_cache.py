@@ -395,7 +395,7 @@ def test_an_incomplete_entry_is_listed_and_cleared(prepare: Prepare, repository:
     assert f"{key[:12]}: in use by a process, kept" in cleared.stdout and "000000000000: removed" in cleared.stdout
     del data
     assert f"{key[:12]}: removed" in command("clear", key[:8]).stdout
-    assert command("clear", "--all").stdout.endswith("holds no prepared rows\n")
+    assert command("clear", "--all").stdout.endswith("no quantized weights\n")
 
 
 CHILD = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from component.models import quantized_cache
 from component.models.checkpoint_files import describe_checkpoint
@@ -18,6 +20,7 @@ from component.models.loaded import LoadedModel
 from component.models.quantization import dequantize
 from component.models.quantized_cache import quantized_entries
 from component.models.quantized_entry import read_entry
+from component.pipeline.cached_data import clear_cache, list_cache
 
 
 @pytest.fixture
@@ -148,6 +151,20 @@ def test_what_is_not_kept(load, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "file").write_text("")
     loaded = load(cache_dir=str(tmp_path / "file"))
     assert state_of(loaded) == "not written" and "cache_dir" in loaded.notices[-1]
+
+
+def test_the_list_and_the_broom(load_kept, tiny_model: Path, tmp_path: Path) -> None:
+    load_kept()
+    folder = str(tmp_path / "cache")
+    console = Console(file=io.StringIO(), width=400)
+    list_cache(folder, console)
+    printed = console.file.getvalue()
+    assert str(tiny_model) in printed and "nf4, float32, vanilla" in printed
+    (entry,) = quantized_entries(folder).entries()
+    assert [line.partition(",")[0] for line in clear_cache(folder, [entry.key[:8]], everything=False)] == [
+        f"{entry.key[:12]}: removed"
+    ]
+    assert quantized_entries(folder).entries() == []
 
 
 def test_an_entry_that_another_process_makes_is_not_waited_for(load_kept, tmp_path: Path) -> None:
