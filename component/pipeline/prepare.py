@@ -23,6 +23,7 @@ from component.pipeline.hints import run_hints
 from component.pipeline.output_folder import check_output_dir
 from component.pipeline.template_date import fix_template_date
 from component.registry import TASKS, row_kind_of
+from component.runtime.compile_caches import keeping_kernels
 from component.runtime.distributed import rank, use_one_gpu, world_size
 from component.runtime.hardware import Hardware, detect_hardware
 from component.runtime.logging import configure_logging
@@ -95,10 +96,11 @@ def prepare(config: Config, watch: Stopwatch | None = None) -> PreparedRun:
     check_quantization(model_config, config.model.train_mode)
     check_packable(config.training.packing, model_config)
     loader = choose_loader(config.model, config.model.task_type, hardware)
-    if loader.got == "unsloth":
-        from component.models.unsloth_import import import_unsloth
+    with keeping_kernels():
+        if loader.got == "unsloth":
+            from component.models.unsloth_import import import_unsloth
 
-        import_unsloth(config.model, hardware)
+            import_unsloth(config.model, hardware)
     precision = resolve_precision(config.model, hardware)
     notices += [*([one_gpu] if one_gpu else []), *machine_notices(config, hardware), *loader_notices(config, loader)]
     return _prepare_data(config, hardware, model_config, loader, precision, notices, watch or Stopwatch())
