@@ -145,8 +145,8 @@ def _row(item: Compared) -> list[str]:
 
 
 CAPTION = (
-    f"{{model}}, QLoRA of rank 64 through Unsloth; an epoch of {NUM_ROWS} rows, log-normal with a mean of "
-    f"{MEAN_TOKENS} tokens and at most {LENGTH}, {GLOBAL_BATCH} rows (or packs) a step, and an evaluation of {NUM_EVAL_ROWS} rows. "
+    f"{{model}}, QLoRA of rank 64 through Unsloth; an epoch of {NUM_ROWS} rows, log-normal, mean {MEAN_TOKENS} tokens, "
+    f"at most {LENGTH}, {GLOBAL_BATCH} rows (or packs) a step, and an evaluation of {NUM_EVAL_ROWS} rows. "
     "`auto` ran under the cap; a point of the grid ran once without one, and fits a cap where what it reserved and "
     f"{CONTEXT_BYTES / GIB:.2f} GiB of CUDA's own do."
 )
