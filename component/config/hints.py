@@ -150,7 +150,7 @@ def too_long_a_warmup(config: Config, num_steps: int) -> Hint:
 def hint_kto_batch(config: Config) -> Iterator[Hint]:
     """Too few answers for what the loss estimates from them."""
     size = config.training.per_device_train_batch_size
-    if config.model.task_type == "kto" and config.kto.loss_type == ["kto"] and size < MIN_KTO_BATCH:
+    if config.model.task_type == "kto" and config.kto.loss_type == ["kto"] and size != "auto" and size < MIN_KTO_BATCH:
         what = f"kto estimates a divergence from the answers of a micro-batch, and {size} say little"
         yield hint_at(config, "per_device_train_batch_size", what, f"use {MIN_KTO_BATCH} or more")
 

@@ -35,6 +35,7 @@ def key(
     one_or_many: bool = False,
     path: bool = False,
     cosmetic: bool = False,
+    memory: bool = False,
 ) -> Any:
     """Declare a key.
 
@@ -49,6 +50,8 @@ def key(
         one_or_many: a single text is accepted for a list.
         path: names a file or folder, relative to the working directory.
         cosmetic: does not change what is trained; a run may be resumed with another value.
+        memory: trades memory for time and leaves what is learned as it is, rounding and dropout's draws aside; a run may
+            be resumed with another value, which is a notice.
     """
     metadata = {
         "help": help,
@@ -65,6 +68,7 @@ def key(
         "one_or_many": one_or_many,
         "path": path,
         "cosmetic": cosmetic,
+        "memory": memory,
     }
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)

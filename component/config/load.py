@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING as NO_DEFAULT
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path, PurePath
 from typing import Any, get_type_hints
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from component.config.batches import ACCUMULATION, superseded_accumulation
 from component.config.checks import check_choices, check_extra_arguments, check_limits, check_texts, explain_unknown
 from component.config.coerce import CoercionError, coerce
 from component.config.errors import ConfigError, Place, Problem
@@ -153,10 +154,21 @@ class _Builder:
             self._check_mandatory(complete)
         places = {key: node.key_place or node.place for key, node in self.nodes.items()}
         sound = {key: value for key, value in complete.items() if key not in refused}
-        self.problems += apply_rules(Merged(sound, self.written, places, self.order))
+        merged = self._without_superseded(Merged(sound, self.written, places, self.order), complete)
+        self.problems += apply_rules(merged)
         if self.problems:
             raise ConfigError(sorted(set(self.problems), key=self._position))
         return self._config(resolve_defaults(complete), places)
+
+    def _without_superseded(self, merged: Merged, complete: dict[str, Any]) -> Merged:
+        """Drop the one key that others of a later layer take the place of, with a notice."""
+        winner = superseded_accumulation(merged)
+        if winner is None:
+            return merged
+        place = merged.places[ACCUMULATION]
+        self.notices.append(Problem(place, ACCUMULATION, f"{complete[ACCUMULATION]} gives way to {winner}", ""))
+        complete[ACCUMULATION] = None
+        return replace(merged, values={**merged.values, ACCUMULATION: None})
 
     def _typed_values(self) -> dict[str, Any]:
         defaults = {key: value for key, value in schema_defaults().items() if value != MISSING}

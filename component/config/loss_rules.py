@@ -74,7 +74,7 @@ def check_kto(merged: Merged) -> Iterator[Problem]:
     if merged["task_type"] != "kto" or _losses(merged) != ["kto"]:
         return
     size = merged["per_device_train_batch_size"]
-    if size < 2:
+    if size != "auto" and size < 2:
         what = f"kto compares the answers of a micro-batch, and per_device_train_batch_size is {size}"
         fix = "use 2 or more, or loss_type: apo_zero_unpaired"
         yield merged.clash("per_device_train_batch_size", "task_type", what, fix)

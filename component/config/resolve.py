@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from component.config.batches import resolve_batches
 from component.config.choices import MARGIN_LOSSES, SMOOTHED_LOSSES
 from component.config.keys import SHIPPED_TASKS
 from component.config.schema import schema_fields
@@ -32,8 +33,7 @@ def resolve_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
         if resolved[name] is None:
             resolved[name] = default_for(item.metadata, resolved["task_type"], resolved["train_mode"])
     resolved["eval_strategy"] = resolve_eval_strategy(resolved)
-    if resolved["per_device_eval_batch_size"] is None:
-        resolved["per_device_eval_batch_size"] = resolved["per_device_train_batch_size"]
+    resolved |= resolve_batches(resolved)
     if resolved["greater_is_better"] is None:
         resolved["greater_is_better"] = not resolved["metric_for_best_model"].endswith(("loss", "perplexity"))
     return resolved

@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import date
 
 from component.config.adapter_rules import ADAPTER_RULES
+from component.config.batches import BATCH_RULES
 from component.config.choices import METRICS
 from component.config.errors import Problem
 from component.config.grpo_rules import GRPO_RULES
@@ -220,6 +221,7 @@ RULES: tuple[Rule, ...] = (
     check_template_date,
     check_template_arguments,
     check_secrets,
+    *BATCH_RULES,
     *ADAPTER_RULES,
     *LOSS_RULES,
     *GRPO_RULES,

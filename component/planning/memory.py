@@ -91,30 +91,32 @@ def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:
     mask, scores = row_pairs_bytes(workload)
     layer_copy, head_copy = cast_weight_bytes(workload)
     one_layer = saved_per_token(workload) * tokens + scores
-    recomputes = workload.checkpointing != "none"
-    escaping = escaping_per_token(workload)
-    kept = layers * ((input_per_token(workload) + escaping) * tokens if recomputes else one_layer)
-    copies = head_copy + workload.shape.num_layers * layer_copy
-    kept_copies = head_copy + (0 if recomputes else workload.shape.num_layers * layer_copy)
+    recomputed = workload.recomputed_layers
+    of_recomputed = (input_per_token(workload) + escaping_per_token(workload)) * tokens
+    kept = recomputed * of_recomputed + (layers - recomputed) * one_layer
+    copies = workload.shape.num_layers * layer_copy
+    # A layer that recomputes gives its copies up after its forward pass, and makes them again in its backward pass.
+    kept_copies = copies - workload.shape.num_layers * layer_copy * recomputed / layers
+    backward_copies = min(copies, kept_copies + layer_copy)
     waiting = gradients if workload.gradients_wait else 0
     saved = Part("activations", kept + mask)
     # Autocast drops its copies when it ends, with the model's forward: only what next tokens cost is computed before.
-    at_loss = copies if workload.task in NEXT_TOKEN_TASKS else kept_copies
+    at_loss = head_copy + (copies if workload.task in NEXT_TOKEN_TASKS else kept_copies)
     yield "loss", _at_loss(loss.forward, loss, saved, waiting, at_loss)
     # The head's gradient comes when the scores' float32 copies are gone: it is no part of this moment.
-    yield "loss, backward", _at_loss(loss.backward, loss, saved, waiting, kept_copies)
+    yield "loss, backward", _at_loss(loss.backward, loss, saved, waiting, head_copy + kept_copies)
     backward = (
-        Part("activations of one layer", one_layer if recomputes else 0),
+        Part("activations of one layer", one_layer if recomputed else 0),
         Part("backward pass of one layer", backward_per_token(workload) * tokens),
         Part("kernels' workspace", _dequantized(workload)),
-        Part("16-bit copies of weights", layer_copy if recomputes else workload.shape.num_layers * layer_copy),
+        Part("16-bit copies of weights", backward_copies),
     )
     head = _head_gradient(workload)
     yield "backward pass of the last layer", (saved, Part("gradients", max(waiting, head)), *backward)
     yield (
         "backward pass of the first layer",
         (
-            Part("activations", (kept / layers if recomputes else one_layer) + mask),
+            Part("activations", (of_recomputed if recomputed else one_layer) + mask),
             Part("gradients", gradients),
             *backward,
         ),
@@ -155,7 +157,7 @@ def _head_gradient(workload: Workload) -> float:
 
 def _dequantized(workload: Workload) -> float:
     """The largest weight in 16 bit, once; Unsloth has a buffer beside it that it keeps."""
-    if workload.quantization is None:
+    if workload.quantization is None or workload.is_dequantized:
         return 0.0
     largest = max(linear.num_weights for linear in workload.shape.linears) * workload.compute_bytes
     return largest * (2 if workload.loader == "unsloth" else 1)

@@ -118,11 +118,11 @@ def _flops_per_token(workload: Workload) -> tuple[float, float]:
     # A token sees the half of its sample that lies before it: two products forward, five backward.
     attention = 2 * (workload.sample_tokens or workload.row_tokens) * shape.query_width
     forward = layers * (layer + attention)
-    recomputed = trained * (layer + attention) if workload.checkpointing != "none" else 0
+    recomputed = workload.recomputed_layers * (layer + attention)
     backward = trained * (layer + 2.5 * attention) + head
     weights = trained * layer + head if workload.adapter is None else 0
     adapter = num_adapter_parameters(workload)
-    adapter_behind = adapter * (4 + (2 if recomputed else 0))
+    adapter_behind = adapter * (4 + 2 * _recomputed_share(workload))
     extra = (forward + head) * (_extra_passes(workload) + REFERENCE_PASSES[workload.reference])
     return extra + forward + 2 * adapter, head + recomputed + backward + weights + adapter_behind
 
@@ -132,11 +132,15 @@ def _extra_passes(workload: Workload) -> int:
     return 1 if workload.task == "kto" else 0
 
 
-def _passes(workload: Workload) -> tuple[int, int]:
+def _recomputed_share(workload: Workload) -> float:
+    return workload.recomputed_layers / workload.num_trained_layers
+
+
+def _passes(workload: Workload) -> tuple[float, float]:
     """Times that weights are read: forward and by the reference; recomputed and backward."""
     # kto's answers to other prompts go through the reference as well.
     references = REFERENCE_PASSES[workload.reference] * (1 + _extra_passes(workload))
-    return 1 + _extra_passes(workload) + references, 1 + (workload.checkpointing != "none")
+    return 1 + _extra_passes(workload) + references, 1 + _recomputed_share(workload)
 
 
 def _launch_seconds(workload: Workload) -> tuple[float, float]:
@@ -154,9 +158,10 @@ def _launch_seconds(workload: Workload) -> tuple[float, float]:
 def _operations(workload: Workload, *, with_adapter: bool) -> int:
     """Operations of a pass through one layer."""
     kind = {"nf4": "4 bit", "fp4": "4 bit", "int8": "int8", None: "float32" if workload.is_mixed else "plain"}
+    quantization = None if workload.is_dequantized else workload.quantization
     linears, adapter = workload.shape.linears, workload.adapter
     adapted = sum(adapter.reaches(linear) for linear in linears) if adapter is not None and with_adapter else 0
-    own = OPERATIONS_PER_LINEAR[kind[workload.quantization]] * len(linears)
+    own = OPERATIONS_PER_LINEAR[kind[quantization]] * len(linears)
     return OPERATIONS_PER_LAYER + own + OPERATIONS_PER_ADAPTER * adapted
 
 
@@ -169,7 +174,7 @@ def _update_seconds(workload: Workload, gpu: Gpu) -> float:
 
 
 def _dequantize_seconds(workload: Workload, gpu: Gpu) -> float:
-    if workload.quantization is None:
+    if workload.quantization is None or workload.is_dequantized:
         return 0.0
     weights = workload.shape.num_layers * workload.shape.linear_per_layer
     seconds = weights * BYTES_PER_DEQUANTIZED_WEIGHT / (SHARE_OF_BANDWIDTH * gpu.bandwidth)

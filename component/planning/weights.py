@@ -22,7 +22,7 @@ def bytes_per_quantized_weight(workload: Workload) -> float:
 
 def quantized_bytes(workload: Workload) -> float:
     """Bytes of the quantized linear layers; int8 has a float32 constant for each row besides."""
-    if workload.quantization is None:
+    if workload.quantization is None or workload.is_dequantized:
         return 0.0
     shape = workload.shape
     rows = sum(linear.features_out for linear in shape.linears) if workload.quantization == "int8" else 0
@@ -30,10 +30,14 @@ def quantized_bytes(workload: Workload) -> float:
 
 
 def unquantized_bytes(workload: Workload) -> float:
-    """Bytes of embeddings, head, norms and experts, and of the linear layers where these are not quantized."""
+    """Bytes of embeddings, head, norms and experts, and of the linear layers where these are not quantized (any more).
+
+    What is dequantized has the format of the computation.
+    """
     shape = workload.shape
     quantized = shape.num_layers * shape.linear_per_layer if workload.quantization else 0
-    return (shape.num_parameters - quantized) * workload.load_bytes
+    restored = quantized * workload.compute_bytes if workload.is_dequantized else 0
+    return (shape.num_parameters - quantized) * workload.load_bytes + restored
 
 
 def reference_bytes(workload: Workload) -> float:

@@ -51,6 +51,9 @@ class Workload:
         reference: how a task gets the log-probabilities that it compares with.
         eval_rows: of an evaluation batch; 0 without evaluation.
         sample_tokens: mean length of the samples in a packed row; 0 where it is not known.
+        skipped_layers: decoder layers that keep their activations although others recompute.
+        is_dequantized: the frozen 4-bit base was made 16-bit once, after loading. Its layers stay those of 4 bit to
+            PEFT, whose adapters take the input as it is; beside 16-bit layers each casts a float32 copy of its own.
     """
 
     shape: ModelShape
@@ -74,6 +77,8 @@ class Workload:
     reference: Literal["none", "adapter off", "second model", "computed before"] = "none"
     eval_rows: int = 0
     sample_tokens: float = 0.0
+    skipped_layers: int = 0
+    is_dequantized: bool = False
 
     @property
     def sequences(self) -> int:
@@ -89,6 +94,11 @@ class Workload:
     def num_trained_layers(self) -> int:
         """Decoder layers through which gradients flow."""
         return self.shape.num_layers if self.trained_layers is None else self.trained_layers
+
+    @property
+    def recomputed_layers(self) -> int:
+        """Decoder layers that compute their activations a second time in the backward pass."""
+        return 0 if self.checkpointing == "none" else max(0, self.num_trained_layers - self.skipped_layers)
 
     @property
     def is_mixed(self) -> bool:

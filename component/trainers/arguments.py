@@ -30,6 +30,8 @@ OWN_KEYS = frozenset(
         "packing",
         "gradient_checkpointing",
         "gradient_checkpointing_kwargs",
+        "global_batch_size",
+        "max_memory_gib",
         "use_cpu",
         "loraplus_lr_ratio",
         "embedding_learning_rate",

@@ -66,7 +66,7 @@ class PackingKeys:
         False,
         "Fill rows of max_seq_length tokens with several samples that do not see each other; each row counts as one in "
         "batch sizes, so a step learns from more samples. auto: where the model keeps them apart, true: or stop. "
-        "Evaluation is never packed.",
+        "Beside other keys at auto, rows stay unpacked where full ones do not fit the device. Evaluation is never packed.",
         tasks=LANGUAGE_MODEL_TASKS,
     )
 
@@ -79,8 +79,10 @@ class PrecisionKeys:
     fp16: bool | None = key(
         None, "Train in float16 with loss scaling; becomes float32 on a CPU.", default_note="on a GPU without bfloat16"
     )
-    gradient_checkpointing: bool | Literal["unsloth"] = key(
+    gradient_checkpointing: bool | Literal["unsloth", "auto"] = key(
         True,
         "Recompute activations in the backward pass to save memory, as the loader does it; unsloth: as Unsloth does, "
-        "which keeps them in main memory, and as with true where the loader is another.",
+        "which keeps them in main memory, and as with true where the loader is another; auto: of as few layers as the "
+        "memory of the device asks for.",
+        memory=True,
     )

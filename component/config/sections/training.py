@@ -19,13 +19,42 @@ class TrainingSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys):
         "Without packing, train on samples of similar length together, which cuts padding.",
         tasks=LANGUAGE_MODEL_TASKS,
     )
-    per_device_train_batch_size: int = key(
-        4, "Rows in a micro-batch on one device; with packing, a row holds several samples.", above=0
+    per_device_train_batch_size: int | Literal["auto"] = key(
+        4,
+        "Rows in a micro-batch on one device; with packing, a row holds several samples. auto: as many as make the "
+        "fastest step that fits the device; the rows of a step stay as global_batch_size says.",
+        above=0,
+        memory=True,
     )
     per_device_eval_batch_size: int | None = key(
-        None, "Rows in an evaluation batch on one device.", above=0, default_note="per_device_train_batch_size"
+        None,
+        "Rows in an evaluation batch on one device.",
+        above=0,
+        default_note="per_device_train_batch_size",
+        memory=True,
     )
-    gradient_accumulation_steps: int = key(4, "Micro-batches in one optimizer step.", above=0)
+    gradient_accumulation_steps: int | None = key(
+        None,
+        "Micro-batches in one optimizer step.",
+        above=0,
+        default_note="what global_batch_size leaves to it where that is set, else 4",
+        memory=True,
+    )
+    global_batch_size: int | None = key(
+        None,
+        "Rows of one optimizer step over all devices; sets gradient_accumulation_steps, and wins over one in a base.",
+        above=0,
+        default_note="with per_device_train_batch_size: auto 16, else what the other two keys make",
+        memory=True,
+    )
+    max_memory_gib: float | None = key(
+        None,
+        "Most memory that the run may take on its GPU, in GiB, what CUDA itself takes included; plans and auto "
+        "reckon with it. On a CPU they alone do.",
+        above=0,
+        default_note="all of the device",
+        memory=True,
+    )
     num_train_epochs: float = key(1.0, "Passes over the training data.", above=0)
     max_steps: int = key(-1, "Optimizer steps; -1 lets num_train_epochs decide.", minimum=-1)
     learning_rate: float | None = key(
