@@ -29,6 +29,7 @@ SECTIONS: dict[str, Any] = {
     "hashes": {},  # of config, data, tokenizer and template
     "data": {},  # the data report
     "environment": {},
+    "auto": {},  # what was left to the card: asked, chosen, predicted, and the alternatives
     "plan": {},  # predicted, and measured beside it at the end of a run on a GPU
     "timings": {},  # seconds by phase
     "metrics": {},  # the final ones

@@ -50,8 +50,8 @@ def key(
         one_or_many: a single text is accepted for a list.
         path: names a file or folder, relative to the working directory.
         cosmetic: does not change what is trained; a run may be resumed with another value.
-        memory: trades memory for time and leaves what is learned as it is, rounding and dropout's draws aside; a run may
-            be resumed with another value, which is a notice.
+        memory: trades memory for time and leaves what is learned as it is, but for rounding and dropout's draws; a run
+            may be resumed with another value, which is a notice.
     """
     metadata = {
         "help": help,

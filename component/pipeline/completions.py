@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from component.config.batches import AUTO
 from component.config.errors import UserError
 from component.config.load import Config
 from component.config.schema import GRPOSection, TrainingSection
+from component.pipeline.steps import num_rows_per_step
 from component.runtime.distributed import world_size
 from component.trainers.rewards.load import check_rewards, load_rewards
 
@@ -16,8 +18,9 @@ if TYPE_CHECKING:
 
 def completions_per_generation(grpo: GRPOSection, training: TrainingSection) -> int:
     """Completions that are sampled at once, over all processes."""
-    micro_batches = grpo.steps_per_generation or training.gradient_accumulation_steps
-    return training.per_device_train_batch_size * micro_batches * world_size()
+    if grpo.steps_per_generation is None:
+        return num_rows_per_step(training)
+    return training.per_device_train_batch_size * grpo.steps_per_generation * world_size()
 
 
 def num_training_rows(config: Config, num_samples: int) -> int:
@@ -40,15 +43,16 @@ def check_completions(config: Config) -> None:
     if config.model.task_type != "grpo":
         return
     grpo, training = config.grpo, config.training
-    at_once = completions_per_generation(grpo, training)
+    is_open = training.per_device_train_batch_size == AUTO  # only micro-batches that make whole groups are chosen from
+    at_once = completions_per_generation(grpo, training) if not (is_open and grpo.steps_per_generation) else 0
     if at_once % grpo.num_generations:
-        micro_batch = training.per_device_train_batch_size
+        micro_batch = at_once if is_open else training.per_device_train_batch_size
         raise UserError(
             f"num_generations: {at_once} completions are sampled at once (per_device_train_batch_size {micro_batch} x "
             f"{at_once // micro_batch}), which are no whole groups of {grpo.num_generations}; "
             "use batch sizes with a multiple of it"
         )
-    at_evaluation = training.per_device_eval_batch_size * world_size()
+    at_evaluation = (training.per_device_eval_batch_size or grpo.num_generations) * world_size()
     if training.eval_strategy != "no" and at_evaluation % grpo.num_generations:
         raise UserError(
             f"per_device_eval_batch_size: {at_evaluation} completions of an evaluation batch are no whole groups of "

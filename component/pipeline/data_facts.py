@@ -9,6 +9,7 @@ import numpy as np
 
 from component.artifacts.data_facts import DataFacts, SplitFacts, say_tokens
 from component.artifacts.histogram import LengthPlot, length_bins
+from component.config.batches import AUTO
 from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.config.schema import TrainingSection
 from component.data.chunks import Sample
@@ -119,6 +120,8 @@ def _row_numbers(samples: Samples, training: TrainingSection) -> Iterator[tuple[
     yield "packed", f"{say_rows(len(packs))} of {capacity:,} tokens, {fill:.1%} full (packing: {name})"
     order = _order(lengths, training)
     size = training.per_device_train_batch_size
+    if size == AUTO:  # not chosen yet: all rows of a step
+        size = num_rows_per_step(training)
     how = "grouped by length" if training.group_by_length else "of mixed lengths"
     yield "unpacked", f"batches of {say_rows(size)} {how}, {batch_fill(lengths[order], size):.1%} full"
 

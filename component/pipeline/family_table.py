@@ -8,6 +8,7 @@ from pathlib import Path
 from component.config.load import Config, load_config
 from component.models.families import ADAPTER_SIZES, FAMILIES, FULL_SIZES, Checkpoint, Family
 from component.pipeline.shipped_configs import SHIPPED, config_texts, value_text
+from component.pipeline.steps import num_rows_per_step
 
 PAGE_HEAD = """# Model families
 
@@ -119,7 +120,7 @@ def _tasks(train_args: Path) -> Iterator[str]:
             mode,
             str(sum(name.startswith(f"{task}/{mode}/") for name in config_texts())),
             value_text(training.learning_rate),
-            str(training.per_device_train_batch_size * training.gradient_accumulation_steps),
+            str(num_rows_per_step(training)),
             "-" if mode == "full" else f"{adapter.lora_rank}, {adapter.lora_alpha}",
         )
         yield f"| {' | '.join(cells)} |"

@@ -31,5 +31,6 @@ def manifest_content(prepared: PreparedRun) -> dict[str, Any]:
             "evaluation": data.eval_report.to_dict() if data.eval_report else None,
         },
         "plan": {"predicted": planned.plan.to_dict() if planned else None, "measured": None},
+        "auto": dict(prepared.auto),
         "environment": environment_facts(REPOSITORY),
     }

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from component.config.errors import UserError
 from component.config.load import Config
 from component.models.model_files import ADAPTER_FILE, CONFIG_FILE, adapter_base, local_path
+from component.models.precision import Precision
 from component.models.support import FASTER_TASKS, is_fast_family, why_unsupported
-from component.planning.gpus import GPUS, Gpu, describe_gpu
+from component.pipeline.completions import num_training_rows
+from component.planning.gpus import GIB, GPUS, Gpu, describe_gpu
 from component.planning.known_shapes import KNOWN_CONFIGS
+from component.planning.read_config import DataSize, Setting
 from component.planning.shape import ModelShape, read_shape
 from component.runtime.environment import nvidia_gpus
 from component.runtime.hardware import Hardware
@@ -78,6 +82,35 @@ def imagined_hardware(card: Gpu) -> Hardware:
     """A card as `detect_hardware` would describe it."""
     memory = int(card.memory_bytes)
     return Hardware("cuda", card.title, memory, memory, card.capability, card.supports_bf16, 1)
+
+
+def size_of(config: Config, lengths: Any) -> DataSize:
+    """What a plan needs to know of samples.
+
+    Args:
+        lengths: of the samples in tokens, an array of numpy's.
+    """
+    num_rows, longest_pack = len(lengths), 0
+    if config.training.packing:
+        from component.data.packing import pack
+
+        packs = pack(lengths, capacity=config.training.max_seq_length)
+        num_rows, longest_pack = len(packs), int(max(lengths[rows].sum() for rows in packs))
+    return DataSize(num_training_rows(config, num_rows), float(lengths.mean()), int(lengths.max()), longest_pack)
+
+
+def setting_of(card: Gpu | None, loader: str, precision: Precision) -> Setting:
+    """What a config gets from a card and its loader."""
+    varlen = card is None or card.capability is None or card.capability >= (8, 0)
+    return Setting(loader, precision.load_dtype, precision.compute_dtype, varlen)
+
+
+def limited(card: Gpu | None, config: Config) -> Gpu | None:
+    """A card with no more memory than the config lets the run take."""
+    cap = config.training.max_memory_gib
+    if card is None or cap is None:
+        return card
+    return replace(card, memory_bytes=min(card.memory_bytes, cap * GIB))
 
 
 def find_model_config(config: Config) -> Mapping[str, Any]:

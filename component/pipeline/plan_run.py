@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from component.artifacts.plan_facts import CardFacts
 from component.config.errors import UserError
-from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.config.load import Config
 from component.config.nodes import excerpt
 from component.models.model_files import read_model_config
 from component.models.precision import Precision, resolve_precision
 from component.models.support import is_fast_family, why_unsupported
-from component.pipeline.completions import num_training_rows
+from component.pipeline.batches import settle_batches
 from component.pipeline.plan_inputs import (
     expected_loader,
     find_model_config,
     imagined_hardware,
+    limited,
     named_gpu,
     own_gpu,
+    setting_of,
+    size_of,
     understand_shape,
 )
+from component.pipeline.settle_run import settle_planned
 from component.pipeline.steps import num_optimizer_steps
 from component.planning.gpus import COMPARED, GPUS, Gpu, describe_hardware
 from component.planning.plan import Plan, find_alternative, judge, plan
-from component.planning.read_config import DataSize, Setting, read_workload
+from component.planning.read_config import DataSize, mean_workload, read_workload
 from component.planning.served import why_not_served
 from component.planning.shape import MAX_SIZE, ModelShape, read_shape
 
@@ -39,17 +43,26 @@ PLANNED_NUMBERS = (
     "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_seq_length",
     "max_steps", "lora_rank", "freeze_trainable_layers",
 )  # fmt: skip
-#: A batch of unpacked rows grouped by length is about so much longer than its rows are in the mean.
-GROUPED_PADDING = 1.05
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A plan, and what it took from its surroundings."""
+    """A plan, and what it took from its surroundings.
+
+    Attributes:
+        notices: what was chosen for keys at `auto`, without data; one line each.
+        auto: the same as JSON-ready values.
+    """
 
     plan: Plan
     loader: str
     precision: Precision
+    notices: tuple[str, ...] = ()
+    auto: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready values."""
+        return {**self.plan.to_dict(), **({"auto": dict(self.auto)} if self.auto else {})}
 
 
 def plan_config(config: Config, gpu: str | None = None) -> PlannedRun:
@@ -61,12 +74,17 @@ def plan_config(config: Config, gpu: str | None = None) -> PlannedRun:
     Raises:
         UserError: an unknown card, or a model whose sizes cannot be found or are not understood.
     """
+    config = settle_batches(config)
     card = named_gpu(gpu) if gpu is not None else own_gpu()
     model_config = find_model_config(config)
     shape = understand_shape(config, model_config)
     hardware = imagined_hardware(card or GPUS[USUAL_GPU])
     loader = expected_loader(config, model_config)
-    return _plan(config, shape, card, loader, resolve_precision(config.model, hardware), None)
+    precision = resolve_precision(config.model, hardware)
+    _check_numbers(config)
+    settled = settle_planned(config, card or GPUS[USUAL_GPU], loader, precision, shape, model_config)
+    planned = _plan(settled.config, shape, card, loader, precision, None)
+    return replace(planned, notices=settled.notices, auto=settled.facts)
 
 
 def plan_prepared(prepared: PreparedRun) -> PlannedRun | None:
@@ -87,11 +105,7 @@ def plan_prepared(prepared: PreparedRun) -> PlannedRun | None:
 
 def data_size(prepared: PreparedRun) -> DataSize:
     """What a plan needs to know of prepared data."""
-    lengths, training = prepared.data.train.lengths, prepared.config.training
-    num_rows = len(lengths)
-    if training.packing:
-        num_rows = -(-int(lengths.sum()) // training.max_seq_length)
-    return DataSize(num_training_rows(prepared.config, num_rows), float(lengths.mean()), int(lengths.max()))
+    return size_of(prepared.config, prepared.data.train.lengths)
 
 
 def _plan(
@@ -99,21 +113,17 @@ def _plan(
 ) -> PlannedRun:
     _check_numbers(config)
     training = config.training
-    varlen = card is None or card.capability is None or card.capability >= (8, 0)
-    setting = Setting(loader, precision.load_dtype, precision.compute_dtype, varlen)
-    workload = read_workload(config, shape, setting, data)
-    micro_batches, timed, steps = training.gradient_accumulation_steps, None, None
+    workload = read_workload(config, shape, setting_of(card, loader, precision), data)
+    steps = training.max_steps if training.max_steps > 0 else None
     if data is not None:
         steps = num_optimizer_steps(training, data.num_rows)
-        if workload.is_packed:
-            timed = replace(workload, sample_tokens=data.mean_tokens)
-        elif workload.task in LANGUAGE_MODEL_TASKS:
-            timed = replace(
-                workload, row_tokens=round(min(data.mean_tokens * GROUPED_PADDING, workload.row_tokens)) or 1
-            )
-    elif training.max_steps > 0:
-        steps = training.max_steps
-    made = plan(workload, card, micro_batches=micro_batches, timed=timed, num_steps=steps)
+    made = plan(
+        workload,
+        limited(card, config),
+        micro_batches=training.gradient_accumulation_steps or 1,
+        timed=mean_workload(workload, data),
+        num_steps=steps,
+    )
     return PlannedRun(made, loader, precision)
 
 

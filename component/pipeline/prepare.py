@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,12 @@ from component.config.schema import schema_fields
 from component.models.model_files import configure_hub, read_model_config
 from component.models.precision import Precision, resolve_precision
 from component.models.quantization import check_quantization
+from component.pipeline.batches import settle_batches
 from component.pipeline.choose_loader import LoaderChoice, choose_loader
 from component.pipeline.completions import check_completions, check_prompts, num_training_rows
 from component.pipeline.hints import run_hints
 from component.pipeline.output_folder import check_output_dir
+from component.pipeline.settle_run import settle_prepared
 from component.pipeline.template_date import fix_template_date
 from component.registry import TASKS, row_kind_of
 from component.runtime.compile_caches import keeping_kernels
@@ -49,6 +51,7 @@ class PreparedRun:
         rendering: what made the tokens; a renderer makes prompts too.
         notices: all that was changed, ignored or fell back so far, one line each.
         hints: choices that work and are seldom meant.
+        auto: what the config left to the card and what was chosen, for run.json; empty where it left nothing.
     """
 
     config: Config
@@ -61,6 +64,7 @@ class PreparedRun:
     data: PreparedData
     notices: tuple[str, ...]
     hints: tuple[Hint, ...]
+    auto: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def task(self) -> Task:
@@ -84,6 +88,7 @@ def prepare(config: Config, watch: Stopwatch | None = None) -> PreparedRun:
     """
     hide(config.from_environment)
     configure_logging(None, rank())
+    config = settle_batches(config)
     check_packages(config)
     check_completions(config)
     check_output_dir(config)
@@ -122,6 +127,8 @@ def _prepare_data(
     configure_logging(None, rank())  # once more: the libraries install handlers of their own when imported
     seed_everything(config.model.seed)
     prepared = prepare_run_data(config, row_kind_of(config.model.task_type))
+    settled = settle_prepared(config, hardware, loader.got, precision, prepared.data.train.lengths)
+    config = settled.config
     prompts = check_prompts(config, prepared.data)
     num_rows = num_training_rows(config, len(prepared.data.train))
     check_steps(config, num_rows)
@@ -134,8 +141,9 @@ def _prepare_data(
         tokenizer=prepared.tokenizer,
         rendering=prepared.rendering,
         data=prepared.data,
-        notices=(*notices, *prepared.notices, *prompts),
+        notices=(*notices, *prepared.notices, *settled.notices, *prompts),
         hints=run_hints(config, hardware, prepared.data, num_rows=num_rows),
+        auto=settled.facts,
     )
 
 
@@ -184,6 +192,8 @@ def machine_notices(config: Config, hardware: Hardware) -> Iterator[str]:
         raise MachineError("deepspeed: the package is not installed; pip install deepspeed, or set deepspeed=null")
     if training.deepspeed and hardware.kind == "cpu":
         yield "deepspeed: ignored on a CPU; one process trains without sharding"
+    if training.max_memory_gib is not None and hardware.kind != "cuda":
+        yield f"max_memory_gib: {training.max_memory_gib:g} is planned with; nothing limits the memory of this device"
     if training.optim.startswith("paged_") and hardware.kind == "cpu":
         yield f"optim: {training.optim} does not page on a CPU; its states stay in main memory"
 

@@ -39,8 +39,9 @@ def show_plan(config: Config, gpu: str | None, outputs: PlanOutputs) -> Iterator
     if outputs.png is not None:
         draw_plan(plan_facts(planned, config), outputs.png)
     if outputs.json is not None:
-        write_atomically(outputs.json, f"{to_json_text(planned.plan.to_dict())}\n".encode())
+        write_atomically(outputs.json, f"{to_json_text(planned.to_dict())}\n".encode())
     yield plan_text(planned, config)
+    yield from (f"notice: {notice}" for notice in planned.notices)
 
 
 def plan_text(planned: PlannedRun, config: Config) -> str:

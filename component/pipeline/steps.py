@@ -10,6 +10,8 @@ from component.runtime.distributed import world_size
 
 def num_rows_per_step(training: TrainingSection) -> int:
     """Rows in an optimizer step, over all processes."""
+    if training.global_batch_size is not None:
+        return training.global_batch_size
     return training.per_device_train_batch_size * training.gradient_accumulation_steps * world_size()
 
 

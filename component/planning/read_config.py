@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from component.config.adapter_rules import layer_numbers
+from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.config.load import Config
 from component.planning.shape import ModelShape
 from component.planning.workload import Adapter, Workload
 
 ALL_LINEAR = "all-linear"
+#: A batch of unpacked rows grouped by length is about so much longer than its rows are in the mean.
+GROUPED_PADDING = 1.05
 NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -38,11 +41,13 @@ class DataSize:
     Attributes:
         num_rows: of an epoch, as batch sizes count them: samples, packs, completions.
         mean_tokens, longest: of the samples; of prompts where answers are sampled.
+        longest_pack: tokens of the fullest pack; 0 where it is not known.
     """
 
     num_rows: int
     mean_tokens: float
     longest: int
+    longest_pack: int = 0
 
 
 def read_workload(config: Config, shape: ModelShape, setting: Setting, data: DataSize | None = None) -> Workload:
@@ -53,10 +58,7 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
     """
     model, training = config.model, config.training
     is_packed = bool(training.packing)
-    row_tokens = training.max_seq_length
-    if data is not None and not is_packed:
-        sampled = config.grpo.max_completion_length if model.task_type == "grpo" else 0
-        row_tokens = min(row_tokens, data.longest + sampled)
+    row_tokens = _longest_row(config, data)
     loader: Any = "unsloth" if setting.loader == "unsloth" else "vanilla"
     return Workload(
         shape=shape,
@@ -76,10 +78,33 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
         optimizer=training.optim,
         rows=training.per_device_train_batch_size,
         row_tokens=row_tokens,
-        gradients_wait=training.gradient_accumulation_steps > 1,
+        gradients_wait=(training.gradient_accumulation_steps or 1) > 1,
         reference=_reference(config),
         eval_rows=_eval_rows(config),
+        skipped_layers=min(getattr(model, "checkpoint_skip_layers", 0), shape.num_layers),
+        is_dequantized=getattr(model, "dequantize_base", False) is True and _quantization(config) in ("nf4", "fp4"),
     )
+
+
+def mean_workload(workload: Workload, data: DataSize | None) -> Workload:
+    """The mean micro-batch, whose time is predicted: the largest one where nothing is known of the data."""
+    if data is None:
+        return workload
+    if workload.is_packed:
+        return replace(workload, sample_tokens=data.mean_tokens)
+    if workload.task not in LANGUAGE_MODEL_TASKS:
+        return workload
+    return replace(workload, row_tokens=round(min(data.mean_tokens * GROUPED_PADDING, workload.row_tokens)) or 1)
+
+
+def _longest_row(config: Config, data: DataSize | None) -> int:
+    limit = config.training.max_seq_length
+    if data is None:
+        return limit
+    if config.training.packing:
+        return min(limit, data.longest_pack or limit)
+    sampled = config.grpo.max_completion_length if config.model.task_type == "grpo" else 0
+    return min(limit, data.longest + sampled)
 
 
 def _are_equally_long(data: DataSize | None) -> bool:

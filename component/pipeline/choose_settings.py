@@ -1,0 +1,243 @@
+"""What a config leaves to the card (`auto`), chosen by the planner before the weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from component.config.batches import AUTO
+from component.config.keys import LANGUAGE_MODEL_TASKS
+from component.config.load import Config
+from component.config.schema import schema_fields
+from component.config.settle import with_values
+from component.models.packed_attention import why_not_packable
+from component.pipeline.batches import rows_per_process
+from component.pipeline.steps import num_rows_per_step
+from component.planning.choose import Candidate, Choice, Freedom, Layout, choose
+from component.planning.gpus import Gpu
+from component.planning.read_config import DataSize, Setting, mean_workload, read_workload
+from component.planning.shape import ModelShape
+from component.runtime.distributed import world_size
+
+#: Keys that are chosen here where they are `auto`, and keys that follow from them.
+CHOSEN_KEYS = ("per_device_train_batch_size", "gradient_checkpointing", "dequantize_base")
+#: Settings of a run whose model the planner does not know: those that take least memory.
+CAUTIOUS = {"per_device_train_batch_size": 1, "gradient_checkpointing": True, "dequantize_base": False}
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a choice depends on beside the config.
+
+    Attributes:
+        shape: of the model; None where the planner does not know its layers.
+        card: tells the speed; None on a CPU.
+        room: bytes that may be reserved.
+        device: what `room` is of, in words.
+        size_of: gives what is known of the data, for a config that packs or does not.
+    """
+
+    shape: ModelShape | None
+    model_config: Mapping[str, Any]
+    setting: Setting
+    card: Gpu | None
+    room: float
+    device: str
+    size_of: Callable[[Config], DataSize | None]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A config without `auto`, and how it came to be.
+
+    Attributes:
+        facts: of run.json: asked, chosen, predicted, alternatives; empty where nothing was to be chosen.
+        notices: one line each.
+    """
+
+    config: Config
+    facts: Mapping[str, Any]
+    notices: tuple[str, ...]
+    choice: Choice | None = None
+
+
+def open_keys(config: Config) -> tuple[str, ...]:
+    """The keys that are to be chosen."""
+    return tuple(key for key in CHOSEN_KEYS if config.values.get(key) == AUTO)
+
+
+def settle(config: Config, around: Surroundings, recorded: Mapping[str, Any] | None = None) -> Settled:
+    """Choose what a config leaves open; all else stays as it is.
+
+    Args:
+        recorded: what an earlier attempt of the run chose: it is taken again, so that the run goes on as it began.
+
+    Raises:
+        UserError: the rows of a step cannot be shared by the processes.
+    """
+    keys = open_keys(config)
+    if not keys:
+        return Settled(config, {}, ())
+    notices = tuple(_default_notices(config))
+    asked = {key: config.values[key] for key in (*keys, *(["packing"] if _chooses_packing(config) else []))}
+    if around.shape is None:
+        return _cautious(config, asked, notices)
+    known = _recorded(config, recorded or {})
+    packings = (known["packing"],) if "packing" in known else _packings(config, around.model_config)
+    again = _choose_again(config, around, known, packings)
+    if again is not None and again.fits:
+        choice, chosen, origin = again, {**known, **_batch(config, again.chosen.workload.rows)}, "as before"
+    else:
+        choice = _choose(config, around, packings)
+        chosen = _changes(config, choice.chosen)
+        origin = "chosen" if again is None else "chosen anew, as what the attempt before chose is not predicted to fit"
+    facts = {"asked": asked, "chosen": chosen, "origin": origin, "device": around.device, **choice.to_dict()}
+    notices = (*notices, _say(chosen, choice, origin, around))
+    return Settled(with_values(config, chosen), facts, notices, choice)
+
+
+def _choose(config: Config, around: Surroundings, packings: Sequence[bool | str]) -> Choice:
+    return choose(list(_layouts(config, around, packings)), _freedom(config), around.card, room=around.room)
+
+
+def _recorded(config: Config, recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """What an earlier attempt chose, of the keys that are still open."""
+    keys = {*open_keys(config), *(["packing"] if _chooses_packing(config) else [])}
+    if "gradient_checkpointing" in keys and _chooses_skipped(config):
+        keys.add("checkpoint_skip_layers")
+    return {key: value for key, value in recorded.items() if key in keys}
+
+
+def _choose_again(
+    config: Config, around: Surroundings, known: Mapping[str, Any], packings: Sequence[bool | str]
+) -> Choice | None:
+    """The plan of what an earlier attempt chose; None where it left something open, or the processes are others."""
+    rows = known.get("per_device_train_batch_size", config.training.per_device_train_batch_size)
+    if not set(open_keys(config)) <= known.keys() or rows not in _micro_batches(config):
+        return None
+    return _choose(with_values(config, known), around, packings)
+
+
+def _default_notices(config: Config) -> Iterator[str]:
+    if "global_batch_size" not in config.places and config.values["per_device_train_batch_size"] == AUTO:
+        yield (
+            f"global_batch_size: {config.training.global_batch_size} rows a step, the default beside "
+            "per_device_train_batch_size: auto, whatever the card; set it to learn from more or fewer rows a step"
+        )
+
+
+def _cautious(config: Config, asked: Mapping[str, Any], notices: tuple[str, ...]) -> Settled:
+    chosen = {key: CAUTIOUS[key] for key in CAUTIOUS if key in asked}
+    if "per_device_train_batch_size" in chosen:
+        chosen |= _batch(config, 1)
+    reason = "the layers of this model family are not known to the planner"
+    facts = {"asked": dict(asked), "chosen": chosen, "origin": f"least memory: {reason}"}
+    notice = f"auto: {_spell(chosen)}: what takes least memory, as {reason}; set them by hand for more speed"
+    return Settled(with_values(config, chosen), facts, (*notices, notice))
+
+
+def _chooses_packing(config: Config) -> bool:
+    return config.training.packing == AUTO and config.model.task_type in LANGUAGE_MODEL_TASKS
+
+
+def _layouts(config: Config, around: Surroundings, packings: Sequence[bool | str]) -> Iterator[Layout]:
+    """Every way to make rows and micro-batches that the config leaves open."""
+    assert around.shape is not None
+    for packing in packings:
+        packed = with_values(config, {"packing": packing})
+        data = around.size_of(packed)
+        for rows in _micro_batches(config):
+            settled = with_values(packed, _least(config) | _batch(config, rows))
+            workload = read_workload(settled, around.shape, around.setting, data)
+            share = num_rows_per_step(settled.training) / data.num_rows if data else 1.0
+            steps = settled.training.gradient_accumulation_steps
+            yield Layout(workload, mean_workload(workload, data), steps, share)
+
+
+def _packings(config: Config, model_config: Mapping[str, Any]) -> tuple[bool | str, ...]:
+    """Values of `packing`; auto stays auto where rows are packed: a probe of the loaded model has the last word."""
+    if not _chooses_packing(config):
+        return (config.training.packing,)
+    return (False,) if why_not_packable(model_config) else (AUTO, False)
+
+
+def _micro_batches(config: Config) -> Iterator[int]:
+    """Rows of a micro-batch that the rows of a step divide into."""
+    asked = config.training.per_device_train_batch_size
+    if asked != AUTO:
+        yield asked
+        return
+    whole = rows_per_process(config)
+    for rows in range(1, whole + 1):
+        if whole % rows == 0 and _makes_groups(config, rows):
+            yield rows
+
+
+def _makes_groups(config: Config, rows: int) -> bool:
+    """Whether grpo samples whole groups of completions with this micro-batch."""
+    grpo = config.grpo
+    if config.model.task_type != "grpo" or grpo.steps_per_generation is None:
+        return True
+    return rows * grpo.steps_per_generation * world_size() % grpo.num_generations == 0
+
+
+def _batch(config: Config, rows: int) -> dict[str, Any]:
+    """The keys that a micro-batch sets."""
+    training = config.training
+    changes: dict[str, Any] = {"gradient_accumulation_steps": rows_per_process(config) // rows}
+    if training.per_device_train_batch_size == AUTO:
+        changes["per_device_train_batch_size"] = rows
+    if training.per_device_eval_batch_size is None:
+        is_grpo = config.model.task_type == "grpo"
+        changes["per_device_eval_batch_size"] = config.grpo.num_generations if is_grpo else rows
+    return changes
+
+
+def _least(config: Config) -> dict[str, Any]:
+    """The keys that stand in a workload which recomputes all layers, before anything is chosen."""
+    return {key: CAUTIOUS[key] for key in open_keys(config) if key != "per_device_train_batch_size"}
+
+
+def _freedom(config: Config) -> Freedom:
+    values = config.values
+    dequantized: tuple[bool, ...] = (bool(values.get("dequantize_base", False)),)
+    if values.get("dequantize_base") == AUTO:
+        can = config.model.train_mode == "qlora" and config.model.quantization == "int4"
+        dequantized = (False, True) if can else (False,)
+    return Freedom(
+        chooses_recomputation=values["gradient_checkpointing"] == AUTO,
+        skipped_layers=None if _chooses_skipped(config) else values.get("checkpoint_skip_layers", 0),
+        dequantized=dequantized,
+    )
+
+
+def _chooses_skipped(config: Config) -> bool:
+    return "checkpoint_skip_layers" in schema_fields() and "checkpoint_skip_layers" not in config.places
+
+
+def _changes(config: Config, chosen: Candidate) -> dict[str, Any]:
+    """What the choice sets: values of keys that were open, and of those that follow from them."""
+    settings, keys = chosen.settings(), open_keys(config)
+    changes = {key: settings[key] for key in keys}
+    if _chooses_packing(config):
+        changes["packing"] = AUTO if settings["packing"] else False
+    if "per_device_train_batch_size" in keys:
+        changes |= _batch(config, chosen.workload.rows)
+    if "gradient_checkpointing" in keys and _chooses_skipped(config):
+        changes["checkpoint_skip_layers"] = settings["checkpoint_skip_layers"]
+    return changes
+
+
+def _say(chosen: Mapping[str, Any], choice: Choice, origin: str, around: Surroundings) -> str:
+    found = choice.chosen
+    time = f", {found.time.seconds:.2f} s a step" if found.time else ""
+    memory = f"{found.memory.reserved / 2**30:.2f} GiB of {choice.room / 2**30:.2f} that {around.device} leaves"
+    verdict = "predicted" if choice.fits else "nothing that may be chosen is predicted to fit; this takes least:"
+    return f"auto: {_spell(chosen)} ({origin}); {verdict} {memory}{time}"
+
+
+def _spell(values: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{key}: {str(value).lower() if isinstance(value, bool) else value}" for key, value in values.items()
+    )

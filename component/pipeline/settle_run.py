@@ -1,0 +1,90 @@
+"""Where a choice is made: for a run whose data is prepared, and for a config that is planned without data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from component.artifacts.checkpoints import list_checkpoints
+from component.artifacts.manifest import Manifest
+from component.config.load import Config
+from component.models.model_files import read_model_config
+from component.models.precision import Precision
+from component.pipeline.choose_settings import Settled, Surroundings, open_keys, settle
+from component.pipeline.plan_inputs import limited, setting_of, size_of
+from component.planning.choose import room_on
+from component.planning.gpus import CONTEXT_BYTES, GIB, Gpu, describe_hardware
+from component.planning.shape import ModelShape, read_shape
+from component.runtime.distributed import world_size
+from component.runtime.hardware import Hardware
+
+
+def settle_prepared(config: Config, hardware: Hardware, loader: str, precision: Precision, lengths: Any) -> Settled:
+    """Choose for a run on this device.
+
+    Args:
+        lengths: of the samples in tokens, an array of numpy's.
+
+    Raises:
+        UserError: output_dir holds a run.json that cannot be read, or a step's rows cannot be shared by the processes.
+    """
+    if not open_keys(config):
+        return Settled(config, {}, ())
+    model_config = read_model_config(config.model)
+    card = describe_hardware(hardware)
+    around = Surroundings(
+        shape=read_shape(model_config),
+        model_config=model_config,
+        setting=setting_of(card, loader, precision),
+        card=card,
+        room=device_room(config, hardware),
+        device=hardware.name,
+        size_of=lambda settled: size_of(settled, lengths),
+    )
+    return settle(config, around, recorded_choice(config))
+
+
+def settle_planned(
+    config: Config, card: Gpu, loader: str, precision: Precision, shape: ModelShape, model_config: Mapping[str, Any]
+) -> Settled:
+    """Choose for a card, without data: as if every row had max_seq_length tokens."""
+    card = limited(card, config) or card
+    around = Surroundings(
+        shape=shape,
+        model_config=model_config,
+        setting=setting_of(card, loader, precision),
+        card=card,
+        room=room_on(card.memory_bytes),
+        device=card.title,
+        size_of=lambda settled: None,
+    )
+    return settle(config, around)
+
+
+def device_room(config: Config, hardware: Hardware) -> float:
+    """Bytes that a choice for this process may reserve on its device.
+
+    What others hold of it now is left to them. Several processes must choose alike: there it is the device's whole
+    memory, which all devices of a run share.
+    """
+    is_cuda = hardware.kind == "cuda"
+    free = hardware.free_memory_bytes + (CONTEXT_BYTES if is_cuda else 0)  # of which this process has its own already
+    memory = min(free, hardware.total_memory_bytes) if world_size() == 1 else hardware.total_memory_bytes
+    cap = config.training.max_memory_gib
+    return room_on(memory if cap is None else min(memory, cap * GIB), has_context=is_cuda)
+
+
+def recorded_choice(config: Config) -> Mapping[str, Any] | None:
+    """What the run in output_dir chose, if there is one with something to go on from.
+
+    Raises:
+        UserError: its run.json cannot be read.
+    """
+    folder = Path(config.run.output_dir)
+    if not Manifest.exists(folder):
+        return None
+    manifest = Manifest.load(folder)
+    if not list_checkpoints(folder) and manifest.status != "finished":
+        return None
+    return manifest.content["auto"].get("chosen")

@@ -1,0 +1,257 @@
+"""The fastest settings that fit a card, of those that leave what is learned alone.
+
+Micro-batch, packed or padded rows, recomputation of all, some or none of the layers, a base that is dequantized once:
+each combination that the config leaves open is planned, and what does not fit is left out.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from component.planning.gpus import CONTEXT_BYTES, Gpu
+from component.planning.memory import MemoryPlan, plan_memory
+from component.planning.step_time import StepTime, plan_step_time
+from component.planning.workload import Workload
+
+#: Share of a card's memory that a choice leaves free: the planner's error, and what the driver and others take.
+MEMORY_MARGIN = 0.05
+#: Settings whose times differ by less are alike: that is far below what the planner can tell apart.
+ALIKE = 0.005
+#: Tokens of a micro-batch from which on the card's arithmetic is at its best: of settings that are alike, those with
+#: more come first up to here (README: 2048 x 8 is 3.3 % faster than 2048 x 4, with 16-bit weights too).
+SATURATING_TOKENS = 16_384
+#: Alternatives that are kept of those that fit, and of those that do not.
+NUM_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way to lay the samples of an optimizer step into rows and micro-batches.
+
+    Attributes:
+        workload: its largest micro-batch, as the config asks for the rest.
+        timed: its mean micro-batch.
+        micro_batches: that make a step.
+        samples_share: of an epoch that one step learns from, which compares packed rows with padded ones.
+    """
+
+    workload: Workload
+    timed: Workload
+    micro_batches: int
+    samples_share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Freedom:
+    """What may be chosen beside the layout.
+
+    Attributes:
+        chooses_recomputation: how many layers recompute; else as in the layout's workload.
+        skipped_layers: how many keep their activations where others recompute; None for any number of them.
+        dequantized: values that dequantizing the base may have.
+    """
+
+    chooses_recomputation: bool = True
+    skipped_layers: int | None = None
+    dequantized: tuple[bool, ...] = (False,)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Settings and what they are predicted to take; `cost` is seconds for each share of the samples of an epoch."""
+
+    workload: Workload
+    micro_batches: int
+    memory: MemoryPlan
+    time: StepTime | None
+    cost: float | None
+
+    def settings(self) -> dict[str, Any]:
+        """The settings by their keys in a config."""
+        work = self.workload
+        return {
+            "packing": work.is_packed,
+            "per_device_train_batch_size": work.rows,
+            "gradient_accumulation_steps": self.micro_batches,
+            "gradient_checkpointing": work.checkpointing != "none",
+            "checkpoint_skip_layers": work.skipped_layers,
+            "dequantize_base": work.is_dequantized,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready values, for run.json."""
+        return {
+            "settings": self.settings(),
+            "peak_reserved_bytes": round(self.memory.reserved),
+            "step_seconds": round(self.time.seconds, 4) if self.time else None,
+            "tokens_per_second": round(self.time.tokens_per_second, 1) if self.time else None,
+        }
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen.
+
+    Attributes:
+        room: bytes that the choice had to fit in.
+        alternatives: the best of other layouts and bases that fit, the fastest first.
+        rejected: the fastest that do not fit.
+    """
+
+    chosen: Candidate
+    room: float
+    alternatives: tuple[Candidate, ...]
+    rejected: tuple[Candidate, ...]
+
+    @property
+    def fits(self) -> bool:
+        """False where nothing does; then `chosen` is what takes least."""
+        return self.chosen.memory.reserved <= self.room
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready values, for run.json."""
+        rejected = [
+            {**item.to_dict(), "rejected": f"{_gib(item.memory.reserved)} GiB of {_gib(self.room)}"}
+            for item in self.rejected
+        ]
+        return {
+            "predicted": self.chosen.to_dict(),
+            "fits": self.fits,
+            "room_bytes": round(self.room),
+            "margin": MEMORY_MARGIN,
+            "alternatives": [item.to_dict() for item in self.alternatives],
+            "rejected": rejected,
+        }
+
+
+def room_on(memory_bytes: float, *, has_context: bool = True) -> float:
+    """Bytes that a choice may reserve on a device of this memory.
+
+    Args:
+        has_context: what CUDA takes for itself comes out of it.
+    """
+    return memory_bytes * (1 - MEMORY_MARGIN) - (CONTEXT_BYTES if has_context else 0.0)
+
+
+def choose(layouts: Sequence[Layout], freedom: Freedom, gpu: Gpu | None, *, room: float) -> Choice:
+    """Choose the fastest settings whose predicted peak of reserved memory has room.
+
+    Of those that are alike in time, packed rows come first, then what changes least, then micro-batches up to
+    `SATURATING_TOKENS`, then what takes least. Without a known speed: packed rows, then the least recomputation, then
+    the largest micro-batch.
+
+    Args:
+        gpu: tells the speed; None where there is none to tell.
+        room: bytes; see `room_on`.
+    """
+    fitting: list[Candidate] = []
+    others: list[Candidate] = []
+    for group in _groups(layouts, freedom, gpu):
+        fits = group.most_kept(room)
+        if fits is not None:
+            fitting.append(fits)
+        whole = group.candidate(group.all_kept)
+        others += [whole] if fits is None or whole.memory.reserved > room else []
+        if fits is None:
+            others.append(group.candidate(group.least_kept))
+    rejected = tuple(sorted((item for item in others if item.memory.reserved > room), key=_rank)[:NUM_SHOWN])
+    if not fitting:
+        return Choice(min(others, key=lambda item: item.memory.reserved), room, (), rejected)
+    best = _best(fitting)
+    rest = sorted((item for item in fitting if item is not best), key=_rank)
+    return Choice(best, room, tuple(rest[:NUM_SHOWN]), rejected)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """One layout with one kind of base, for which only recomputation is left to choose."""
+
+    layout: Layout
+    freedom: Freedom
+    gpu: Gpu | None
+    is_dequantized: bool
+
+    @property
+    def all_kept(self) -> int | None:
+        """Layers that keep their activations, at most; None where nothing is to be chosen."""
+        return self.layout.workload.shape.num_layers if self.freedom.chooses_recomputation else None
+
+    @property
+    def least_kept(self) -> int | None:
+        """The least of these."""
+        return self._counts[0] if self.freedom.chooses_recomputation else None
+
+    def most_kept(self, room: float) -> Candidate | None:
+        """The candidate that recomputes least of those that have room, which is the fastest of the group."""
+        whole = self.candidate(self.all_kept)
+        if whole.memory.reserved <= room:
+            return whole
+        if self.all_kept is None:
+            return None
+        counts = self._counts
+        number = bisect_right(counts, room, key=lambda count: self.candidate(count).memory.reserved)
+        return self.candidate(counts[number - 1]) if number else None
+
+    @property
+    def _counts(self) -> range:
+        """Layers that may keep their activations where others recompute."""
+        fixed, work = self.freedom.skipped_layers, self.layout.workload
+        if fixed is None and work.trained_layers is not None:
+            fixed = 0  # which of the layers that are trained would be among the skipped ones is not known
+        return range(work.shape.num_layers) if fixed is None else range(fixed, fixed + 1)
+
+    def candidate(self, kept: int | None) -> Candidate:
+        """The plan for a number of layers that keep their activations."""
+        changes: dict[str, Any] = {"is_dequantized": self.is_dequantized}
+        if kept is not None and kept == self.all_kept:
+            changes |= {"checkpointing": "none", "skipped_layers": 0}
+        elif kept is not None:
+            changes |= {"skipped_layers": kept}
+        layout = self.layout
+        workload, timed = replace(layout.workload, **changes), replace(layout.timed, **changes)
+        number = layout.micro_batches
+        time = plan_step_time(timed, self.gpu, micro_batches=number) if self.gpu else None
+        cost = time.seconds / layout.samples_share if time else None
+        return Candidate(workload, number, plan_memory(workload), time, cost)
+
+
+def _groups(layouts: Sequence[Layout], freedom: Freedom, gpu: Gpu | None) -> Iterator[_Group]:
+    for layout in layouts:
+        for value in freedom.dequantized:
+            yield _Group(layout, freedom, gpu, value)
+
+
+def _best(fitting: Sequence[Candidate]) -> Candidate:
+    first = min(fitting, key=_rank)
+    if first.cost is None:
+        return first
+    alike = [item for item in fitting if item.cost is not None and item.cost <= first.cost * (1 + ALIKE)]
+    return min(
+        alike,
+        key=lambda item: (
+            not item.workload.is_packed,
+            _num_changes(item),
+            -min(item.workload.tokens, SATURATING_TOKENS),
+            item.memory.reserved,
+        ),
+    )
+
+
+def _rank(item: Candidate) -> tuple[float, ...]:
+    """The fastest first; without a known speed, what is likely to be."""
+    if item.cost is not None:
+        return (item.cost,)
+    work = item.workload
+    return (not work.is_packed, work.is_dequantized, work.recomputed_layers, -work.rows)
+
+
+def _num_changes(item: Candidate) -> int:
+    """Departures from how a run is usually set: recomputing some layers and not others, a dequantized base."""
+    return (item.workload.skipped_layers > 0) + item.workload.is_dequantized
+
+
+def _gib(num_bytes: float) -> str:
+    return f"{num_bytes / 2**30:.2f}"
