@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -41,8 +41,8 @@ class Manifest:
     """The content of a run.json and its file; every change is on disk, whole, before the method returns.
 
     One process writes it (rank 0). The file's keys are `schema_version`, `status`, `created`, `updated`, the `SECTIONS`
-    and `attempts`: a list with started, ended, from_step, to_step, status, exit_code, message and resumed_from. Times
-    are UTC, ISO 8601.
+    and `attempts`: a list with started, ended, from_step, to_step, status, exit_code, message, resumed_from and
+    notices. Times are UTC, ISO 8601.
     """
 
     def __init__(self, folder: Path, content: dict[str, Any]) -> None:
@@ -117,7 +117,9 @@ class Manifest:
         self._content.update(sections)
         self._write()
 
-    def begin_attempt(self, *, from_step: int, resumed_from: Path | str | None = None) -> None:
+    def begin_attempt(
+        self, *, from_step: int, resumed_from: Path | str | None = None, notices: Sequence[str] = ()
+    ) -> None:
         """Record that training starts; the status becomes "running".
 
         An attempt that is still open was killed without a chance to say so; it is closed as "interrupted".
@@ -125,6 +127,7 @@ class Manifest:
         Args:
             from_step: optimizer steps done before this attempt.
             resumed_from: the checkpoint it goes on from.
+            notices: what is otherwise than in the attempt before, one line each.
         """
         for earlier in self._content["attempts"]:
             if earlier["status"] == "running":
@@ -139,6 +142,7 @@ class Manifest:
                 "exit_code": None,
                 "message": "",
                 "resumed_from": resumed_from,
+                "notices": list(notices),
             }
         )
         self._content["status"] = "running"

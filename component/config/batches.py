@@ -65,8 +65,13 @@ def check_batches(merged: Merged) -> Iterator[Problem]:
 
 def why_micro_batch_matters(values: Mapping[str, Any]) -> tuple[str, str, str] | None:
     """Why what is learned depends on the micro-batch beyond the rows of a step: the key, the reason and a way out."""
-    if values.get("task_type") == "kto":
-        return "task_type", "kto compares the answers of a micro-batch", f"set {MICRO_BATCH} to a number such as 4"
+    task, fix = values.get("task_type"), f"set {MICRO_BATCH} to a number such as 4"
+    if task == "kto":
+        return "task_type", "kto compares the answers of a micro-batch", fix
+    if task == "grpo" and values.get("steps_per_generation") is not None:
+        return "steps_per_generation", "steps_per_generation counts micro-batches whose completions are sampled", fix
+    if task == "grpo" and values.get("num_iterations", 1) > 1:
+        return "num_iterations", "num_iterations goes on with completions that were sampled for micro-batches", fix
     if values.get("dataloader_drop_last"):
         what = "dataloader_drop_last drops as many rows as an incomplete micro-batch has"
         return "dataloader_drop_last", what, f"set dataloader_drop_last: false, or {MICRO_BATCH} to a number"

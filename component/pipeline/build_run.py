@@ -9,6 +9,8 @@ from typing import Any
 from component.models.loaded import LoadedModel
 from component.pipeline.load_models import load_models
 from component.pipeline.prepare import PreparedRun
+from component.planning.gpus import CONTEXT_BYTES, GIB
+from component.runtime.device_memory import limit_memory
 from component.runtime.seeds import seed_everything
 from component.trainers.interrupts import Interrupts
 from component.trainers.task import RunContext
@@ -34,6 +36,9 @@ def build_run(prepared: PreparedRun, interrupts: Interrupts | None = None) -> Bu
         UserError, DeviceMemoryError: as `load_models` and the task say.
     """
     seed_everything(prepared.config.model.seed)
+    cap = prepared.config.training.max_memory_gib
+    if cap is not None:
+        limit_memory(cap * GIB - CONTEXT_BYTES, prepared.hardware)
     return build_trainer(prepared, load_models(prepared), interrupts)
 
 

@@ -18,7 +18,6 @@ from component.planning.choose import Candidate, Choice, Freedom, Layout, choose
 from component.planning.gpus import Gpu
 from component.planning.read_config import DataSize, Setting, mean_workload, read_workload
 from component.planning.shape import ModelShape
-from component.runtime.distributed import world_size
 
 #: Keys that are chosen here where they are `auto`, and keys that follow from them.
 CHOSEN_KEYS = ("per_device_train_batch_size", "gradient_checkpointing", "dequantize_base")
@@ -170,16 +169,8 @@ def _micro_batches(config: Config) -> Iterator[int]:
         return
     whole = rows_per_process(config)
     for rows in range(1, whole + 1):
-        if whole % rows == 0 and _makes_groups(config, rows):
+        if whole % rows == 0:
             yield rows
-
-
-def _makes_groups(config: Config, rows: int) -> bool:
-    """Whether grpo samples whole groups of completions with this micro-batch."""
-    grpo = config.grpo
-    if config.model.task_type != "grpo" or grpo.steps_per_generation is None:
-        return True
-    return rows * grpo.steps_per_generation * world_size() % grpo.num_generations == 0
 
 
 def _batch(config: Config, rows: int) -> dict[str, Any]:

@@ -43,10 +43,10 @@ def check_completions(config: Config) -> None:
     if config.model.task_type != "grpo":
         return
     grpo, training = config.grpo, config.training
-    is_open = training.per_device_train_batch_size == AUTO  # only micro-batches that make whole groups are chosen from
-    at_once = completions_per_generation(grpo, training) if not (is_open and grpo.steps_per_generation) else 0
+    at_once = completions_per_generation(grpo, training)
     if at_once % grpo.num_generations:
-        micro_batch = at_once if is_open else training.per_device_train_batch_size
+        asked = training.per_device_train_batch_size
+        micro_batch = at_once if asked == AUTO else asked  # which is not chosen yet
         raise UserError(
             f"num_generations: {at_once} completions are sampled at once (per_device_train_batch_size {micro_batch} x "
             f"{at_once // micro_batch}), which are no whole groups of {grpo.num_generations}; "

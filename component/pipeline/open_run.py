@@ -26,10 +26,11 @@ from component.artifacts.manifest import Manifest
 from component.artifacts.metrics import FILE_NAME as METRICS_FILE
 from component.artifacts.metrics import read_metrics
 from component.artifacts.plots import FILE_NAME as PLOT_FILE
+from component.config.batches import ACCUMULATION, GLOBAL, MICRO_BATCH, why_micro_batch_matters
 from component.config.errors import UserError
 from component.config.schema import schema_fields
 from component.pipeline.prepare import PreparedRun
-from component.runtime.distributed import is_main_process
+from component.runtime.distributed import is_main_process, world_size
 
 #: Written at the top of a run folder.
 OWN_FILES = (
@@ -47,6 +48,7 @@ class OpenedRun:
     Attributes:
         checkpoint: where training goes on from, None for the first step.
         is_finished: the run was finished before; there is nothing to do.
+        notices: settings that have changed since the attempt before and may, one line each.
         lock: keeps other processes out of the folder as long as this lives; the main process alone has one.
     """
 
@@ -54,6 +56,7 @@ class OpenedRun:
     checkpoint: Path | None = None
     is_finished: bool = False
     lock: FolderLock | None = None
+    notices: tuple[str, ...] = ()
 
 
 def open_run(prepared: PreparedRun, content: Mapping[str, Any], resume: str) -> OpenedRun:
@@ -98,12 +101,15 @@ def open_run(prepared: PreparedRun, content: Mapping[str, Any], resume: str) -> 
     checkpoint = _choose_checkpoint(folder, resume)
     if (folder / METRICS_FILE).exists():
         read_metrics(folder)  # its last user would find a damaged line only after training
+    changes = tuple(_memory_changes(manifest.content["config"], content["config"])) if checkpoint else ()
     manifest.update(**content)  # loader, environment and what is cosmetic may differ from the attempt before
-    return OpenedRun(manifest, checkpoint, lock=lock)
+    return OpenedRun(manifest, checkpoint, lock=lock, notices=changes)
 
 
 def identity(written: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a config that decides what is trained; two runs that agree in it may share a folder.
+
+    Keys that are declared cosmetic, or to trade memory for time, are no part of it.
 
     Whole numbers are the same written as 500 or 500.0.
     """
@@ -111,8 +117,18 @@ def identity(written: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: int(value) if isinstance(value, float) and value.is_integer() else value
         for key, value in written.items()
-        if key in fields and not fields[key].metadata["cosmetic"]
-    }
+        if key in fields and not (fields[key].metadata["cosmetic"] or fields[key].metadata["memory"])
+    } | step_identity(written)
+
+
+def step_identity(written: Mapping[str, Any]) -> dict[str, Any]:
+    """What of batch sizes decides what is trained: the rows of a step, and the micro-batch where that matters too."""
+    if MICRO_BATCH not in written:
+        return {}
+    micro_batch, total = written[MICRO_BATCH], written.get(GLOBAL)
+    if total is None:
+        total = micro_batch * written[ACCUMULATION] * world_size()
+    return {GLOBAL: total, **({MICRO_BATCH: micro_batch} if why_micro_batch_matters(written) else {})}
 
 
 def hash_config(written: Mapping[str, Any]) -> str:
@@ -171,6 +187,12 @@ def _why_not_from(path: Path, folder: Path) -> str | None:
     except (OSError, ValueError) as error:  # too long, or with a null character
         return f"not a path ({getattr(error, 'strerror', None) or error})"
     return check_checkpoint(path)
+
+
+def _memory_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for key, item in schema_fields().items():
+        if item.metadata["memory"] and before.get(key) != now.get(key):
+            yield f"{key}: was {json.dumps(before.get(key))} in the attempt before, is {json.dumps(now.get(key))}"
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from component.artifacts.plots import plot_loss
 from component.config.errors import (
     EXIT_BUG,
     EXIT_INTERRUPTED,
-    DeviceMemoryError,
     GuardError,
     InterruptedRun,
     RunError,
@@ -29,6 +27,7 @@ from component.pipeline.cards import show_end_card, show_start_card
 from component.pipeline.completions import num_training_rows
 from component.pipeline.disk import check_disk
 from component.pipeline.open_run import OpenedRun
+from component.pipeline.out_of_memory import memory_advice
 from component.pipeline.outcome import evaluate_outcome, final_metrics, settle_outcome
 from component.pipeline.prepare import PreparedRun
 from component.pipeline.result import RunResult
@@ -63,7 +62,9 @@ def train(prepared: PreparedRun, opened: OpenedRun, *, began: float, watch: Stop
     try:
         with Interrupts() as interrupts:
             manifest.begin_attempt(
-                from_step=start_step, resumed_from=str(opened.checkpoint) if opened.checkpoint else None
+                from_step=start_step,
+                resumed_from=str(opened.checkpoint) if opened.checkpoint else None,
+                notices=opened.notices,
             )
             (folder / METRICS_FILE).touch()  # however the attempt ends, there is something to read
             result = _train(prepared, opened, interrupts, progress, began, watch)
@@ -112,7 +113,7 @@ def _train(
     trainer.add_callback(FirstStepCallback(watch))
     watch.switch("step")
     try:
-        with memory_advice(trainer):
+        with memory_advice(prepared, trainer):
             trainer.train(resume_from_checkpoint=str(opened.checkpoint) if opened.checkpoint else None)
     finally:
         close_console(trainer)
@@ -121,7 +122,7 @@ def _train(
             f"stopped by {interrupts.received} after step {trainer.state.global_step}; "
             f"{folder}/checkpoint-{trainer.state.global_step} is complete; run the same command to go on"
         )
-    with memory_advice(trainer):
+    with memory_advice(prepared, trainer, may_save=not trainer.args.load_best_model_at_end):
         outcome = settle_outcome(trainer)
         evaluate_outcome(trainer, outcome, folder)
     times.append(time.monotonic())
@@ -152,7 +153,7 @@ def _record_start(prepared: PreparedRun, opened: OpenedRun, built: BuiltRun) -> 
     check_disk(training, model.model, num_steps, context.output_dir)
     if opened.checkpoint:
         context.tokens.load(opened.checkpoint)
-    own = (*model.notices, *context.notices, *changed_rewards(opened, context.decided))
+    own = (*opened.notices, *model.notices, *context.notices, *changed_rewards(opened, context.decided))
     notices = [redact(notice) for notice in (*prepared.notices, *own)]
     details = {"asked": dict(model.asked), "got": dict(model.got), **context.decided}
     opened.manifest.update(
@@ -209,31 +210,6 @@ def check_optimizer(trainer: Any, num_steps: int) -> None:
             raise UserError(
                 f"{key}: {name} cannot be used here: {reason}; mend its arguments or take another"
             ) from error
-
-
-@contextmanager
-def memory_advice(trainer: Any) -> Iterator[None]:
-    """Turn lack of device memory in training and evaluation into advice.
-
-    Raises:
-        DeviceMemoryError: with the settings to change.
-    """
-    import torch
-
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        args = trainer.args
-        batch, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
-        advice = (
-            f"per_device_train_batch_size={batch // 2} gradient_accumulation_steps={accumulation * 2}"
-            if batch % 2 == 0
-            else "a smaller max_seq_length, gradient_checkpointing=true or train_mode=qlora"
-        )
-        raise DeviceMemoryError(
-            f"out of memory after step {trainer.state.global_step}: {str(error).splitlines()[0]}",
-            f"run again with {advice}; checkpoints so far are kept",
-        ) from error
 
 
 def _save(prepared: PreparedRun, model: LoadedModel, folder: Path) -> None:

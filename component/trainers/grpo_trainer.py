@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +213,17 @@ class GRPOTrainer(TRLTrainer, trl.GRPOTrainer):
             self._save_checkpoint(self.model, trial=None)
         return RewardError(f"{error}, then run the same command: it goes on from {folder}")
 
+    def _mark_counts(self) -> Callable[[], None]:
+        """Changed: the same for the place among the completions, and for those that later steps still learn from."""
+        metrics, step, kept = super()._mark_counts(), self._step, self._buffered_inputs
+
+        def rewind() -> None:
+            """Go back to before a failed step has sampled."""
+            metrics()
+            self._step, self._buffered_inputs = step, kept
+
+        return rewind
+
     def _sizes(self, inputs: Any) -> dict[str, int]:
         """Changed: a batch of evaluation is a list of rows."""
         return {"rows": len(inputs)}
@@ -249,6 +260,8 @@ class GRPOTrainer(TRLTrainer, trl.GRPOTrainer):
                 place, _, name = key.partition(".")
                 batches[int(place)][name] = file.get_tensor(key)
         self._buffered_inputs = batches if batches[0] else None
+        if self._buffered_inputs is None and self._step % self.args.steps_per_generation:
+            self._step = 0  # micro-batches have changed, which are counted here: the next one samples
 
 
 def _label(name: str) -> Any:

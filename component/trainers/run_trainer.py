@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from component.trainers.callbacks.progress import ConsoleCallback
 from component.trainers.callbacks.resume import ResumableEarlyStopping, ResumeCallback
 from component.trainers.data_wait import time_batches
 from component.trainers.interrupts import shield_worker
+from component.trainers.last_step import LastStep, UpdateCallback, is_due, mark_due
 from component.trainers.loss_window import LossWindow
 from component.trainers.token_counter import TokenCounter
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 class RunTrainer:
     """Stands before a Trainer (transformers' or one of TRL's) in the bases of a task's trainer.
 
-    Seven methods differ from transformers' and say why.
+    Eight methods differ from transformers' and say why.
 
     Args:
         tokens: counts what is trained on.
@@ -40,6 +42,8 @@ class RunTrainer:
 
     def __init__(self, *args: Any, tokens: TokenCounter, lengths: Sequence[int] | None = None, **kwargs: Any) -> None:
         self._tokens = tokens
+        self._last_step: LastStep | None = None
+        self._update, self._is_evaluation_due = UpdateCallback(), False
         super().__init__(*args, **kwargs)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         rows_per_step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * world_size()
@@ -47,6 +51,7 @@ class RunTrainer:
             len(self.train_dataset), seed=seed, lengths=lengths, rows_per_step=rows_per_step
         )
         self.add_callback(OrderCallback(self._order))
+        self.add_callback(self._update)
         for theirs in (PrinterCallback, ProgressCallback):  # ours stands in their place
             self.remove_callback(theirs)
 
@@ -85,13 +90,49 @@ class RunTrainer:
     def _maybe_log_save_evaluate(
         self, tr_loss: Tensor, grad_norm: Tensor | float | None, *args: Any, **kwargs: Any
     ) -> None:
-        """Changed: a model that is no longer finite is neither saved nor finished, however seldom losses are logged."""
+        """Changed: a model that is no longer finite is neither saved nor finished, however seldom losses are logged.
+
+        What a checkpoint of this step holds is noted, before an evaluation that may fail and after it.
+        """
+        self._last_step = LastStep.note(self, self._tokens, self._mark_counts())
         if self.control.should_save or self.state.global_step >= self.state.max_steps:
             check_finite("loss", float(tr_loss), self.state.global_step)
             # With loss scaling, a step whose gradients are not finite is left out.
             if grad_norm is not None and not self.args.fp16:
                 check_finite("grad_norm", float(grad_norm), self.state.global_step)
+        is_due = self.control.should_log or self.control.should_evaluate
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
+        if is_due:
+            self._last_step = LastStep.note(self, self._tokens, self._mark_counts())
+
+    def _mark_counts(self) -> Callable[[], None] | None:
+        """A function that puts back what the trainer of a task counts from step to step; None where it counts nothing.
+
+        For TRL's trainers to change.
+        """
+        return None
+
+    def save_last_step(self) -> Path | None:
+        """Write a checkpoint of the last whole step after a step or an evaluation has failed, unless there is one.
+
+        Returns:
+            The checkpoint; None where there was no step, the failure came amid an update of the weights, or other
+            processes would have to take part.
+        """
+        step = self.state.global_step
+        folder = Path(self.args.output_dir) / f"checkpoint-{step}"
+        if step == 0 or self._update.is_updating or world_size() > 1:
+            return None
+        if folder.exists():
+            return folder
+        if self._last_step is None:  # the step that the run was resumed from, whose checkpoint is gone
+            return None
+        self.model.zero_grad(set_to_none=True)
+        self._last_step.restore(self)
+        self._is_evaluation_due = self.control.should_evaluate
+        self._save_checkpoint(self.model, trial=None)
+        self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+        return folder
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Changed: adds our own counts to a checkpoint; trainer_state.json, which comes last, makes it complete."""
@@ -100,6 +141,17 @@ class RunTrainer:
         if self.args.should_save:
             LossWindow(loss_sum, self._globalstep_last_logged).save(Path(output_dir))
             self._tokens.save(Path(output_dir))
+            if self._is_evaluation_due:
+                mark_due(Path(output_dir))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Changed: an evaluation that failed at the checkpoint's step is done before training goes on."""
+        super()._load_rng_state(checkpoint)
+        if checkpoint is not None and is_due(Path(checkpoint)):
+            self.control.should_evaluate = True
+            self._maybe_log_save_evaluate(
+                self._tr_loss, None, self.model, None, self.state.epoch, None, start_time=time.time()
+            )
 
     def _run_epoch(self, **kwargs: Any) -> None:
         """Changed: a resumed run trains nothing where nothing is left, and knows the losses not yet logged."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,6 +101,20 @@ class TokenCounter:
         laps = self.laps[1:] or self.laps
         seconds = sum(lap.seconds for lap in laps)
         return sum(lap.data_wait for lap in laps) / seconds if seconds else None
+
+    def mark(self) -> Callable[[], None]:
+        """Note the totals, without waiting for the device.
+
+        Returns:
+            A function that sets them back, as if nothing had been counted since.
+        """
+        sums = list(self._sums)
+
+        def rewind() -> None:
+            """Forget what came after."""
+            self._sums = list(sums)
+
+        return rewind
 
     def save(self, folder: Path) -> None:
         """Write the totals into a checkpoint."""

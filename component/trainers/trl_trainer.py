@@ -111,6 +111,18 @@ class TRLTrainer(RunTrainer):
         """What is remembered of an evaluation batch."""
         return {"rows": next(len(value) for value in inputs.values() if isinstance(value, Tensor))}
 
+    def _mark_counts(self) -> Callable[[], None]:
+        """Changed: TRL gathers metrics in every micro-batch."""
+        window = {name: list(values) for name, values in self._metrics["train"].items()}
+
+        def rewind() -> None:
+            """Forget what a failed step has gathered."""
+            self._metrics["train"] = defaultdict(list, window)
+            self._metrics["eval"].clear()
+            self._eval_sizes = []
+
+        return rewind
+
     def _save_rng_state(self, output_dir: str) -> None:
         """Changed: adds the metrics that are not yet logged to a checkpoint."""
         super()._save_rng_state(output_dir)

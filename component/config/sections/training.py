@@ -91,7 +91,7 @@ class TrainingSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys):
     max_grad_norm: float = key(1.0, "Gradients are clipped to this norm; 0 does not clip.", minimum=0)
     neftune_noise_alpha: float | None = key(None, "Noise on embeddings (https://arxiv.org/abs/2310.05914).", above=0)
     gradient_checkpointing_kwargs: dict[str, Any] = key(
-        {"use_reentrant": False}, "Arguments of torch.utils.checkpoint.", loaders=("vanilla",)
+        {"use_reentrant": False}, "Arguments of torch.utils.checkpoint.", loaders=("vanilla",), memory=True
     )
     tf32: bool | None = key(None, "TensorFloat-32 for float32 matrix products on Ampere and newer.")
     torch_compile: bool = key(False, "Compile the model with torch.compile.", loaders=("vanilla",))

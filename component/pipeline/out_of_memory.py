@@ -1,0 +1,187 @@
+"""When the device runs out of memory: a checkpoint of the last step, and the settings with which the run goes on."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from component.artifacts.checkpoints import check_checkpoint, newest_good_checkpoint
+from component.config.batches import AUTO, why_micro_batch_matters
+from component.config.errors import COMMAND_LINE, DeviceMemoryError
+from component.config.load import Config
+from component.config.schema import schema_fields
+from component.config.settle import with_values
+from component.models.model_files import read_model_config
+from component.pipeline.batches import rows_per_process
+from component.pipeline.plan_run import data_size, setting_of
+from component.pipeline.prepare import PreparedRun
+from component.pipeline.settle_run import device_room
+from component.planning.choose import Candidate, Freedom, Layout, choose
+from component.planning.gpus import describe_hardware
+from component.planning.memory import plan_memory
+from component.planning.read_config import mean_workload, read_workload
+from component.planning.shape import read_shape
+from component.runtime.device_memory import release_memory
+
+#: Of the peak that was predicted and did not fit, what the next settings may be predicted to take: the planner was
+#: wrong at least once.
+NEXT_SHARE = 0.85
+#: Changes what is learned, so not in the same folder.
+OTHER_WAYS = "a smaller max_seq_length or train_mode=qlora"
+
+
+@contextmanager
+def memory_advice(prepared: PreparedRun, trainer: Any, *, may_save: bool = True) -> Iterator[None]:
+    """Turn lack of device memory in training and evaluation into a checkpoint and advice.
+
+    Args:
+        may_save: whether the weights in memory are those of the last step.
+
+    Raises:
+        DeviceMemoryError: with the checkpoint, and the settings to go on with.
+    """
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).splitlines()[0]
+        release_memory(error)
+        saved = _save(trainer) if may_save else None
+        overrides = fitting_overrides(prepared)
+        folder = Path(prepared.config.run.output_dir)
+        raise DeviceMemoryError(
+            f"out of memory after step {trainer.state.global_step}: {reason}",
+            _start_of(saved, folder),
+            _advice(prepared.config, overrides),
+        ) from None
+
+
+def _save(trainer: Any) -> Path | None:
+    """The checkpoint of the last step, whole, if it can be had."""
+    import torch
+
+    try:
+        path = trainer.save_last_step()
+    except torch.OutOfMemoryError as error:
+        release_memory(error)
+        return None
+    return path if path is not None and check_checkpoint(path) is None else None
+
+
+def _start_of(saved: Path | None, folder: Path) -> str:
+    if saved is not None:
+        return f"{saved} is complete; the run goes on from it"
+    earlier = newest_good_checkpoint(folder)
+    return f"the run goes on from {earlier}" if earlier else "there is no checkpoint yet; the run starts again"
+
+
+def _advice(config: Config, overrides: Mapping[str, Any]) -> str:
+    if not overrides:
+        return f"nothing that leaves what is learned alone takes less; use {OTHER_WAYS} in a new output_dir"
+    return f"go on with: {resume_command(config, overrides)}"
+
+
+def resume_command(config: Config, overrides: Mapping[str, Any]) -> str:
+    """The command of a run with other settings; without a config file, the settings alone."""
+    changes = [f"{key}={_spell(value)}" for key, value in overrides.items()]
+    if config.path is None:
+        return " ".join(changes)
+    given = [
+        f"{key}={_spell(config.written[key])}"
+        for key, place in config.places.items()
+        if place.source == COMMAND_LINE.source and key not in overrides and key in config.written
+    ]
+    return shlex.join(["python", "train.py", "--train_args_file", config.path, *given, *changes])
+
+
+def _spell(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def fitting_overrides(prepared: PreparedRun) -> dict[str, Any]:
+    """The fastest settings that leave what is learned alone and take clearly less than these, else what takes least.
+
+    Empty where these do already.
+    """
+    config = prepared.config
+    shape = read_shape(read_model_config(config.model))
+    if shape is None:
+        return _halved(config)
+    card = describe_hardware(prepared.hardware)
+    setting = setting_of(card, prepared.loader.got, prepared.precision)
+    data = data_size(prepared)
+    now = read_workload(config, shape, setting, data)
+    limit = NEXT_SHARE * min(plan_memory(now).reserved, device_room(config, prepared.hardware))
+    layouts = []
+    for rows in _micro_batches(config):
+        smaller = with_values(config, _batch(config, rows) | {"gradient_checkpointing": True})
+        workload = replace(read_workload(smaller, shape, setting, data), is_dequantized=False)
+        steps = rows_per_process(config) // rows
+        layouts.append(Layout(workload, mean_workload(workload, data), steps))
+    skips = "checkpoint_skip_layers" in schema_fields()
+    freedom = Freedom(
+        skipped_layers=None if skips else 0, dequantized=(False, True) if now.is_dequantized else (False,)
+    )
+    chosen = choose(layouts, freedom, card, room=limit).chosen  # where nothing has room, what takes least
+    return _written(config, chosen) if chosen.memory.reserved < plan_memory(now).reserved else {}
+
+
+def _micro_batches(config: Config) -> list[int]:
+    """Sizes up to the present one that divide the rows of a step."""
+    rows, whole = config.training.per_device_train_batch_size, rows_per_process(config)
+    if why_micro_batch_matters(config.values):
+        return [rows]
+    return [size for size in range(1, rows + 1) if whole % size == 0]
+
+
+def _batch(config: Config, rows: int) -> dict[str, Any]:
+    changes: dict[str, Any] = {
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": rows_per_process(config) // rows,
+    }
+    size = config.training.per_device_eval_batch_size
+    if config.model.task_type != "grpo" and size is not None:  # grpo evaluates whole groups
+        changes["per_device_eval_batch_size"] = min(rows, size)
+    return changes
+
+
+def _written(config: Config, chosen: Candidate) -> dict[str, Any]:
+    """What of the chosen settings is to be written on the command line."""
+    settings = {**chosen.settings(), **_batch(config, chosen.workload.rows)}
+    settings.pop("packing")
+    kept = {"gradient_checkpointing": bool(config.model.gradient_checkpointing)}
+    changed = {
+        key: value
+        for key, value in settings.items()
+        if key in schema_fields() and kept.get(key, config.values.get(key)) != value
+    }
+    return _with_step(config, changed)
+
+
+def _with_step(config: Config, changed: dict[str, Any]) -> dict[str, Any]:
+    """The overrides that keep the rows of a step, whichever key of the config says them."""
+    if "per_device_train_batch_size" not in changed:
+        changed.pop("gradient_accumulation_steps", None)
+    elif config.training.global_batch_size is not None:
+        changed.pop("gradient_accumulation_steps", None)
+        if config.written["per_device_train_batch_size"] == AUTO and "global_batch_size" not in config.places:
+            changed["global_batch_size"] = config.training.global_batch_size
+    return changed
+
+
+def _halved(config: Config) -> dict[str, Any]:
+    """What to try where nothing can be predicted."""
+    training = config.training
+    rows = training.per_device_train_batch_size
+    if rows % 2 == 0 and not why_micro_batch_matters(config.values):
+        accumulation = 2 * training.gradient_accumulation_steps
+        return _with_step(
+            config, {"per_device_train_batch_size": rows // 2, "gradient_accumulation_steps": accumulation}
+        )
+    return {} if config.model.gradient_checkpointing else {"gradient_checkpointing": True}
