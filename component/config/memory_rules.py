@@ -18,7 +18,7 @@ def check_skipped_layers(merged: Merged) -> Iterator[Problem]:
 
 def check_dequantized_base(merged: Merged) -> Iterator[Problem]:
     """Only 4-bit weights are dequantized once; LLM.int8() computes with its 8-bit ones."""
-    if merged["dequantize_base"] and merged["quantization"] == "int8":
+    if merged["dequantize_base"] is True and merged["quantization"] == "int8":
         what = "dequantize_base is for 4-bit weights, and quantization is int8"
         yield merged.clash("dequantize_base", "quantization", what, "drop one of them")
 

@@ -9,7 +9,6 @@ from typing import Any
 from component.config.batches import AUTO
 from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.config.load import Config
-from component.config.schema import schema_fields
 from component.config.settle import with_values
 from component.models.packed_attention import why_not_packable
 from component.pipeline.batches import rows_per_process
@@ -92,7 +91,7 @@ def settle(config: Config, around: Surroundings, recorded: Mapping[str, Any] | N
         chosen = _changes(config, choice.chosen)
         origin = "chosen" if again is None else "chosen anew, as what the attempt before chose is not predicted to fit"
     facts = {"asked": asked, "chosen": chosen, "origin": origin, "device": around.device, **choice.to_dict()}
-    notices = (*notices, _say(chosen, choice, origin, around))
+    notices = (*notices, *_packing_notice(chosen, around), _say(chosen, choice, origin, around))
     return Settled(with_values(config, chosen), facts, notices, choice)
 
 
@@ -124,6 +123,12 @@ def _default_notices(config: Config) -> Iterator[str]:
             f"global_batch_size: {config.training.global_batch_size} rows a step, the default beside "
             "per_device_train_batch_size: auto, whatever the card; set it to learn from more or fewer rows a step"
         )
+
+
+def _packing_notice(chosen: Mapping[str, Any], around: Surroundings) -> Iterator[str]:
+    if chosen.get("packing") is False:
+        reason = why_not_packable(around.model_config) or "no full rows are predicted to fit"
+        yield f"packing: auto is off: {reason}; a step learns from fewer samples than with packed rows"
 
 
 def _cautious(config: Config, asked: Mapping[str, Any], notices: tuple[str, ...]) -> Settled:
@@ -191,20 +196,18 @@ def _least(config: Config) -> dict[str, Any]:
 
 
 def _freedom(config: Config) -> Freedom:
-    values = config.values
-    dequantized: tuple[bool, ...] = (bool(values.get("dequantize_base", False)),)
-    if values.get("dequantize_base") == AUTO:
-        can = config.model.train_mode == "qlora" and config.model.quantization == "int4"
-        dequantized = (False, True) if can else (False,)
+    model = config.model
+    has_four_bits = model.train_mode == "qlora" and model.quantization == "int4"
+    values = (False, True) if model.dequantize_base == AUTO else (model.dequantize_base,)
     return Freedom(
-        chooses_recomputation=values["gradient_checkpointing"] == AUTO,
-        skipped_layers=None if _chooses_skipped(config) else values.get("checkpoint_skip_layers", 0),
-        dequantized=dequantized,
+        chooses_recomputation=model.gradient_checkpointing == AUTO,
+        skipped_layers=None if _chooses_skipped(config) else config.model.checkpoint_skip_layers,
+        dequantized=values if has_four_bits else (False,),
     )
 
 
 def _chooses_skipped(config: Config) -> bool:
-    return "checkpoint_skip_layers" in schema_fields() and "checkpoint_skip_layers" not in config.places
+    return config.model.task_type in LANGUAGE_MODEL_TASKS and "checkpoint_skip_layers" not in config.places
 
 
 def _changes(config: Config, chosen: Candidate) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from typing import Any
 from component.artifacts.checkpoints import check_checkpoint, newest_good_checkpoint
 from component.config.batches import AUTO, why_micro_batch_matters
 from component.config.errors import COMMAND_LINE, DeviceMemoryError
+from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.config.load import Config
-from component.config.schema import schema_fields
 from component.config.settle import with_values
 from component.models.model_files import read_model_config
 from component.pipeline.batches import rows_per_process
@@ -124,7 +124,7 @@ def fitting_overrides(prepared: PreparedRun) -> dict[str, Any]:
         workload = replace(read_workload(smaller, shape, setting, data), is_dequantized=False)
         steps = rows_per_process(config) // rows
         layouts.append(Layout(workload, mean_workload(workload, data), steps))
-    skips = "checkpoint_skip_layers" in schema_fields()
+    skips = config.model.task_type in LANGUAGE_MODEL_TASKS
     freedom = Freedom(
         skipped_layers=None if skips else 0, dequantized=(False, True) if now.is_dequantized else (False,)
     )
@@ -156,11 +156,7 @@ def _written(config: Config, chosen: Candidate) -> dict[str, Any]:
     settings = {**chosen.settings(), **_batch(config, chosen.workload.rows)}
     settings.pop("packing")
     kept = {"gradient_checkpointing": bool(config.model.gradient_checkpointing)}
-    changed = {
-        key: value
-        for key, value in settings.items()
-        if key in schema_fields() and kept.get(key, config.values.get(key)) != value
-    }
+    changed = {key: value for key, value in settings.items() if kept.get(key, config.values.get(key)) != value}
     return _with_step(config, changed)
 
 

@@ -139,9 +139,9 @@ def room_on(memory_bytes: float, *, has_context: bool = True) -> float:
 def choose(layouts: Sequence[Layout], freedom: Freedom, gpu: Gpu | None, *, room: float) -> Choice:
     """Choose the fastest settings whose predicted peak of reserved memory has room.
 
-    Of those that are alike in time, packed rows come first, then what changes least, then micro-batches up to
-    `SATURATING_TOKENS`, then what takes least. Without a known speed: packed rows, then the least recomputation, then
-    the largest micro-batch.
+    Padded rows are chosen only where no packed ones fit. Of settings that are alike in time, what changes least comes
+    first, then micro-batches up to `SATURATING_TOKENS`, then what takes least. Without a known speed: the least
+    recomputation, then the largest micro-batch.
 
     Args:
         gpu: tells the speed; None where there is none to tell.
@@ -160,7 +160,8 @@ def choose(layouts: Sequence[Layout], freedom: Freedom, gpu: Gpu | None, *, room
     rejected = tuple(sorted((item for item in others if item.memory.reserved > room), key=_rank)[:NUM_SHOWN])
     if not fitting:
         return Choice(min(others, key=lambda item: item.memory.reserved), room, (), rejected)
-    best = _best(fitting)
+    # A full row holds more samples than a padded one: the card may not decide lightly what a step learns from.
+    best = _best([item for item in fitting if item.workload.is_packed] or fitting)
     rest = sorted((item for item in fitting if item is not best), key=_rank)
     return Choice(best, room, tuple(rest[:NUM_SHOWN]), rejected)
 
@@ -232,7 +233,6 @@ def _best(fitting: Sequence[Candidate]) -> Candidate:
     return min(
         alike,
         key=lambda item: (
-            not item.workload.is_packed,
             _num_changes(item),
             -min(item.workload.tokens, SATURATING_TOKENS),
             item.memory.reserved,
@@ -245,7 +245,7 @@ def _rank(item: Candidate) -> tuple[float, ...]:
     if item.cost is not None:
         return (item.cost,)
     work = item.workload
-    return (not work.is_packed, work.is_dequantized, work.recomputed_layers, -work.rows)
+    return (work.is_dequantized, work.recomputed_layers, -work.rows)
 
 
 def _num_changes(item: Candidate) -> int:

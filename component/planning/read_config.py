@@ -81,8 +81,8 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
         gradients_wait=(training.gradient_accumulation_steps or 1) > 1,
         reference=_reference(config),
         eval_rows=_eval_rows(config),
-        skipped_layers=min(getattr(model, "checkpoint_skip_layers", 0), shape.num_layers),
-        is_dequantized=getattr(model, "dequantize_base", False) is True and _quantization(config) in ("nf4", "fp4"),
+        skipped_layers=_skipped_layers(config, shape),
+        is_dequantized=model.dequantize_base is True and _quantization(config) in ("nf4", "fp4"),
     )
 
 
@@ -143,6 +143,13 @@ def _checkpointing(asked: bool | str, loader: str, row_tokens: int) -> Any:
     if not asked:
         return "none"
     return "offload" if loader == "unsloth" and row_tokens >= 512 else "recompute"
+
+
+def _skipped_layers(config: Config, shape: ModelShape) -> int:
+    """Layers that keep their activations; only the tasks that read the key have any."""
+    if config.model.task_type not in LANGUAGE_MODEL_TASKS:
+        return 0
+    return min(config.model.checkpoint_skip_layers, shape.num_layers)
 
 
 def _attention(asked: str, loader: str, is_packed: bool, supports_varlen: bool) -> str:

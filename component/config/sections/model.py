@@ -64,11 +64,13 @@ class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, CacheKeys
     )
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = key("nf4", "4-bit number format of the frozen base.", modes=("qlora",))
     bnb_4bit_use_double_quant: bool = key(True, "Quantize the quantization constants as well.", modes=("qlora",))
-    dequantize_base: bool = key(
+    dequantize_base: bool | Literal["auto"] = key(
         False,
         "Dequantize the frozen 4-bit base once, after loading, and keep it in 16 bit: the same numbers in every step, "
-        "without the time that each pass takes for them, in 3.9 times the memory of the 4-bit weights.",
+        "without the time that each pass takes for them, in 3.9 times the memory of the 4-bit weights. auto: where the "
+        "device has that memory.",
         modes=("qlora",),
+        memory=True,
     )
     fused_lora: bool = key(
         True,
@@ -83,6 +85,8 @@ class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, CacheKeys
         "memory and saves a recomputation.",
         tasks=LANGUAGE_MODEL_TASKS,
         minimum=0,
+        default_note="with gradient_checkpointing: auto what fits the device",
+        memory=True,
     )
     quantized_cache: bool = key(
         True,
