@@ -62,8 +62,8 @@ def test_what_follows(values: dict[str, Any], loaded: tuple[Any, ...], settled: 
         ),
         (
             {"gradient_accumulation_steps": 2, "global_batch_size": 16},
-            ["config: gradient_accumulation_steps: gradient_accumulation_steps 2 beside global_batch_size: 16, which decides it; "
-             "drop gradient_accumulation_steps and set global_batch_size, or set global_batch_size null"],
+            ["config: gradient_accumulation_steps: gradient_accumulation_steps 2 beside global_batch_size: 16, which "
+             "decides it; drop gradient_accumulation_steps and set global_batch_size, or set global_batch_size null"],
         ),
         (
             {"per_device_train_batch_size": "auto", "dataloader_drop_last": True},

@@ -31,12 +31,14 @@ from component.models.precision import resolve_precision
 from component.models.tiny import Shape, make_tiny_model
 from component.models.unsloth import wants_fused_adapters
 from component.pipeline import prepare as prepare_module
+from component.pipeline.batches import settle_batches
 from component.pipeline.choose_loader import choose_loader
 from component.pipeline.hints import check_hints
 from component.pipeline.load_models import load_model, load_models
 from component.pipeline.prepare import machine_notices, prepare
 from component.pipeline.rendering import build_rendering
 from component.pipeline.run import run
+from component.pipeline.settle_run import device_room
 from component.registry import TASKS
 from component.runtime.hardware import Hardware
 from component.trainers.arguments import build_training_arguments
@@ -500,6 +502,10 @@ PROBES: dict[str, Probe] = {
     "extra_training_args": probe(
         {}, {"ddp_bucket_cap_mb": 3}, lambda lab, config: lab.passed_arguments(config).get("ddp_bucket_cap_mb")
     ),
+    "global_batch_size": probe(
+        4, 8, lambda lab, config: argument("gradient_accumulation_steps")(lab, settle_batches(config))
+    ),
+    "max_memory_gib": probe(None, 8, lambda lab, config: device_room(config, AMPERE)),
     "disable_tqdm": probe(True, False, callback("Console")),
     "early_stopping_patience": probe(None, 2, callback("EarlyStopping"), **with_evaluation()),
     "early_stopping_threshold": probe(

@@ -1,0 +1,177 @@
+"""What a config leaves to the card is chosen before the weights are loaded; all else stays as it was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from component.config.load import Config, load_config
+from component.pipeline.batches import settle_batches
+from component.pipeline.choose_settings import Settled, Surroundings, open_keys, settle
+from component.pipeline.out_of_memory import resume_command
+from component.planning.choose import room_on
+from component.planning.gpus import GIB, GPUS
+from component.planning.known_shapes import KNOWN_CONFIGS
+from component.planning.read_config import DataSize, Setting
+from component.planning.shape import read_shape
+
+NAME = "NousResearch/Meta-Llama-3-8B-Instruct"
+BASE = {"model_name_or_path": NAME, "train_file": "rows.jsonl", "output_dir": "out", "use_unsloth": True}
+OPEN = {"per_device_train_batch_size": "auto", "gradient_checkpointing": "auto", "dequantize_base": "auto"}
+#: 10,000 samples of chat length.
+PADDED, PACKED = DataSize(10_000, 330.0, 2048), DataSize(1620, 330.0, 2048, 2048)
+
+
+def load(**values: Any) -> Config:
+    return settle_batches(load_config({**BASE, **values}))
+
+
+def around(
+    memory_gib: float, *, model_config: Mapping[str, Any] = KNOWN_CONFIGS[NAME], gpu: str | None = "h200"
+) -> Any:
+    return Surroundings(
+        shape=read_shape(model_config),
+        model_config=model_config,
+        setting=Setting("unsloth", "bfloat16", "bfloat16", supports_varlen=True),
+        card=GPUS[gpu] if gpu else None,
+        room=room_on(memory_gib * GIB),
+        device="test card",
+        size_of=lambda config: PACKED if config.training.packing else PADDED,
+    )
+
+
+def changes(config: Config, settled: Settled) -> dict[str, Any]:
+    """Every value of the sections that is another."""
+    before, after = (
+        {
+            name: value
+            for section in ("model", "training", "data")
+            for name, value in asdict(getattr(one, section)).items()
+        }
+        for one in (config, settled.config)
+    )
+    assert settled.config.written == config.written
+    return {key: after[key] for key in before if after[key] != before[key]}
+
+
+def test_nothing_is_chosen_where_nothing_is_open() -> None:
+    config = load(packing="auto")
+    assert settle(config, around(24)) == Settled(config, {}, ())
+
+
+def test_all_keys() -> None:
+    config = load(**OPEN, packing="auto", global_batch_size=32)
+    settled = settle(config, around(16))
+    assert changes(config, settled) == {
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 16,
+        "per_device_eval_batch_size": 2,
+        "gradient_checkpointing": True,
+        "checkpoint_skip_layers": 13,
+        "dequantize_base": False,
+    }
+    assert open_keys(settled.config) == ()
+    assert settled.facts["asked"] == {**OPEN, "packing": "auto"}
+    assert settled.facts["chosen"] == {**changes(config, settled), "packing": "auto"}
+    assert settled.facts["fits"] and settled.facts["margin"] == 0.05
+    assert settled.facts["predicted"]["peak_reserved_bytes"] <= settled.facts["room_bytes"]
+    assert settled.facts["alternatives"] and settled.facts["rejected"]
+    assert [notice.partition(":")[0] for notice in settled.notices] == ["auto"]
+    more = settle(config, around(80))
+    assert changes(config, more)["gradient_checkpointing"] is False and more.config.model.dequantize_base is True
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"per_device_train_batch_size": "auto", "gradient_checkpointing": False},
+         {"per_device_train_batch_size", "gradient_accumulation_steps", "per_device_eval_batch_size"}),
+        ({"per_device_train_batch_size": "auto", "per_device_eval_batch_size": 3},
+         {"per_device_train_batch_size", "gradient_accumulation_steps"}),
+        ({"gradient_checkpointing": "auto"}, {"gradient_checkpointing", "checkpoint_skip_layers"}),
+        ({"gradient_checkpointing": "auto", "checkpoint_skip_layers": 3}, {"gradient_checkpointing"}),
+        ({"gradient_checkpointing": "auto", "task_type": "dpo"}, {"gradient_checkpointing"}),
+        ({"dequantize_base": "auto"}, {"dequantize_base"}),
+        ({"dequantize_base": "auto", "quantization": "int8"}, {"dequantize_base"}),
+        ({"gradient_checkpointing": "auto", "packing": True}, {"gradient_checkpointing", "checkpoint_skip_layers"}),
+    ],
+)  # fmt: skip
+def test_only_open_keys_change(values: dict[str, Any], expected: set[str]) -> None:
+    config = load(**values)
+    settled = settle(config, around(20))
+    assert changes(config, settled).keys() <= expected
+    assert not open_keys(settled.config)
+    rows = settled.config.training
+    assert rows.per_device_train_batch_size * rows.gradient_accumulation_steps == 16
+    if values.get("quantization") == "int8":
+        assert settled.config.model.dequantize_base is False
+    if "checkpoint_skip_layers" in values:
+        assert settled.config.model.checkpoint_skip_layers == 3
+
+
+def test_the_default_step_is_said() -> None:
+    settled = settle(load(per_device_train_batch_size="auto"), around(24))
+    assert settled.notices[0].startswith("global_batch_size: 16 rows a step, the default beside")
+    assert settled.config.training.global_batch_size == 16
+
+
+def test_packing_off() -> None:
+    """Where full rows do not fit, and where the architecture would mix samples; both are said."""
+    config = load(**OPEN, packing="auto", max_seq_length=131_072)
+    settled = settle(config, around(8.5))
+    assert settled.config.training.packing is False and settled.config.model.packing is False
+    assert any("packing: auto is off: no full rows are predicted to fit" in notice for notice in settled.notices)
+    assert settle(config, around(141)).config.training.packing == "auto"
+
+
+def test_an_unknown_family_takes_least_memory() -> None:
+    settled = settle(load(**OPEN), around(24, model_config={"model_type": "bloom"}))
+    chosen = {"per_device_train_batch_size": 1, "gradient_checkpointing": True, "dequantize_base": False}
+    assert settled.facts["chosen"].items() >= chosen.items()
+    assert settled.config.training.gradient_accumulation_steps == 16
+    assert "not known to the planner" in settled.notices[-1]
+
+
+def test_a_recorded_choice() -> None:
+    """It is taken again where it fits, also beside an override of one of its keys; else all but packing is new."""
+    config = load(**OPEN, packing="auto")
+    recorded = settle(config, around(16)).facts["chosen"]
+    again = settle(config, around(141), recorded)
+    assert again.facts["chosen"] == recorded and again.facts["origin"] == "as before"
+    smaller = settle(config, around(11), recorded)
+    assert smaller.facts["origin"].startswith("chosen anew") and smaller.facts["fits"]
+    assert smaller.config.training.packing == "auto"
+    override = load(**{**OPEN, "per_device_train_batch_size": 1, "global_batch_size": 16}, packing="auto")
+    other = settle(override, around(141), recorded)
+    assert other.config.training.per_device_train_batch_size == 1
+    assert other.config.model.checkpoint_skip_layers == recorded["checkpoint_skip_layers"]
+    unpacked = settle(config, around(141), {**recorded, "packing": False, "checkpoint_skip_layers": 0})
+    assert unpacked.config.training.packing is False
+
+
+def test_without_a_known_speed() -> None:
+    settled = settle(load(**OPEN), around(900, gpu=None))
+    assert settled.config.training.per_device_train_batch_size == 16
+    assert settled.config.model.gradient_checkpointing is False and settled.config.model.dequantize_base is False
+    assert settled.facts["predicted"]["step_seconds"] is None
+
+
+def test_grpo_evaluates_whole_groups() -> None:
+    config = load(**OPEN, task_type="grpo", reward_functions="length", num_generations=4)
+    assert settle(config, around(141)).config.training.per_device_eval_batch_size == 4
+
+
+def test_resume_command(tmp_path: Any) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "\n".join(f"{key}: {str(value).lower() if value is True else value}" for key, value in BASE.items())
+    )
+    config = load_config(path, ["train_file=[a.jsonl, b c.jsonl]", "per_device_train_batch_size=8", "use_unsloth=auto"])
+    command = resume_command(config, {"per_device_train_batch_size": 4, "gradient_checkpointing": True})
+    assert command == (
+        f'python train.py --train_args_file {path} \'train_file=["a.jsonl", "b c.jsonl"]\' use_unsloth=auto '
+        "per_device_train_batch_size=4 gradient_checkpointing=true"
+    )
