@@ -12,7 +12,7 @@ from omegaconf import MISSING
 from component.config.choices import named_choices
 from component.config.errors import Problem
 from component.config.interpolation import texts_of
-from component.config.legacy import FOREIGN, FOREIGN_VALUES, PLANNED
+from component.config.legacy import FOREIGN, FOREIGN_VALUES
 from component.config.nodes import Node, excerpt
 from component.config.schema import schema_fields
 from component.config.training_arguments_source import installed_training_arguments
@@ -33,8 +33,6 @@ LIMITS = (
 
 def explain_unknown(key: str, known: Sequence[str]) -> tuple[str, str]:
     """Say what is wrong with a key that the schema does not have, and what to write instead."""
-    if key in PLANNED:
-        return f"not available yet: it will come with {PLANNED[key]}", "remove it"
     if key in FOREIGN:
         return "unknown key", FOREIGN[key]
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.7)

@@ -179,8 +179,3 @@ FOREIGN: Mapping[str, str] = {
     "wandb_project": "set the environment variable WANDB_PROJECT and report_to: wandb",
     "xformers_attention": "leave it out: Unsloth uses xformers where it loads",
 }
-
-#: Keys of Lampyris's design whose part is not built yet -> what it will belong to. Refused by name.
-PLANNED: Mapping[str, str] = {
-    "global_batch_size": "automatic batch settings",
-}

@@ -12,7 +12,7 @@ from omegaconf import MISSING
 
 from component.config.choices import named_choices
 from component.config.coerce import describe_type, json_schema
-from component.config.legacy import DROPPED, PLANNED, RENAMED, RENAMED_VALUES, SWITCHES
+from component.config.legacy import DROPPED, RENAMED, RENAMED_VALUES, SWITCHES
 from component.config.resolve import DEPENDENT_KEYS
 from component.config.schema import FILE_KEYS, SECTIONS, schema_fields
 
@@ -144,8 +144,6 @@ def _other_names() -> Iterator[str]:
     yield from (f"- `{key}: {old}`: `{new}`" for (key, old), new in RENAMED_VALUES.items())
     yield "\n## Old keys, left out with a notice\n"
     yield from (f"- `{key}`: {reason}" for key, reason in DROPPED.items())
-    yield "\n## Keys still to come, refused by name\n"
-    yield from (f"- `{key}`: {part}" for key, part in PLANNED.items())
 
 
 def _types() -> dict[str, Any]:

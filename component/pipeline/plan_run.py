@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 USUAL_GPU = "h200"
 #: Keys whose numbers have no end in the schema and are multiplied here.
 PLANNED_NUMBERS = (
-    "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_seq_length",
-    "max_steps", "lora_rank", "freeze_trainable_layers",
+    "global_batch_size", "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
+    "max_seq_length", "max_steps", "lora_rank", "freeze_trainable_layers",
 )  # fmt: skip
 
 

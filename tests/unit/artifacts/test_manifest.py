@@ -36,7 +36,7 @@ def test_attempts_are_recorded(tmp_path: Path) -> None:
     manifest.begin_attempt(from_step=0)
     assert on_disk(tmp_path)["status"] == "running"
     manifest.end_attempt("interrupted", to_step=10, exit_code=130, message="SIGTERM")
-    manifest.begin_attempt(from_step=10, resumed_from=Path("run/checkpoint-10"))
+    manifest.begin_attempt(from_step=10, resumed_from=Path("run/checkpoint-10"), notices=["packing has changed"])
     manifest.update(metrics={"loss": 0.25, "eval_loss": math.nan}, timings={"train": 1.5})
     manifest.end_attempt("finished", to_step=20, exit_code=0)
 
@@ -49,10 +49,12 @@ def test_attempts_are_recorded(tmp_path: Path) -> None:
     assert {name: value for name, value in first.items() if name not in times} == {
         "from_step": 0, "to_step": 10, "status": "interrupted", "exit_code": 130, "message": "SIGTERM",
         "resumed_from": None,
+        "notices": [],
     }  # fmt: skip
     assert {name: value for name, value in second.items() if name not in times} == {
         "from_step": 10, "to_step": 20, "status": "finished", "exit_code": 0, "message": "",
         "resumed_from": "run/checkpoint-10",
+        "notices": ["packing has changed"],
     }  # fmt: skip
     assert content["metrics"] == {"loss": 0.25, "eval_loss": "NaN"}
     assert math.isnan(Manifest.load(tmp_path).content["metrics"]["eval_loss"])

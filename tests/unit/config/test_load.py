@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from component.config.choices import METRICS, OPTIMIZERS, SCHEDULERS
 from component.config.errors import ConfigError
-from component.config.legacy import DROPPED, FOREIGN, PLANNED, RENAMED
+from component.config.legacy import DROPPED, FOREIGN, RENAMED
 from component.config.load import Config, load_config
 from component.config.schema import schema_fields
 from component.registry import TEMPLATE_NAMES
@@ -392,9 +392,7 @@ VALUES: dict[str, Any] = {
     "save_steps": 10,
 }
 KEYS = st.sampled_from(
-    sorted(
-        {*schema_fields(), *RENAMED, *DROPPED, *FOREIGN, *PLANNED, "base", "$schema", "lora_rnak", "größe", "🙂", ""}
-    )
+    sorted({*schema_fields(), *RENAMED, *DROPPED, *FOREIGN, "base", "$schema", "lora_rnak", "größe", "🙂", ""})
 )
 SCALARS = st.one_of(
     st.none(),

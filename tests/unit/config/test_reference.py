@@ -11,7 +11,7 @@ import pytest
 
 from component.config import training_arguments_source as source
 from component.config.choices import METRICS, OPTIMIZERS, REPORTERS, SCHEDULERS, named_choices
-from component.config.legacy import DROPPED, FOREIGN, PLANNED, RENAMED, RENAMED_VALUES, SHARES, SWITCHES
+from component.config.legacy import DROPPED, FOREIGN, RENAMED, RENAMED_VALUES, SHARES, SWITCHES
 from component.config.reference import json_schema_text, reference_page
 from component.config.schema import FILE_KEYS, schema_fields
 
@@ -35,7 +35,7 @@ def test_the_page_explains_every_name() -> None:
         assert len(rows) == 1, key
         assert item.metadata["help"].replace("|", "\\|") in rows[0]
         assert len(rows[0].replace("\\|", "").split("|")) == 7
-    for key in (*FILE_KEYS, *RENAMED, *SWITCHES, *DROPPED, *PLANNED, *named_choices()):
+    for key in (*FILE_KEYS, *RENAMED, *SWITCHES, *DROPPED, *named_choices()):
         assert f"- `{key}`" in page, key
 
 
@@ -107,6 +107,7 @@ def test_every_training_argument_of_ours_is_one_of_transformers() -> None:
         pytest.skip("transformers is not installed")
     ours = {"task_type", "train_mode", "early_stopping_patience", "early_stopping_threshold", "extra_training_args"}
     ours |= {"packing", "group_by_length", "max_seq_length", "loraplus_lr_ratio", "embedding_learning_rate"}
+    ours |= {"global_batch_size", "max_memory_gib"}
     section = {name for name, item in schema_fields().items() if name in _training_keys()}
     assert section - ours <= set(installed)
 
@@ -121,7 +122,7 @@ def _training_keys() -> set[str]:
 
 def test_tables_of_names_do_not_overlap() -> None:
     tables = [set(schema_fields())]
-    tables += [set(table) for table in (FILE_KEYS, RENAMED, SWITCHES, DROPPED, FOREIGN, PLANNED)]
+    tables += [set(table) for table in (FILE_KEYS, RENAMED, SWITCHES, DROPPED, FOREIGN)]
     for index, table in enumerate(tables):
         for other in tables[index + 1 :]:
             assert table & other == set()
