@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from component.planning.activations import (
-    backward_per_token,
     escaping_per_token,
     input_per_token,
     row_pairs_bytes,
-    saved_per_token,
+    saved_by_layer,
+    taken_by_backward,
 )
 from component.planning.logits import NEXT_TOKEN_TASKS, LossMemory, loss_memory
 from component.planning.optimizer import optimizer_memory, state_bytes
@@ -90,7 +90,7 @@ def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:
     gradients = gradient_bytes(workload)
     mask, scores = row_pairs_bytes(workload)
     layer_copy, head_copy = cast_weight_bytes(workload)
-    one_layer = saved_per_token(workload) * tokens + scores
+    one_layer = saved_by_layer(workload) + scores
     recomputes = workload.checkpointing != "none"
     escaping = escaping_per_token(workload)
     kept = layers * ((input_per_token(workload) + escaping) * tokens if recomputes else one_layer)
@@ -105,7 +105,7 @@ def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:
     yield "loss, backward", _at_loss(loss.backward, loss, saved, waiting, kept_copies)
     backward = (
         Part("activations of one layer", one_layer if recomputes else 0),
-        Part("backward pass of one layer", backward_per_token(workload) * tokens),
+        Part("backward pass of one layer", taken_by_backward(workload)),
         Part("kernels' workspace", _dequantized(workload)),
         Part("16-bit copies of weights", layer_copy if recomputes else workload.shape.num_layers * layer_copy),
     )
@@ -141,7 +141,7 @@ def _at_loss(
 
 def _at_evaluation(workload: Workload, loss: LossMemory) -> tuple[Part, ...]:
     share = workload.eval_rows / workload.rows
-    layer = (saved_per_token(workload) * workload.tokens + row_pairs_bytes(workload)[1]) * share
+    layer = (saved_by_layer(workload) + row_pairs_bytes(workload)[1]) * share
     # Gradients were dropped after the last step; one layer at a time, whose parts go as soon as they were read.
     return Part("activations of one layer", layer), Part("logits and loss", (loss.forward + loss.hidden) * share)
 

@@ -30,10 +30,11 @@ def quantized_bytes(workload: Workload) -> float:
 
 
 def unquantized_bytes(workload: Workload) -> float:
-    """Bytes of embeddings, head, norms and experts, and of the linear layers where these are not quantized."""
+    """Bytes on the device of embeddings, head, norms and experts, and of linear layers that are not quantized."""
     shape = workload.shape
     quantized = shape.num_layers * shape.linear_per_layer if workload.quantization else 0
-    return (shape.num_parameters - quantized) * workload.load_bytes
+    elsewhere = shape.embedding if workload.offloads_embedding else 0
+    return (shape.num_parameters - quantized - elsewhere) * workload.load_bytes
 
 
 def reference_bytes(workload: Workload) -> float:
