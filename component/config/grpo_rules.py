@@ -84,7 +84,7 @@ def check_sampling(merged: Merged) -> Iterator[Problem]:
     """Completions can be sampled as asked, and the loss be computed."""
     if merged["task_type"] != "grpo":
         return
-    if merged["use_liger_kernel"]:
+    if merged["use_liger_kernel"] is True:
         what = "Liger's fused loss of grpo is not offered: it knows neither our reference nor entropies"
         yield merged.clash("use_liger_kernel", "task_type", what, "drop use_liger_kernel")
     if not merged["use_vllm"]:

@@ -106,7 +106,7 @@ def check_cpo(merged: Merged) -> Iterator[Problem]:
 
 def check_liger(merged: Merged) -> Iterator[Problem]:
     """Liger's fused loss of dpo does a part of what TRL's own does."""
-    if merged["task_type"] != "dpo" or not merged["use_liger_kernel"]:
+    if merged["task_type"] != "dpo" or merged["use_liger_kernel"] is not True:
         return
     clashes = {
         "loss_type": len(_losses(merged)) > 1,

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from component.config.errors import Problem
 from component.config.merged import Merged, Rule
 
+EMBEDDING = "embed_tokens"
+
 
 def check_skipped_layers(merged: Merged) -> Iterator[Problem]:
     """Only layers that would recompute can be kept from it."""
@@ -23,4 +25,23 @@ def check_dequantized_base(merged: Merged) -> Iterator[Problem]:
         yield merged.clash("dequantize_base", "quantization", what, "drop one of them")
 
 
-MEMORY_RULES: tuple[Rule, ...] = (check_skipped_layers, check_dequantized_base)
+def check_offloaded_embedding(merged: Merged) -> Iterator[Problem]:
+    """Embeddings in main memory are frozen, and in one process."""
+    if not merged["offload_embedding"]:
+        return
+    trained = {
+        "train_mode": merged["train_mode"] == "full",
+        "modules_to_save": any(name.rpartition(".")[2] == EMBEDDING for name in merged["modules_to_save"]),
+        "new_tokens": bool(merged["new_tokens"]),
+    }
+    for key, is_trained in trained.items():
+        if is_trained:
+            what = f"offload_embedding keeps frozen embeddings in main memory, and {key} trains them"
+            yield merged.clash("offload_embedding", key, what, "drop one of them")
+    for key in ("deepspeed", "fsdp"):
+        if merged[key]:
+            what = f"{key} places the weights itself, and offload_embedding would keep some in main memory"
+            yield merged.clash("offload_embedding", key, what, "drop offload_embedding")
+
+
+MEMORY_RULES: tuple[Rule, ...] = (check_skipped_layers, check_dequantized_base, check_offloaded_embedding)

@@ -74,3 +74,6 @@ FAR_ABOVE = 4
 #: Share of rows that may be cut, and of evaluation rows that may be training rows too.
 MAX_SHARE_CUT = 0.05
 MAX_SHARE_KNOWN = 0.1
+
+#: Tokens of a part of the vanilla loss: enough for fast matrix products, 0.7 GiB for 128,000 scores of each.
+USUAL_LOSS_CHUNK = 1024

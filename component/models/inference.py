@@ -86,9 +86,11 @@ def generate_answers(
     import torch
     from transformers import GenerationConfig
 
+    from component.models.host_embedding import device_of
+
     longest = max(len(ids) for ids in prompt_ids)
     padding = [longest - len(ids) for ids in prompt_ids]
-    device = model.get_input_embeddings().weight.device
+    device = device_of(model)
     input_ids = [[pad_token_id] * pad + list(ids) for pad, ids in zip(padding, prompt_ids, strict=True)]
     mask = [[0] * pad + [1] * (longest - pad) for pad in padding]
     settings = GenerationConfig(

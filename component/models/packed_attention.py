@@ -114,7 +114,9 @@ def probe_leak(model: Any, token_ids: Sequence[int], *, compute_dtype: str) -> L
     """
     import torch
 
-    device = model.get_input_embeddings().weight.device
+    from component.models.host_embedding import device_of
+
+    device = device_of(model)
     known = sorted(set(token_ids))
     numbers = range(PROBE_LENGTH)
     first, changed, second = ([known[(3 * n + shift) % len(known)] for n in numbers] for shift in (0, 1, 2))

@@ -27,6 +27,18 @@ def max_positions(config: Mapping[str, Any]) -> int | None:
     return text_config.get("max_position_embeddings")
 
 
+def offloads_embedding(model: ModelSection, hardware: Hardware) -> bool:
+    """Whether input embeddings are kept apart from the rest of the model, in main memory."""
+    return model.offload_embedding and hardware.kind != "cpu"
+
+
+def explain_offload(model: ModelSection, hardware: Hardware) -> list[str]:
+    """A notice where the whole model is in main memory."""
+    if model.offload_embedding and hardware.kind == "cpu":
+        return ["offload_embedding: all of the model is in main memory on a CPU"]
+    return []
+
+
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse a tokenizer that has ids beyond the model's embeddings.
 
@@ -67,6 +79,8 @@ def describe_asked(model: ModelSection) -> dict[str, Any]:
         "fp16": model.fp16,
         "attn_implementation": model.attn_implementation,
         "quantization": asked_quantization(model),
+        "offload_embedding": model.offload_embedding,
+        "tiled_mlp": model.tiled_mlp,
         "gradient_checkpointing": model.gradient_checkpointing,
     }
 

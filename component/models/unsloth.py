@@ -22,6 +22,8 @@ from component.models.preparing import (
     describe_asked,
     describe_precision,
     device_map,
+    explain_offload,
+    offloads_embedding,
     set_training_flags,
 )
 from component.models.quantization import (
@@ -35,7 +37,14 @@ from component.models.quantized_cache import QuantizedCache
 from component.models.request import LoadRequest
 from component.models.support import is_fast_family
 from component.models.unsloth_attention import DISPATCH, prepare_packed_attention
-from component.models.unsloth_import import UnslothFailed, call_unsloth, has_fused_dropout, import_unsloth, quietly
+from component.models.unsloth_import import (
+    UnslothFailed,
+    call_unsloth,
+    has_fused_dropout,
+    import_unsloth,
+    knows_loss_limit,
+    quietly,
+)
 from component.models.unsloth_lora import FusedAdapters, fuse_adapters
 
 if TYPE_CHECKING:
@@ -82,6 +91,8 @@ def load_unsloth(
             **(packed.describe() if packed else {}),
             "quantization": describe_layers(prepared, model, own_quantization),
             **({} if cached is None else {"quantized_cache": cached}),
+            "offload_embedding": offloads_embedding(model, hardware),
+            "tiled_mlp": model.tiled_mlp,
             "gradient_checkpointing": _checkpointing_of(prepared, request),
             "checkpoint_skip_layers": _skipped_layers(model),
             **({} if fused is None else {"fused_lora": fused.describe()}),
@@ -109,6 +120,7 @@ def _load_base(module: ModuleType, request: LoadRequest) -> tuple[PreTrainedMode
     )
     prepare_four_bit_layers(base, compute_dtype=request.precision.compute_dtype)
     _check_loaded(request, base, theirs)
+    _check_offloaded(request, base)
     notices = [*_unplaced(request.source, base), *_ignored(request), *cache.notices]
     notices.append(add_rows(base, request.new_tokens))
     check_vocabulary(base, request.tokenizer)
@@ -192,7 +204,8 @@ def _loading_arguments(request: LoadRequest) -> dict[str, Any]:
         "trust_remote_code": model.trust_remote_code,
         "use_gradient_checkpointing": _checkpointing(model, hardware),
         "random_state": model.seed,
-        "offload_embedding": False,
+        "offload_embedding": offloads_embedding(model, hardware),
+        "unsloth_tiled_mlp": model.tiled_mlp,
         "fast_inference": False,
     }
     if is_full and hardware.kind == "cuda":
@@ -215,6 +228,17 @@ def _check_loaded(request: LoadRequest, base: PreTrainedModel, theirs: PreTraine
     declared = base.config.get_text_config().vocab_size
     if base.get_input_embeddings().num_embeddings != declared:
         raise UnslothFailed(f"it changed the vocabulary of {declared} tokens")
+
+
+def _check_offloaded(request: LoadRequest, base: PreTrainedModel) -> None:
+    """Hold it to `offload_embedding`, which it declines in print alone."""
+    if not offloads_embedding(request.model, request.hardware):
+        return
+    from component.models.host_embedding import check_offload
+
+    check_offload(base)
+    if base.get_input_embeddings().weight.device.type != "cpu":
+        raise UnslothFailed("it kept the input embeddings on the device, against offload_embedding")
 
 
 def _unplaced(source: ModelSource, base: PreTrainedModel) -> tuple[str, ...]:
@@ -247,11 +271,13 @@ def _skipping(request: LoadRequest) -> dict[str, int]:
 
 
 def _ignored(request: LoadRequest) -> list[str]:
-    model, adapter, notices = request.model, request.adapter, []
+    model, adapter, notices = request.model, request.adapter, explain_offload(request.model, request.hardware)
     if model.train_mode != "full" and adapter.lora_dropout > 0 and not has_fused_dropout(request.hardware):
         notices.append(f"lora_dropout: {adapter.lora_dropout} loses Unsloth's fused LoRA kernels; 0 keeps them")
     if model.train_mode != "full" and adapter.use_dora:
         notices.append("use_dora: loses Unsloth's fused LoRA kernels")
+    if model.loss_chunk_tokens is not None and not (request.hardware.kind == "cuda" and knows_loss_limit()):
+        notices.append("loss_chunk_tokens: ignored, Unsloth's loss knows no such limit here")
     if model.attn_implementation != "auto":
         notices.append(f"attn_implementation: {model.attn_implementation} is ignored, Unsloth chooses its own")
     if model.gradient_checkpointing and dict(request.gradient_checkpointing_kwargs) != {"use_reentrant": False}:

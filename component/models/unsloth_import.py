@@ -18,7 +18,7 @@ from loguru import logger
 from component.config.errors import MachineError, RunError
 from component.config.schema import ModelSection
 from component.models.failures import first_line, library_failures
-from component.models.model_files import configure_hub, find_model
+from component.models.model_files import configure_hub, find_model, read_source_config
 from component.runtime.logging import demote_to_debug
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 #: Unsloth replaces parts of these, so they must be imported after it.
 IMPORTED_AFTER = ("transformers", "trl", "peft")
+#: GiB that the scores of one part of its loss may take, read at its import (unsloth_zoo, fused_losses/fused_linear.py).
+#: UNSLOTH_CE_LOSS_TARGET_GB would have it take another, older loss.
+LOSS_VARIABLE = "UNSLOTH_LOGPROB_CHUNK_GB"
 #: What it logs or makes others warn of at each run, and which asks nothing of the user: banners, its own checkpointing
 #: without use_reentrant, its own arguments to generate.
 TALK = (
@@ -67,6 +70,7 @@ def import_unsloth(model: ModelSection, hardware: Hardware) -> ModuleType:
             sys.modules["huggingface_hub.constants"].HF_HUB_OFFLINE = True
     if hardware.kind == "cpu":
         os.environ["UNSLOTH_FORCE_CPU"] = "1"
+    limit_loss(model)
     try:
         with quietly():
             module = importlib.import_module("unsloth")
@@ -74,6 +78,26 @@ def import_unsloth(model: ModelSection, hardware: Hardware) -> ModuleType:
         raise UnslothFailed(f"it cannot be imported: {first_line(error)}") from error
     demote_to_debug(TALK)
     return module
+
+
+def limit_loss(model: ModelSection) -> None:
+    """Tell it before its import how many tokens may have scores at once; it counts in GiB of float32 scores.
+
+    Left alone it takes 512 tokens for a vocabulary of 128,000, more for smaller ones and longer rows, within 2 GiB.
+    """
+    if model.loss_chunk_tokens is not None:
+        config = read_source_config(find_model(model))
+        vocab = (config.get("text_config") or config)["vocab_size"]
+        os.environ[LOSS_VARIABLE] = str(model.loss_chunk_tokens * vocab * 4 / 2**30)
+
+
+def knows_loss_limit() -> bool:
+    """Whether this version has the loss that reads the limit."""
+    try:
+        from unsloth_zoo.fused_losses import fused_linear
+    except ImportError:
+        return False
+    return hasattr(fused_linear, "_CHUNK_GB")
 
 
 def has_fused_dropout(hardware: Hardware) -> bool:

@@ -18,6 +18,7 @@ from component.models.adapters import (
 from component.models.attention import AttentionChoice, choose_attention, settle_attention
 from component.models.checkpoint import load_config, load_quantized, load_weights
 from component.models.decoder_layers import skip_checkpointing, train_last_layers
+from component.models.host_embedding import check_frozen, offload_embedding
 from component.models.language_model import freeze_towers
 from component.models.loaded import LoadedModel
 from component.models.new_rows import add_rows, save_new_rows_alone
@@ -27,7 +28,9 @@ from component.models.preparing import (
     describe_asked,
     describe_precision,
     device_map,
+    explain_offload,
     max_positions,
+    offloads_embedding,
     set_training_flags,
 )
 from component.models.quantization import (
@@ -41,6 +44,7 @@ from component.models.request import LoadRequest
 from component.models.rope import scale_rope
 from component.models.saved_adapters import continue_adapter, load_adapter
 from component.models.score_head import SCORED_TASKS, load_scored
+from component.models.tiled_mlp import tile_mlps
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -80,6 +84,8 @@ def load_vanilla(
     if model.dequantize_base:
         dequantize_layers(prepared, compute_dtype=precision.compute_dtype)
     check_vocabulary(base.model, tokenizer)
+    if offloads_embedding(model, hardware) and model.train_mode != "full":
+        check_frozen(prepared)
     peft_config = prepared.peft_config["default"] if model.train_mode != "full" else None
     continued = request.source.adapter if peft_config is not None else None
     return LoadedModel(
@@ -98,6 +104,9 @@ def load_vanilla(
             **({} if base.quantized_cache is None else {"quantized_cache": base.quantized_cache}),
             "gradient_checkpointing": bool(model.gradient_checkpointing),
             "checkpoint_skip_layers": model.checkpoint_skip_layers if model.gradient_checkpointing else 0,
+            "offload_embedding": offloads_embedding(model, hardware),
+            "tiled_mlp": model.tiled_mlp,
+            "offloads_checkpoints": _offloads(request),
         },
         notices=(*_notices(base, request), *notices),
     )
@@ -146,11 +155,22 @@ def _load_base(request: LoadRequest) -> _Base:
 def _prepare_base(base: PreTrainedModel, request: LoadRequest) -> None:
     prepare_four_bit_layers(base, compute_dtype=request.precision.compute_dtype)
     set_training_flags(base)
+    if offloads_embedding(request.model, request.hardware):
+        offload_embedding(base)
+    if request.model.tiled_mlp:
+        tile_mlps(base)
     if request.model.gradient_checkpointing:
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(request.gradient_checkpointing_kwargs))
+        arguments = dict(request.gradient_checkpointing_kwargs)
+        offload = arguments.pop("offload", False)  # transformers' own, as in its trainer
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=arguments or None, offload=offload)
         if request.model.checkpoint_skip_layers:
             skip_checkpointing(base, request.model.checkpoint_skip_layers)
     base.train()
+
+
+def _offloads(request: LoadRequest) -> bool:
+    """Whether what checkpointing keeps is in main memory."""
+    return bool(request.model.gradient_checkpointing and request.gradient_checkpointing_kwargs.get("offload"))
 
 
 def _attach(base: PreTrainedModel, request: LoadRequest) -> tuple[PeftModel, list[str]]:
@@ -197,6 +217,7 @@ def _notices(base: _Base, request: LoadRequest) -> list[str]:
     notices = [*request.precision.notices, *base.notices, *packed]
     if model.gradient_checkpointing == "unsloth":
         notices.append("gradient_checkpointing: unsloth is Unsloth's own; here as with true")
+    notices += explain_offload(model, request.hardware)
     limit = max_positions(base.model.config.to_dict())
     if limit is not None and model.max_seq_length > limit:
         notices.append(

@@ -8,6 +8,7 @@ from typing import Any
 from component.pipeline.open_run import hash_config
 from component.pipeline.plan_run import plan_prepared
 from component.pipeline.prepare import PreparedRun
+from component.runtime.allocator import allocator_settings
 from component.runtime.environment import environment_facts
 from component.runtime.redaction import redact
 
@@ -32,5 +33,5 @@ def manifest_content(prepared: PreparedRun) -> dict[str, Any]:
         },
         "plan": {"predicted": planned.plan.to_dict() if planned else None, "measured": None},
         "auto": dict(prepared.auto),
-        "environment": environment_facts(REPOSITORY),
+        "environment": {**environment_facts(REPOSITORY), "cuda_allocator": allocator_settings()},
     }

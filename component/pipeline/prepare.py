@@ -25,6 +25,7 @@ from component.pipeline.output_folder import check_output_dir
 from component.pipeline.settle_run import settle_prepared
 from component.pipeline.template_date import fix_template_date
 from component.registry import TASKS, row_kind_of
+from component.runtime.allocator import expand_segments
 from component.runtime.compile_caches import keeping_kernels
 from component.runtime.distributed import rank, use_one_gpu, world_size
 from component.runtime.hardware import Hardware, detect_hardware
@@ -93,6 +94,8 @@ def prepare(config: Config, watch: Stopwatch | None = None) -> PreparedRun:
     check_completions(config)
     check_output_dir(config)
     config = fix_template_date(config)
+    if not config.training.use_cpu:
+        expand_segments(is_wanted=not (config.model.task_type == "grpo" and config.grpo.use_vllm))
     notices = [str(notice) for notice in config.notices]
     one_gpu = None if config.training.use_cpu else use_one_gpu()
     configure_hub(config.model)
@@ -168,7 +171,7 @@ def check_packages(config: Config) -> None:
         MachineError: one line for each package.
     """
     needed = {f"report_to: {name}": REPORTERS[name] for name in config.training.report_to if REPORTERS[name]}
-    if config.training.use_liger_kernel:
+    if config.training.use_liger_kernel is True:
         needed["use_liger_kernel"] = "liger_kernel"
     if config.model.task_type == "grpo" and config.grpo.use_vllm:
         needed["use_vllm"] = "vllm"

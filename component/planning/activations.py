@@ -6,6 +6,9 @@ and `keys` those of all query and all key heads, `inner` that of the MLP; factor
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from component.planning.shape import HEAD_NORMS
 from component.planning.weights import ADAPTER_BYTES
 from component.planning.workload import Workload
@@ -20,6 +23,24 @@ def saved_per_token(workload: Workload) -> float:
     """Bytes a token that one decoder layer keeps when it does not recompute."""
     mine = _unsloth_saved if workload.loader == "unsloth" else _vanilla_saved
     return mine(workload) + _attention_saved(workload)
+
+
+def saved_by_layer(workload: Workload) -> float:
+    """Bytes that one decoder layer keeps for all tokens; of what its MLP keeps, where it is tiled, those of a tile."""
+    return _tiled(workload, saved_per_token)
+
+
+def taken_by_backward(workload: Workload) -> float:
+    """Bytes that the backward pass of one decoder layer takes for all tokens; see `backward_per_token`."""
+    return _tiled(workload, backward_per_token)
+
+
+def _tiled(workload: Workload, per_token: Callable[[Workload], float]) -> float:
+    tokens, tile = workload.tokens, workload.mlp_tile_tokens
+    if tile is None or tile >= tokens:
+        return per_token(workload) * tokens
+    without_mlp = per_token(replace(workload, shape=replace(workload.shape, intermediate=0)))
+    return without_mlp * tokens + (per_token(workload) - without_mlp) * tile
 
 
 def input_per_token(workload: Workload) -> float:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from component.planning.workload import Workload
 
 NEXT_TOKEN_TASKS = ("sft", "pretrain")
-#: unsloth_zoo 2026.10.9, fused_losses/cross_entropy_loss.py: bytes a score that it reckons with, and the GiB that its
-#: parts may take at most. The number of parts is a multiple of four.
-UNSLOTH_RECKONED_BYTES, UNSLOTH_PART_GIB = 16, 4.0
-#: Bytes a score that such a part takes once it is compiled: the 16-bit scores and a little (STACK: 2048 x 4 and x 8
-#: without checkpointing leave 0.5 to 0.9 GiB for the loss).
-UNSLOTH_BYTES = 2.2
+#: unsloth_zoo 2026.10.9, fused_losses/fused_linear.py. A part of its loss has one buffer of float32 scores, which their
+#: gradient overwrites: of fewest and most tokens, by the size of the vocabulary, within a budget. From so many tokens
+#: on the vocabulary is cut as well, into tiles of so many bytes, and gradients of a tile's tokens add up in float32.
+UNSLOTH_BYTES, UNSLOTH_PART_BYTES = 4, 2 * 2**30
+UNSLOTH_FEWEST_SCORES, UNSLOTH_FEWEST, UNSLOTH_MOST = 512 * 151936, 512, 4096
+UNSLOTH_TILED_FROM, UNSLOTH_TILE_BYTES, UNSLOTH_TILE_TOKENS = 4096, 256 * 2**20, 4096
 #: Bytes a score in parts of Liger's fused loss.
 LIGER_BYTES = 10
 
@@ -41,11 +41,13 @@ def loss_memory(workload: Workload) -> LossMemory:
     if workload.task == "reward":
         return LossMemory(0, 0, 0, 2 * tokens * shape.hidden * 4)
     if workload.task in NEXT_TOKEN_TASKS and workload.loader == "unsloth":
-        part = unsloth_part_tokens(tokens, shape.vocab, shape.hidden) * shape.vocab * UNSLOTH_BYTES
+        part = unsloth_part_bytes(tokens, shape.vocab, shape.hidden, workload.loss_chunk_tokens)
         return LossMemory(part, part, part, 3 * tokens * shape.hidden * width)
     if workload.task in NEXT_TOKEN_TASKS and workload.has_liger:
         part = liger_part_tokens(tokens, shape.vocab, shape.hidden) * shape.vocab * LIGER_BYTES
         return LossMemory(part, part, part, 3 * tokens * shape.hidden * width)
+    if workload.task in NEXT_TOKEN_TASKS and workload.loss_chunk_tokens is not None:
+        return _chunked(workload, workload.loss_chunk_tokens)
     scores = tokens * shape.vocab
     hidden = tokens * shape.hidden * (4 + (workload.load_bytes if workload.is_mixed else 0) + width)
     before, after = BYTES_PER_SCORE.get(workload.task, BYTES_PER_SCORE["orpo"])
@@ -55,6 +57,20 @@ def loss_memory(workload: Workload) -> LossMemory:
     else:
         forward = (before + (width if width < 4 else 0)) * scores
     return LossMemory(forward, after * scores, 4 * scores, hidden)
+
+
+def _chunked(workload: Workload, limit: int) -> LossMemory:
+    """component/trainers/chunked_loss.py: float32 scores of a part, which their gradient overwrites, and a 16-bit copy.
+
+    Beside the hidden states are a copy in float32, that accelerate makes of what a model returns, the rows that are
+    learned, and their gradients. A head that is trained has its gradient in float32 from there on.
+    """
+    shape, width, tokens = workload.shape, workload.compute_bytes, workload.tokens
+    part = min(tokens, limit) * shape.vocab * (4 + (width if width < 4 else 0))
+    is_trained = workload.adapter is None and workload.trained_layers is None
+    head = shape.embedding * 4 if is_trained else 0
+    hidden = tokens * shape.hidden * (4 + workload.load_bytes + 2 * width)
+    return LossMemory(part + 2 * head, 2 * head, part, hidden)
 
 
 #: Task -> bytes a score until the loss is known, beside the 16-bit scores, and in the backward pass; float32, as TRL's
@@ -71,12 +87,24 @@ BYTES_PER_SCORE = {
 REFERENCE_TASKS, ENTROPY_TOKENS, ENTROPY_BYTES = ("dpo", "kto"), 128, 12
 
 
-def unsloth_part_tokens(tokens: int, vocab: int, hidden: int) -> int:
-    """Tokens in each part of Unsloth's loss."""
-    room = UNSLOTH_PART_GIB - 2 * tokens * hidden / 2**30
-    needed = tokens * vocab * UNSLOTH_RECKONED_BYTES / 2**30 / (room if room > 0 else UNSLOTH_PART_GIB)
-    parts = 1 if needed <= 1 else math.ceil(needed / 4) * 4
-    return math.ceil(tokens / min(parts, tokens))
+def unsloth_part_bytes(tokens: int, vocab: int, hidden: int, limit: int | None = None) -> float:
+    """Bytes that one part of Unsloth's loss takes.
+
+    Args:
+        limit: tokens that may have scores at once; None for its own.
+    """
+    budget = UNSLOTH_PART_BYTES if limit is None else limit * vocab * UNSLOTH_BYTES
+    if tokens >= UNSLOTH_TILED_FROM:
+        tile = min(UNSLOTH_TILE_BYTES, budget)
+        return tile + min(tokens, UNSLOTH_TILE_TOKENS) * hidden * 4
+    fewest = min(max(_power_of_two(UNSLOTH_FEWEST_SCORES / vocab), UNSLOTH_FEWEST), UNSLOTH_MOST)
+    rows = min(max(_power_of_two(tokens * hidden / vocab), fewest), UNSLOTH_MOST, tokens)
+    return min(rows * vocab * UNSLOTH_BYTES, budget)
+
+
+def _power_of_two(number: float) -> int:
+    """The largest power of two that is not above a number of at least 1."""
+    return 2 ** math.floor(math.log2(max(number, 1)))
 
 
 def liger_part_tokens(tokens: int, vocab: int, hidden: int) -> int:

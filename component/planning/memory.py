@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from component.planning.activations import (
-    backward_per_token,
     escaping_per_token,
     input_per_token,
     row_pairs_bytes,
-    saved_per_token,
+    saved_by_layer,
+    taken_by_backward,
 )
 from component.planning.logits import NEXT_TOKEN_TASKS, LossMemory, loss_memory
 from component.planning.optimizer import optimizer_memory, state_bytes
@@ -90,7 +90,7 @@ def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:
     gradients = gradient_bytes(workload)
     mask, scores = row_pairs_bytes(workload)
     layer_copy, head_copy = cast_weight_bytes(workload)
-    one_layer = saved_per_token(workload) * tokens + scores
+    one_layer = saved_by_layer(workload) + scores
     recomputed = workload.recomputed_layers
     of_recomputed = (input_per_token(workload) + escaping_per_token(workload)) * tokens
     kept = recomputed * of_recomputed + (layers - recomputed) * one_layer
@@ -105,19 +105,22 @@ def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:
     yield "loss", _at_loss(loss.forward, loss, saved, waiting, at_loss)
     # The head's gradient comes when the scores' float32 copies are gone: it is no part of this moment.
     yield "loss, backward", _at_loss(loss.backward, loss, saved, waiting, head_copy + kept_copies)
+    restored = Part("activations of one layer", one_layer if recomputed else 0)
     backward = (
-        Part("activations of one layer", one_layer if recomputed else 0),
-        Part("backward pass of one layer", backward_per_token(workload) * tokens),
+        Part("backward pass of one layer", taken_by_backward(workload)),
         Part("kernels' workspace", _dequantized(workload)),
         Part("16-bit copies of weights", backward_copies),
     )
-    head = _head_gradient(workload)
-    yield "backward pass of the last layer", (saved, Part("gradients", max(waiting, head)), *backward)
+    gradient = Part("gradients", max(waiting, _head_gradient(workload)))
+    # The last layer is among those that skip checkpointing: its activations are gone when the first one is restored.
+    at_last = () if workload.skipped_layers else (restored,)
+    yield "backward pass of the last layer", (saved, gradient, *at_last, *backward)
     yield (
         "backward pass of the first layer",
         (
             Part("activations", (of_recomputed if recomputed else one_layer) + mask),
             Part("gradients", gradients),
+            restored,
             *backward,
         ),
     )
@@ -143,7 +146,7 @@ def _at_loss(
 
 def _at_evaluation(workload: Workload, loss: LossMemory) -> tuple[Part, ...]:
     share = workload.eval_rows / workload.rows
-    layer = (saved_per_token(workload) * workload.tokens + row_pairs_bytes(workload)[1]) * share
+    layer = (saved_by_layer(workload) + row_pairs_bytes(workload)[1]) * share
     # Gradients were dropped after the last step; one layer at a time, whose parts go as soon as they were read.
     return Part("activations of one layer", layer), Part("logits and loss", (loss.forward + loss.hidden) * share)
 

@@ -9,6 +9,7 @@ from typing import Any
 from component.config.adapter_rules import layer_numbers
 from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.config.load import Config
+from component.config.usual import USUAL_LOSS_CHUNK
 from component.planning.shape import ModelShape
 from component.planning.workload import Adapter, Workload
 
@@ -26,12 +27,14 @@ class Setting:
         loader: that the run gets.
         load_dtype, compute_dtype: by torch's names.
         supports_varlen: whether packed rows of the vanilla loader run on a variable-length kernel.
+        chunks_loss: whether a vanilla model hands its loss over, to be computed in parts.
     """
 
     loader: str
     load_dtype: str
     compute_dtype: str
     supports_varlen: bool
+    chunks_loss: bool = True
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
     is_packed = bool(training.packing)
     row_tokens = _longest_row(config, data)
     loader: Any = "unsloth" if setting.loader == "unsloth" else "vanilla"
+    has_liger = loader == "vanilla" and training.use_liger_kernel is True
     return Workload(
         shape=shape,
         task=model.task_type,
@@ -70,11 +74,11 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
         trained_layers=model.freeze_trainable_layers,
         load_bytes=NUMBER_BYTES[setting.load_dtype],
         compute_bytes=NUMBER_BYTES[setting.compute_dtype],
-        checkpointing=_checkpointing(model.gradient_checkpointing, loader, row_tokens),
+        checkpointing=_checkpointing(config, loader, row_tokens),
         attention=_attention(model.attn_implementation, loader, is_packed, setting.supports_varlen),
         is_packed=is_packed,
         is_padded=not is_packed and training.per_device_train_batch_size > 1 and not _are_equally_long(data),
-        has_liger=loader == "vanilla" and training.use_liger_kernel,
+        has_liger=has_liger,
         optimizer=training.optim,
         rows=training.per_device_train_batch_size,
         row_tokens=row_tokens,
@@ -83,6 +87,9 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
         eval_rows=_eval_rows(config),
         skipped_layers=_skipped_layers(config, shape),
         is_dequantized=model.dequantize_base is True and _quantization(config) in ("nf4", "fp4"),
+        offloads_embedding=model.offload_embedding,
+        mlp_tile_tokens=shape.hidden if model.tiled_mlp else None,
+        loss_chunk_tokens=_loss_chunk(config, setting, loader, has_liger=has_liger),
     )
 
 
@@ -105,6 +112,15 @@ def _longest_row(config: Config, data: DataSize | None) -> int:
         return min(limit, data.longest_pack or limit)
     sampled = config.grpo.max_completion_length if config.model.task_type == "grpo" else 0
     return min(limit, data.longest + sampled)
+
+
+def _loss_chunk(config: Config, setting: Setting, loader: str, *, has_liger: bool) -> int | None:
+    """Tokens whose scores exist at once; None where another loss decides that."""
+    training = config.training
+    if loader == "unsloth" or config.model.task_type not in LANGUAGE_MODEL_TASKS:
+        return training.loss_chunk_tokens
+    is_whole = has_liger or training.torch_compile or training.fsdp or training.deepspeed
+    return None if is_whole or not setting.chunks_loss else training.loss_chunk_tokens or USUAL_LOSS_CHUNK
 
 
 def _are_equally_long(data: DataSize | None) -> bool:
@@ -138,10 +154,12 @@ def _saved_modules(names: Sequence[str], shape: ModelShape) -> int:
     return shape.embedding * (1 if shape.is_tied and wanted else len(wanted))
 
 
-def _checkpointing(asked: bool | str, loader: str, row_tokens: int) -> Any:
+def _checkpointing(config: Config, loader: str, row_tokens: int) -> Any:
     """As the loaders do it: Unsloth's own kind keeps inputs on the device below 512 tokens."""
-    if not asked:
+    if not config.model.gradient_checkpointing:
         return "none"
+    if loader == "vanilla" and config.training.gradient_checkpointing_kwargs.get("offload"):
+        return "offload"
     return "offload" if loader == "unsloth" and row_tokens >= 512 else "recompute"
 
 

@@ -30,14 +30,15 @@ def quantized_bytes(workload: Workload) -> float:
 
 
 def unquantized_bytes(workload: Workload) -> float:
-    """Bytes of embeddings, head, norms and experts, and of the linear layers where these are not quantized (any more).
+    """Bytes on the device of embeddings, head, norms, experts, and linear layers that are not quantized (any more).
 
     What is dequantized has the format of the computation.
     """
     shape = workload.shape
     quantized = shape.num_layers * shape.linear_per_layer if workload.quantization else 0
     restored = quantized * workload.compute_bytes if workload.is_dequantized else 0
-    return (shape.num_parameters - quantized) * workload.load_bytes + restored
+    elsewhere = shape.embedding if workload.offloads_embedding else 0
+    return (shape.num_parameters - quantized - elsewhere) * workload.load_bytes + restored
 
 
 def reference_bytes(workload: Workload) -> float:

@@ -50,6 +50,9 @@ class Workload:
         gradients_wait: those of earlier micro-batches are there while the next one runs forward.
         reference: how a task gets the log-probabilities that it compares with.
         eval_rows: of an evaluation batch; 0 without evaluation.
+        offloads_embedding: input embeddings are in main memory.
+        mlp_tile_tokens: that go through an MLP at once; None for all.
+        loss_chunk_tokens: that have scores at once in the loss; None for all of them, or as many as Unsloth takes.
         sample_tokens: mean length of the samples in a packed row; 0 where it is not known.
         skipped_layers: decoder layers that keep their activations although others recompute.
         is_dequantized: the frozen 4-bit base was made 16-bit once, after loading. Its layers stay those of 4 bit to
@@ -79,6 +82,9 @@ class Workload:
     sample_tokens: float = 0.0
     skipped_layers: int = 0
     is_dequantized: bool = False
+    offloads_embedding: bool = False
+    mlp_tile_tokens: int | None = None
+    loss_chunk_tokens: int | None = None
 
     @property
     def sequences(self) -> int:

@@ -26,6 +26,7 @@ OWN_KEYS = frozenset(
         "early_stopping_threshold",
         "extra_training_args",
         "group_by_length",
+        "loss_chunk_tokens",
         "max_seq_length",
         "packing",
         "gradient_checkpointing",
@@ -33,6 +34,7 @@ OWN_KEYS = frozenset(
         "global_batch_size",
         "max_memory_gib",
         "use_cpu",
+        "use_liger_kernel",
         "loraplus_lr_ratio",
         "embedding_learning_rate",
     }
@@ -47,8 +49,9 @@ def build_training_arguments(
 ) -> TrainingArguments:
     """Translate the section.
 
-    Every argument is passed: Unsloth replaces the defaults of these classes. Three differ from transformers' own: NaN
-    and infinite losses are logged as they are, the progress bar is ours, and the loaders switch checkpointing on.
+    Every argument is passed: Unsloth replaces the defaults of these classes. Four differ from transformers' own: NaN
+    and infinite losses are logged as they are, the progress bar is ours, the loaders switch checkpointing on, and the
+    host does not wait for batches to reach the device.
 
     Args:
         arguments_class: TrainingArguments or a trainer's own subclass.
@@ -57,11 +60,17 @@ def build_training_arguments(
     Raises:
         UserError: transformers refuses a value or a combination.
     """
+    extra = dict(training.extra_training_args)
     passed: dict[str, Any] = {
         item.name: getattr(training, item.name) for item in fields(training) if item.name not in OWN_KEYS
     }
     for name in ("fsdp_config", "lr_scheduler_kwargs", "fsdp", "deepspeed"):
         passed[name] = passed[name] or None
+    # Without it each batch's copy to the device waits for all work before it, though its memory is page-locked.
+    passed["accelerator_config"] = {"non_blocking": training.dataloader_pin_memory} | (
+        extra.pop("accelerator_config", None) or {}
+    )
+    passed["use_liger_kernel"] = training.use_liger_kernel is True
     if context.hardware.kind == "cpu":
         passed["deepspeed"] = None  # said in a notice; transformers would want the package, which needs a GPU
     try:
@@ -74,7 +83,7 @@ def build_training_arguments(
             logging_nan_inf_filter=False,
             disable_tqdm=True,
             **passed | own,
-            **training.extra_training_args,
+            **extra,
         )
     except (ValueError, TypeError, ImportError) as error:
         reason = str(error).splitlines()[0]

@@ -17,7 +17,10 @@ from component.data.collators import PackingCollator, PaddingCollator
 from component.data.dataset import PackedDataset, PreparedDataset
 from component.data.packing import pack, packing_fill
 from component.trainers.arguments import build_training_arguments
+from component.trainers.chunked_loss import ChunkedLoss, predicted_positions
 from component.trainers.experts import router_loss, router_part
+from component.trainers.liger import choose_liger
+from component.trainers.loss_choice import choose_loss
 from component.trainers.packing import PackingChoice, choose_packing
 from component.trainers.run_trainer import RunTrainer, run_callbacks
 
@@ -26,12 +29,20 @@ if TYPE_CHECKING:
     from component.models.loaded import LoadedModel
     from component.trainers.task import RunContext
 
+#: What the collator adds to a batch for the loss in parts; see `predicted_positions`.
+POSITIONS = "predicted_positions"
+
 
 class CausalLMTrainer(RunTrainer, Trainer):
     """Trains on the mean over the supervised tokens of the global batch, evaluates on the mean over those of the set.
 
     Training rows may be packs, evaluation rows never are.
+
+    Attributes:
+        chunked_loss: computes the model's loss in parts; None where the model does so itself.
     """
+
+    chunked_loss: ChunkedLoss | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._router_losses: list[Tensor] = []
@@ -45,6 +56,7 @@ class CausalLMTrainer(RunTrainer, Trainer):
         The load-balancing loss of mixtures of experts is kept for the log. It is a part of the loss, as the mean over
         the micro-batches and ranks of a step: transformers adds the whole of it to each.
         """
+        inputs = self._aim(inputs)
         loss, outputs = super().compute_loss(model, {**inputs, "use_cache": False}, return_outputs=True, **kwargs)
         balance = router_loss(outputs)
         if balance is not None and self.model.training:
@@ -53,6 +65,12 @@ class CausalLMTrainer(RunTrainer, Trainer):
                 times = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
                 loss = loss - router_part(model, outputs) * (times - 1 / self.current_gradient_accumulation_steps)
         return (loss, outputs) if return_outputs else loss
+
+    def _aim(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The model's inputs; the positions to learn from, which the collator found, go to the loss."""
+        if self.chunked_loss is not None:
+            self.chunked_loss.positions = inputs.get(POSITIONS)
+        return {name: value for name, value in inputs.items() if name != POSITIONS}
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """Changed: a new step begins."""
@@ -78,7 +96,7 @@ class CausalLMTrainer(RunTrainer, Trainer):
         Each batch's mean is scaled by its tokens and rows, so that the loop's mean over rows is the mean over the
         supervised tokens of the whole evaluation set; a load-balancing loss is no part of it. Logits are never kept.
         """
-        inputs = self._prepare_inputs(inputs)
+        inputs = self._aim(self._prepare_inputs(inputs))
         if getattr(self.model.config, "output_router_logits", False):
             inputs = {**inputs, "output_router_logits": False}
         num_tokens = inputs["labels"][..., 1:].ne(-100).sum()
@@ -103,12 +121,15 @@ def build_causal_lm_trainer(
     packing, rows = _build_rows(training, model, data, context)
     context.notices.extend(packing.notices())
     context.decided["packing"] = packing.to_dict()
+    liger = choose_liger(training.use_liger_kernel, context, model.model.config.model_type)
+    context.decided["use_liger_kernel"] = liger.to_dict()
+    collator = _Collator(model.tokenizer.pad_token_id)
     trainer = CausalLMTrainer(
         model=model.model,
-        args=build_training_arguments(training, context),
+        args=build_training_arguments(training, context, use_liger_kernel=liger.got),
         train_dataset=rows,
         eval_dataset=PreparedDataset(data.evaluation) if data.evaluation else None,
-        data_collator=_Collator(model.tokenizer.pad_token_id),
+        data_collator=collator,
         processing_class=model.tokenizer,
         tokens=context.tokens,
         lengths=data.train.lengths.tolist() if training.group_by_length and not packing.got else None,
@@ -117,6 +138,10 @@ def build_causal_lm_trainer(
     if context.loader == "vanilla" and not trainer.model_accepts_loss_kwargs:
         # Classes such as Gemma 4's take no count of tokens: the loss of a step would be a mean of micro-batch means.
         trainer.compute_loss_func = next_token_loss
+    loss, trainer.chunked_loss = choose_loss(trainer, training, context)
+    collator.finds_positions = trainer.chunked_loss is not None
+    context.notices.extend(loss.notices())
+    context.decided["loss_chunk_tokens"] = loss.to_dict()
     return trainer
 
 
@@ -141,15 +166,21 @@ def next_token_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | i
 
 
 class _Collator:
-    """Lays packs into one row and pads samples: a trainer has one collator, and evaluation rows are never packs."""
+    """Lays packs into one row and pads samples: a trainer has one collator, and evaluation rows are never packs.
+
+    Attributes:
+        finds_positions: says which positions are learned from; found on the device, each batch would wait for it.
+    """
 
     def __init__(self, pad_token_id: int) -> None:
+        self.finds_positions = False
         self._pack = PackingCollator()
         self._pad = PaddingCollator(pad_token_id)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         is_packed = isinstance(rows[0]["input_ids"][0], list)
-        return self._pack(rows) if is_packed else self._pad(rows)
+        batch = self._pack(rows) if is_packed else self._pad(rows)
+        return {**batch, POSITIONS: predicted_positions(batch["labels"])} if self.finds_positions else batch
 
 
 def _build_rows(

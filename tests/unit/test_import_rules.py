@@ -42,7 +42,7 @@ WRAPPERS = {
     "unsloth_zoo": "component/models/unsloth_import.py",
     "bitsandbytes": "component/models/quantization.py",
     "flash_attn": "component/models/attention.py",
-    "liger_kernel": None,
+    "liger_kernel": "component/trainers/liger.py",
     "deepspeed": None,
     "vllm": None,
     "xformers": None,

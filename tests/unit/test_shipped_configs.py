@@ -34,8 +34,9 @@ DEMO = {
     "demo/grpo-qlora.json",
 }
 RUNS = DEMO | set(config_texts())
-#: Files that others build on, one a task and one a mode: complete but for the mandatory keys.
-BASES = {f"base/{name}.json" for name in (*SHIPPED_TASKS, *MODES)}
+#: Files that others build on, one a task and one a mode, for scarce memory and long rows: complete but for mandatory
+#: keys.
+BASES = {f"base/{name}.json" for name in (*SHIPPED_TASKS, *MODES, "minimal_memory", "long_context")}
 #: Configs of other programs.
 FOREIGN = {"ds_z3_config.json"}
 
@@ -48,7 +49,7 @@ def shipped() -> list[str]:
 
 def test_the_lists_are_complete() -> None:
     assert shipped() == sorted(RUNS | BASES)
-    assert len(shipped()) == 100
+    assert len(shipped()) == 102
     counts = Counter(name.rpartition("/")[0] for name in config_texts())
     assert counts == {
         "sft/qlora": 52, "sft/lora": 4, "sft/full": 4, "pretrain/qlora": 2, "pretrain/lora": 1, "pretrain/full": 2,

@@ -8,11 +8,18 @@ from typing import Any, Literal
 from omegaconf import MISSING
 
 from component.config.keys import ADAPTER_MODES, LANGUAGE_MODEL_TASKS, key
-from component.config.sections.shared import CacheKeys, PackingKeys, PrecisionKeys, SequenceKeys, TaskKeys
+from component.config.sections.shared import (
+    CacheKeys,
+    LossMemoryKeys,
+    PackingKeys,
+    PrecisionKeys,
+    SequenceKeys,
+    TaskKeys,
+)
 
 
 @dataclass(frozen=True)
-class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, CacheKeys):
+class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMemoryKeys, CacheKeys):
     """Which model is loaded, by whom and in what form."""
 
     model_name_or_path: str = key(MISSING, "Hub id or local folder of the model; a run folder works too.")
@@ -94,6 +101,16 @@ class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, CacheKeys
         "there: the same numbers from a third of the bytes.",
         modes=("qlora",),
         cosmetic=True,
+    )
+    offload_embedding: bool = key(
+        False,
+        "Keep the frozen input embeddings in main memory and look rows up there: less memory on the device by "
+        "vocabulary x hidden size, for one wait of the host in each forward pass.",
+    )
+    tiled_mlp: bool = key(
+        False,
+        "Compute dense MLPs for as many tokens at once as the model has features, and again in the backward pass: long "
+        "rows take less memory, and more time.",
     )
     hub_token: str | None = key(
         None, "Access token for private models; only as an interpolation such as ${oc.env:HF_TOKEN}.", cosmetic=True

@@ -87,3 +87,17 @@ class PrecisionKeys:
         "memory of the device asks for.",
         memory=True,
     )
+
+
+@dataclass(frozen=True)
+class LossMemoryKeys:
+    """How much of the loss exists at once, shared by the model, whose loader may compute it, and training."""
+
+    loss_chunk_tokens: int | None = key(
+        None,
+        "Tokens whose scores over the vocabulary exist at once in the loss; the result is the same, and memory less "
+        "with fewer. Tokens that are not learned have no scores.",
+        tasks=LANGUAGE_MODEL_TASKS,
+        above=0,
+        default_note="1024 with the vanilla loader; Unsloth sizes its own parts",
+    )

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from component.config.keys import ADAPTER_MODES, LANGUAGE_MODEL_TASKS, MAX_SEED, MODES, key
-from component.config.sections.shared import PackingKeys, PrecisionKeys, SequenceKeys, TaskKeys
+from component.config.sections.shared import LossMemoryKeys, PackingKeys, PrecisionKeys, SequenceKeys, TaskKeys
 from component.config.usual import LEARNING_RATES
 
 
 @dataclass(frozen=True)
-class TrainingSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys):
+class TrainingSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMemoryKeys):
     """Which rows make a batch, and arguments of transformers' Trainer and its early stopping, under their own names."""
 
     group_by_length: bool = key(
@@ -91,12 +91,20 @@ class TrainingSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys):
     max_grad_norm: float = key(1.0, "Gradients are clipped to this norm; 0 does not clip.", minimum=0)
     neftune_noise_alpha: float | None = key(None, "Noise on embeddings (https://arxiv.org/abs/2310.05914).", above=0)
     gradient_checkpointing_kwargs: dict[str, Any] = key(
-        {"use_reentrant": False}, "Arguments of torch.utils.checkpoint.", loaders=("vanilla",), memory=True
+        {"use_reentrant": False},
+        "Arguments of torch.utils.checkpoint; offload: true keeps what is recomputed from in main memory.",
+        loaders=("vanilla",),
+        memory=True,
     )
     tf32: bool | None = key(None, "TensorFloat-32 for float32 matrix products on Ampere and newer.")
     torch_compile: bool = key(False, "Compile the model with torch.compile.", loaders=("vanilla",))
     torch_empty_cache_steps: int | None = key(None, "Empty the device's cache every so many steps.", above=0)
-    use_liger_kernel: bool = key(False, "Liger's fused kernels on the vanilla loader.", loaders=("vanilla",))
+    use_liger_kernel: bool | Literal["auto"] = key(
+        False,
+        "Liger's fused kernels on the vanilla loader; auto: for next-token tasks, where they are installed, on an "
+        "NVIDIA GPU, and know the model's family.",
+        loaders=("vanilla",),
+    )
     full_determinism: bool = key(False, "Deterministic kernels everywhere, at a cost in speed.")
     use_cpu: bool = key(False, "Train on the CPU although there is a GPU.")
     logging_strategy: Literal["no", "steps", "epoch"] = key("steps", "When metrics are logged.", cosmetic=True)

@@ -26,7 +26,7 @@ ADAPTER: Mapping[str, Any] = {"use_unsloth": "require", "lora_rank": 64, "lora_a
 MODES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "qlora": ("QLoRA", ADAPTER),
     "lora": ("16-bit LoRA", ADAPTER),
-    "full": ("full", {"use_unsloth": False}),
+    "full": ("full", {"use_unsloth": False, "offload_embedding": False}),
 }
 #: Memory that people call a card by in GB -> name of the card in component/planning/gpus.py, and its memory in GiB.
 CARDS: Mapping[int, tuple[str, float]] = {

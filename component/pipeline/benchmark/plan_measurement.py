@@ -125,7 +125,8 @@ def _train(prepared: PreparedRun) -> dict[str, Any]:
     load_peak = _peaks(torch)["peak_allocated_bytes"]
     folder = Path(prepared.config.run.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = build_trainer(prepared, model).trainer
+    built = build_trainer(prepared, model)
+    trainer = built.trainer
     timer = StepTimer()
     trainer.add_callback(timer)
     _release()
@@ -138,6 +139,7 @@ def _train(prepared: PreparedRun) -> dict[str, Any]:
         "left_over_bytes": left_over,
         "step_seconds": round(statistics.median(timer.seconds[NUM_WARM_UP:]), 5),
         "steps": [round(seconds, 4) for seconds in timer.seconds],
+        "loss": built.context.decided.get("loss_chunk_tokens"),
         "got": {key: str(value) for key, value in model.got.items()},
     }
 

@@ -28,6 +28,7 @@ from component.config.schema import schema_fields
 from component.config.training_arguments_source import installed_training_arguments
 from component.data.cache import Cache
 from component.models.precision import resolve_precision
+from component.models.preparing import offloads_embedding
 from component.models.tiny import Shape, make_tiny_model
 from component.models.unsloth import wants_fused_adapters
 from component.pipeline import prepare as prepare_module
@@ -318,9 +319,12 @@ def trained_names(lab: Lab, config: Config) -> list[str]:
     return [name for name, value in model.named_parameters() if value.requires_grad]
 
 
+def trainer_of(lab: Lab, config: Config) -> Any:
+    return lab.trainer(**{key: config.values[key] for key in config.places})
+
+
 def rates(lab: Lab, config: Config) -> list[float]:
-    trainer = lab.trainer(**{key: config.values[key] for key in config.places})
-    return [group["lr"] for group in trainer.create_optimizer().param_groups]
+    return [group["lr"] for group in trainer_of(lab, config).create_optimizer().param_groups]
 
 
 def with_evaluation(**values: Any) -> dict[str, Any]:
@@ -507,6 +511,7 @@ PROBES: dict[str, Probe] = {
     ),
     "max_memory_gib": probe(None, 8, lambda lab, config: device_room(config, AMPERE)),
     "disable_tqdm": probe(True, False, callback("Console")),
+    "loss_chunk_tokens": probe(8, 16, lambda lab, config: trainer_of(lab, config).chunked_loss.chunk_tokens),
     "early_stopping_patience": probe(None, 2, callback("EarlyStopping"), **with_evaluation()),
     "early_stopping_threshold": probe(
         0, 0.5, callback("EarlyStopping"), **with_evaluation(early_stopping_patience=2)
@@ -551,6 +556,12 @@ PROBES: dict[str, Probe] = {
     "dequantize_base": probe(False, True, got("quantization"), train_mode="qlora"),
     "fused_lora": probe(True, False, lambda lab, config: wants_fused_adapters(config.model, AMPERE), train_mode="lora"),
     "checkpoint_skip_layers": probe(0, 1, got("checkpoint_skip_layers")),
+    "offload_embedding": probe(
+        False, True, lambda lab, config: offloads_embedding(config.model, AMPERE)
+    ),
+    "tiled_mlp": probe(
+        False, True, lambda lab, config: "forward" in vars(load_model(prepare(config)).model.model.model.layers[0].mlp)
+    ),
     "hub_token": probe(None, "${oc.env:SESAME}", hub("HF_TOKEN")),
     "hub_endpoint": probe(None, "https://mirror.example", hub("HF_ENDPOINT")),
     "offline": probe(False, True, hub("HF_HUB_OFFLINE")),

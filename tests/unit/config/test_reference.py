@@ -107,7 +107,7 @@ def test_every_training_argument_of_ours_is_one_of_transformers() -> None:
         pytest.skip("transformers is not installed")
     ours = {"task_type", "train_mode", "early_stopping_patience", "early_stopping_threshold", "extra_training_args"}
     ours |= {"packing", "group_by_length", "max_seq_length", "loraplus_lr_ratio", "embedding_learning_rate"}
-    ours |= {"global_batch_size", "max_memory_gib"}
+    ours |= {"global_batch_size", "max_memory_gib", "loss_chunk_tokens"}
     section = {name for name, item in schema_fields().items() if name in _training_keys()}
     assert section - ours <= set(installed)
 

@@ -66,6 +66,26 @@ IMPOSSIBLE = [
         ["dequantize_base=true", "quantization=int8"],
         "dequantize_base: dequantize_base is for 4-bit weights, and quantization is int8; drop one of them",
     ),
+    (
+        ["train_mode=full", "offload_embedding=true"],
+        "offload_embedding: offload_embedding keeps frozen embeddings in main memory, and train_mode trains them; "
+        "drop one of them",
+    ),
+    (
+        ["offload_embedding=true", "modules_to_save=[model.embed_tokens]"],
+        "offload_embedding: offload_embedding keeps frozen embeddings in main memory, and modules_to_save trains them; "
+        "drop one of them",
+    ),
+    (
+        ["offload_embedding=true", "new_tokens=[<tool>]"],
+        "offload_embedding: offload_embedding keeps frozen embeddings in main memory, and new_tokens trains them; "
+        "drop one of them",
+    ),
+    (
+        ["offload_embedding=true", "fsdp=full_shard"],
+        "offload_embedding: fsdp places the weights itself, and offload_embedding would keep some in main memory; "
+        "drop offload_embedding",
+    ),
     (["lora_bias=true", "use_dora=true"], "lora_bias: DoRA has no bias of its own; drop one of them"),
     (
         ["lora_bias=true", "init_lora_weights=gaussian"],

@@ -1,0 +1,66 @@
+"""MLPs computed tile by tile of tokens, so that what is widest in a model never exists for all of a long row at once.
+
+As in Arctic's long sequence training (https://arxiv.org/abs/2506.13996): an MLP treats each token by itself.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from component.config.errors import UserError
+from component.models.decoder_layers import find_layers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def tile_mlps(model: PreTrainedModel) -> int:
+    """Have the dense MLPs of a model work on as many tokens at once as its hidden states have features.
+
+    Each tile is computed again in the backward pass, whether its layer is checkpointed or not.
+
+    Returns:
+        Tokens of a tile.
+
+    Raises:
+        UserError: no layer has a dense MLP under the name `mlp`.
+    """
+    _, layers = find_layers(model)
+    mlps = [mlp for layer in layers if is_dense(mlp := getattr(layer, "mlp", None))]
+    if not mlps:
+        raise UserError(
+            f"tiled_mlp: the layers of this {model.config.model_type} model have no dense module called mlp; "
+            "drop tiled_mlp"
+        )
+    tile = model.config.get_text_config().hidden_size
+    for mlp in mlps:
+        mlp.forward = partial(forward_in_tiles, mlp, tile_tokens=tile)
+    return tile
+
+
+def is_dense(mlp: nn.Module | None) -> bool:
+    """Whether a module is linear layers and what is between them, without experts and their router."""
+    if mlp is None:
+        return False
+    linear = [module for module in mlp.children() if isinstance(module, nn.Linear)]
+    has_experts = any("expert" in name or name == "gate" for name, _ in mlp.named_modules())
+    return len(linear) >= 2 and not has_experts
+
+
+def forward_in_tiles(mlp: nn.Module, hidden: Tensor, *, tile_tokens: int) -> Tensor:
+    """What `mlp` makes of hidden states of shape (B, L, H)."""
+    whole = type(mlp).forward
+    rows = hidden.flatten(0, -2)
+    if len(rows) <= tile_tokens:
+        return whole(mlp, hidden)
+    tiles = rows.split(tile_tokens)
+    if torch.is_grad_enabled():
+        parts = [checkpoint(whole, mlp, tile, use_reentrant=False) for tile in tiles]
+    else:
+        parts = [whole(mlp, tile) for tile in tiles]
+    return torch.cat(parts).view(*hidden.shape[:-1], -1)

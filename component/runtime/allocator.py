@@ -1,0 +1,36 @@
+"""torch's CUDA allocator: segments that grow, set before torch makes its first allocation."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+
+#: Variables that configure it; torch 2.10 renamed the second to the first and reads both.
+VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+EXPANDABLE = "expandable_segments:True"
+
+
+def expand_segments(*, is_wanted: bool = True) -> None:
+    """Let torch's CUDA allocator grow its segments, so that free blocks between others are not lost.
+
+    Tensors whose size differs from batch to batch leave holes in segments of a fixed size; with long rows or a nearly
+    full card that decides whether a run fits. Unsloth sets the same where it is imported. What the user has set stays.
+
+    Args:
+        is_wanted: False where something else of the run brings an allocator that does not go with it (vLLM).
+    """
+    if is_wanted and _is_offered() and not any(name in os.environ for name in VARIABLES):
+        os.environ[VARIABLES[0]] = EXPANDABLE
+
+
+def allocator_settings() -> dict[str, str]:
+    """The settings of this process, for run.json."""
+    return {name: os.environ[name] for name in VARIABLES if name in os.environ}
+
+
+def _is_offered() -> bool:
+    """Whether the system has what it takes: CUDA's virtual memory on Linux, not below Windows, not on Tegra boards."""
+    if sys.platform != "linux" or "microsoft" in platform.release().lower():
+        return False
+    return not os.path.exists("/etc/nv_tegra_release") and "torch" not in sys.modules

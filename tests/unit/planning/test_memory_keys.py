@@ -1,0 +1,89 @@
+"""What keys that save memory take off a plan, to the byte."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from measured import KEEPS, SHAPE, UNSLOTH, VANILLA
+
+from component.config.load import load_config
+from component.planning.activations import saved_by_layer
+from component.planning.gpus import GPUS
+from component.planning.logits import loss_memory, unsloth_part_bytes
+from component.planning.memory import plan_memory
+from component.planning.plan import judge
+from component.planning.read_config import Setting, read_workload
+from component.planning.weights import unquantized_bytes
+
+VOCAB, HIDDEN = 128_256, 4096
+
+
+def test_embeddings_in_main_memory_are_not_on_the_device() -> None:
+    both = [replace(UNSLOTH, offloads_embedding=offloads) for offloads in (False, True)]
+    assert unquantized_bytes(both[0]) - unquantized_bytes(both[1]) == 2 * VOCAB * HIDDEN == 2 * SHAPE.embedding
+    assert plan_memory(both[0]).allocated - plan_memory(both[1]).allocated == 2 * SHAPE.embedding
+
+
+@pytest.mark.parametrize(
+    ("tokens", "limit", "rows"),
+    [(1024, None, 512), (100, None, 100), (1024, 256, 256), (3000, 2048, 512)],
+)
+def test_parts_of_unsloths_loss(tokens: int, limit: int | None, rows: int) -> None:
+    """By its own rule 512 tokens for this vocabulary, a limit lowers it."""
+    assert unsloth_part_bytes(tokens, VOCAB, HIDDEN, limit) == rows * VOCAB * 4
+
+
+def test_long_rows_take_tiles_of_the_vocabulary() -> None:
+    sums = 4096 * HIDDEN * 4
+    assert unsloth_part_bytes(131_072, VOCAB, HIDDEN) == 256 * 2**20 + sums
+    assert unsloth_part_bytes(131_072, VOCAB, HIDDEN, 64) == 64 * VOCAB * 4 + sums
+    assert loss_memory(replace(KEEPS, loss_chunk_tokens=64)).forward < loss_memory(KEEPS).forward
+
+
+def test_the_vanilla_loss_has_scores_of_one_part() -> None:
+    """Float32 scores and 16-bit copies, 6 bytes each; a trained head has its gradient besides, twice for a moment."""
+    whole = replace(VANILLA, rows=4, row_tokens=2048)
+    parts = loss_memory(replace(whole, loss_chunk_tokens=1024))
+    assert parts.forward == parts.largest == 1024 * VOCAB * 6
+    assert parts.backward == 0
+    assert loss_memory(whole).forward == 8192 * VOCAB * 10
+    trained = loss_memory(replace(whole, loss_chunk_tokens=1024, adapter=None, quantization=None, load_bytes=4))
+    assert trained.forward - parts.forward == 2 * SHAPE.embedding * 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "chunk"),
+    [
+        ([], 1024), (["loss_chunk_tokens=64"], 64), (["use_liger_kernel=true"], None), (["torch_compile=true"], None),
+        (["task_type=dpo"], None),
+    ],
+)  # fmt: skip
+def test_what_is_planned_is_what_the_vanilla_trainer_does(overrides: list[str], chunk: int | None) -> None:
+    config = load_config({"model_name_or_path": "m", "train_file": "d", "output_dir": "o"}, overrides)
+    setting = Setting("vanilla", "bfloat16", "bfloat16", supports_varlen=True)
+    assert read_workload(config, SHAPE, setting).loss_chunk_tokens == chunk
+    assert read_workload(config, SHAPE, replace(setting, loader="unsloth")).loss_chunk_tokens == (
+        64 if chunk == 64 else None
+    )
+    assert read_workload(config, SHAPE, replace(setting, chunks_loss=False)).loss_chunk_tokens is None
+
+
+def test_a_tiled_mlp_has_one_tile() -> None:
+    """Of a long row only what is as wide as the residual stream grows with its length."""
+    long = replace(UNSLOTH, rows=1, row_tokens=131_072)
+    tiled = replace(long, mlp_tile_tokens=HIDDEN)
+    inner = 2 * SHAPE.mlp_width * 2
+    assert saved_by_layer(long) - saved_by_layer(tiled) == (131_072 - HIDDEN) * inner
+    assert saved_by_layer(replace(tiled, row_tokens=HIDDEN)) == saved_by_layer(replace(long, row_tokens=HIDDEN))
+    assert plan_memory(tiled).allocated < plan_memory(long).allocated - (131_072 - HIDDEN) * inner
+
+
+@pytest.mark.parametrize("loader", ["unsloth", "vanilla"])
+def test_131072_tokens_fit_an_h200(loader: str) -> None:
+    """train_args/base/long_context.json, QLoRA of an 8B shape, on both loaders."""
+    base = ["train_args/base/qlora.json", "train_args/base/long_context.json"]
+    config = load_config({"base": base, "model_name_or_path": "m", "train_file": "d", "output_dir": "o"})
+    workload = read_workload(config, SHAPE, Setting(loader, "bfloat16", "bfloat16", supports_varlen=True))
+    assert (workload.checkpointing, workload.mlp_tile_tokens, workload.tokens) == ("offload", HIDDEN, 131_072)
+    assert judge(plan_memory(workload), GPUS["h200"]) == "fits"

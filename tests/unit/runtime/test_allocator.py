@@ -1,0 +1,42 @@
+"""The CUDA allocator's settings: ours where nobody has set any, and only before torch is there to read them."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from component.runtime import allocator
+from component.runtime.allocator import EXPANDABLE, VARIABLES, allocator_settings, expand_segments
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process on Linux without torch and without settings."""
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(allocator.platform, "release", lambda: "6.8.0-generic")
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "")  # so that what is set below is taken back
+        monkeypatch.delenv(name)
+
+
+def test_segments_grow_where_nothing_is_set() -> None:
+    expand_segments()
+    assert allocator_settings() == {VARIABLES[0]: EXPANDABLE}
+
+
+def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLES[1], "max_split_size_mb:64")
+    expand_segments()
+    assert allocator_settings() == {VARIABLES[1]: "max_split_size_mb:64"}
+
+
+@pytest.mark.parametrize("case", ["unwanted", "torch is there", "below Windows"])
+def test_where_it_is_left_alone(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if case == "torch is there":
+        monkeypatch.setitem(sys.modules, "torch", sys)
+    if case == "below Windows":
+        monkeypatch.setattr(allocator.platform, "release", lambda: "5.15.0-microsoft-standard-WSL2")
+    expand_segments(is_wanted=case != "unwanted")
+    assert allocator_settings() == {}
