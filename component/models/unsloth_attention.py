@@ -22,7 +22,7 @@ from component.models.packed_attention import (
     PackedAttention,
 )
 from component.models.support import is_fast_family
-from component.models.varlen_kernel import VarlenKernel
+from component.models.varlen_kernel import VarlenKernel, are_full_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,8 @@ SEAM_VERSIONS = ("2026.10.9",)
 DISPATCH = "unsloth.utils.attention_dispatch"
 SEAM = "_TORCH_VARLEN_ATTN"
 SEAM_CALLER = "_varlen_attn_call"
+#: The function that says whether rows go to the kernel; those whose samples are all of one length do not.
+CHOICE, CHOICE_PARAMETERS = "_torch_varlen_beats_segments", ("Q", "K", "lengths", "n_groups", "is_causal")
 SEAM_PARAMETERS = ("Q_f", "K_f", "V_f", "cu_seqlens", "max_seqlen", "scale", "window_size", "enable_gqa")
 #: What it runs models on whose attention scores are capped; it has no way of its own to keep samples apart.
 CAPPED = "Unsloth's attention for capped scores"
@@ -83,6 +85,8 @@ def prepare_packed_attention(
         return PackedAttention(SAMPLE_SDPA, checked)
     assert isinstance(checked.kernel, VarlenKernel)
     setattr(dispatch, SEAM, as_unsloth_calls(checked.kernel))
+    if checked.kernel.has_dense_rows and _has_choice(dispatch):
+        setattr(dispatch, CHOICE, taking_full_rows(getattr(dispatch, CHOICE)))
     reason = (
         f"given to Unsloth, which takes it by itself from torch 2.12 on; within {checked.error:.1g} of float64 here"
     )
@@ -109,6 +113,24 @@ def as_unsloth_calls(kernel: VarlenKernel) -> Callable[..., Tensor]:
         return kernel.call(query, key, value, boundaries, max_length, window_size=window_size, scale=scale)
 
     return varlen
+
+
+def taking_full_rows(choose: Callable[..., bool]) -> Callable[..., bool]:
+    """Unsloth's choice of rows for the kernel, and with them those that the kernel computes as a dense batch."""
+
+    def beats_segments(query: Tensor, key: Tensor, lengths: tuple[int, ...], n_groups: int, is_causal: bool) -> bool:
+        """Of rows of shape (1, H, T, D) with samples of these lengths."""
+        longest = max(lengths, default=0)
+        if is_causal and longest and are_full_rows(query.shape[-2], len(lengths), longest):
+            return True
+        return choose(query, key, lengths, n_groups, is_causal)
+
+    return beats_segments
+
+
+def _has_choice(dispatch: ModuleType | None) -> bool:
+    function = getattr(dispatch, CHOICE, None)
+    return function is not None and tuple(inspect.signature(function).parameters) == CHOICE_PARAMETERS
 
 
 def _own_kernel(dispatch: ModuleType | None) -> PackedAttention | None:

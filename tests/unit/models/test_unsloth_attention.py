@@ -21,12 +21,15 @@ from torch.nn.attention.varlen import varlen_attn
 from component.models.packed_attention import PackedAttention
 from component.models.unsloth_attention import (
     CAPPED,
+    CHOICE,
+    CHOICE_PARAMETERS,
     DISPATCH,
     SEAM,
     SEAM_CALLER,
     SEAM_VERSIONS,
     as_unsloth_calls,
     prepare_packed_attention,
+    taking_full_rows,
 )
 from component.models.varlen_kernel import VarlenKernel
 
@@ -168,3 +171,22 @@ def test_unsloths_call_reaches_the_kernel_as_its_torch_wants_it(kernel, refusal)
             call()
     else:
         assert call().shape == (6, 4, 8)
+
+
+def test_full_rows_go_to_the_kernel_too() -> None:
+    """Unsloth's own choice sends rows whose samples are of one length elsewhere; its parameters are as they were."""
+    (choice,) = [node for node in read_dispatch().body if getattr(node, "name", None) == CHOICE]
+    assert tuple(argument.arg for argument in choice.args.args) == CHOICE_PARAMETERS
+    asked = []
+
+    def theirs(*arguments: object) -> bool:
+        asked.append(arguments[2])
+        return False
+
+    choose = taking_full_rows(theirs)
+    query, key = torch.empty(1, 8, 1024, 16), torch.empty(1, 2, 1024, 16)
+    assert choose(query, key, (512, 512), 4, True)
+    assert asked == []
+    assert not choose(query, key, (500, 524), 4, True)
+    assert not choose(query, key, (512, 512), 4, False)
+    assert asked == [(500, 524), (512, 512)]
