@@ -106,7 +106,8 @@ def _load_base(module: ModuleType, request: LoadRequest) -> tuple[PreTrainedMode
     arguments = _loading_arguments(request)
     load = partial(call_unsloth, module.FastLanguageModel.from_pretrained)
     # It makes its own settings of the quantization, which change with its version alone.
-    cache = QuantizedCache(request, loader="unsloth", settings={})
+    settings = {"offload_embedding": arguments["offload_embedding"]}
+    cache = QuantizedCache(request, loader="unsloth", settings=settings)
 
     def read(folder: Path, told: tuple[str, ...]) -> Any:
         """Load kept weights beside the original's tokenizer."""
