@@ -16,7 +16,6 @@ from component.config.errors import COMMAND_LINE, DeviceMemoryError
 from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.config.load import Config
 from component.config.settle import with_values
-from component.models.model_files import read_model_config
 from component.pipeline.batches import rows_per_process
 from component.pipeline.plan_run import data_size, setting_of
 from component.pipeline.prepare import PreparedRun
@@ -110,7 +109,7 @@ def fitting_overrides(prepared: PreparedRun) -> dict[str, Any]:
     Empty where these do already.
     """
     config = prepared.config
-    shape = read_shape(read_model_config(config.model))
+    shape = read_shape(prepared.model_config)
     if shape is None:
         return _halved(config)
     card = describe_hardware(prepared.hardware)

@@ -9,7 +9,6 @@ from typing import Any
 from component.artifacts.checkpoints import list_checkpoints
 from component.artifacts.manifest import Manifest
 from component.config.load import Config
-from component.models.model_files import read_model_config
 from component.models.precision import Precision
 from component.pipeline.choose_settings import Settled, Surroundings, open_keys, settle
 from component.pipeline.plan_inputs import limited, setting_of, size_of
@@ -20,7 +19,14 @@ from component.runtime.distributed import world_size
 from component.runtime.hardware import Hardware
 
 
-def settle_prepared(config: Config, hardware: Hardware, loader: str, precision: Precision, lengths: Any) -> Settled:
+def settle_prepared(
+    config: Config,
+    hardware: Hardware,
+    loader: str,
+    precision: Precision,
+    model_config: Mapping[str, Any],
+    lengths: Any,
+) -> Settled:
     """Choose for a run on this device.
 
     Args:
@@ -31,7 +37,6 @@ def settle_prepared(config: Config, hardware: Hardware, loader: str, precision: 
     """
     if not open_keys(config):
         return Settled(config, {}, ())
-    model_config = read_model_config(config.model)
     card = describe_hardware(hardware)
     around = Surroundings(
         shape=read_shape(model_config),
