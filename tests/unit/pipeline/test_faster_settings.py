@@ -36,10 +36,11 @@ def advise(tmp_path: Path):
             {"model_name_or_path": str(tmp_path), "train_file": "rows.jsonl", "output_dir": str(tmp_path / "run"),
              "max_seq_length": 2048, "per_device_train_batch_size": 4, "packing": True, **settings}
         )  # fmt: skip
+        lengths = np.full(4000, min(330, config.training.max_seq_length))
         prepared = SimpleNamespace(
             config=config, hardware=H200, loader=loader, model_config=LLAMA_8B,
             precision=resolve_precision(config.model, H200),
-            data=SimpleNamespace(train=SimpleNamespace(lengths=np.full(4000, 330))),
+            data=SimpleNamespace(train=SimpleNamespace(lengths=lengths)),
         )  # fmt: skip
         room = room_bytes(prepared, round(peak * GIB))
         found = faster_settings.faster_settings(prepared, round(peak * GIB), is_packed=True, room=room)
