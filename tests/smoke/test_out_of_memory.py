@@ -30,7 +30,9 @@ def failing(kind: str, place: int) -> Iterator[None]:
     @functools.wraps(original)  # the Trainer reads its arguments
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         nonlocal count
-        counts = kind == "update" or self.training is (kind == "training")
+        # Before training, the loss that is chosen is tried.
+        is_step = kind == "update" or "num_items_in_batch" in kwargs or not self.training
+        counts = is_step and (kind == "update" or self.training is (kind == "training"))
         if counts and count == place:
             count += 1
             if kind == "update":

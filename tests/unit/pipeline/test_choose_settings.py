@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -65,12 +65,13 @@ def test_nothing_is_chosen_where_nothing_is_open() -> None:
 def test_all_keys() -> None:
     config = load(**OPEN, packing="auto", global_batch_size=32)
     settled = settle(config, around(16))
-    assert changes(config, settled) == {
+    changed = changes(config, settled)
+    assert 0 < changed.pop("checkpoint_skip_layers") < 32
+    assert changed == {
         "per_device_train_batch_size": 2,
         "gradient_accumulation_steps": 16,
         "per_device_eval_batch_size": 2,
         "gradient_checkpointing": True,
-        "checkpoint_skip_layers": 13,
         "dequantize_base": False,
     }
     assert open_keys(settled.config) == ()
@@ -119,9 +120,11 @@ def test_the_default_step_is_said() -> None:
 
 
 def test_packing_off() -> None:
-    """Where full rows do not fit, and where the architecture would mix samples; both are said."""
+    """Where full rows do not fit although padded ones would, which is said."""
     config = load(**OPEN, packing="auto", max_seq_length=131_072)
-    settled = settle(config, around(8.5))
+    long = DataSize(40, 330.0, 2048, 131_072)
+    settled = settle(config, replace(around(12), size_of=lambda config: long if config.training.packing else PADDED))
+    assert settled.facts["fits"]
     assert settled.config.training.packing is False and settled.config.model.packing is False
     assert any("packing: auto is off: no full rows are predicted to fit" in notice for notice in settled.notices)
     assert settle(config, around(141)).config.training.packing == "auto"
