@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -10,7 +11,7 @@ from component.config.load import load_config
 from component.pipeline.plan_run import PlannedRun, plan_config
 from component.planning.gpus import GPUS
 from component.planning.known_shapes import KNOWN_CONFIGS
-from component.planning.plan import judge
+from component.planning.plan import judge, plan
 from component.planning.shape import read_shape
 
 GB, GIB = 1e9, 2**30
@@ -54,9 +55,14 @@ SMALL: Mapping[str, Any] = MappingProxyType({**UNSLOTH, "lora_rank": 16, "lora_a
 
 
 def planned(model: str, gpu: str, **keys: Any) -> PlannedRun:
-    """Plan Firefly's recipe, changed by some keys, on a card."""
+    """Plan Firefly's recipe, changed by some keys, on a card; without Unsloth with scores for all tokens at once."""
     places = {"model_name_or_path": model, "train_file": "-", "output_dir": "-"}
-    return plan_config(load_config({**RECIPE, **places, **keys}), gpu)
+    run = plan_config(load_config({**RECIPE, **places, **keys}), gpu)
+    made = run.plan
+    if made.workload.loader == "unsloth":
+        return run
+    whole = replace(made.workload, loss_chunk_tokens=None)
+    return replace(run, plan=plan(whole, made.gpu, micro_batches=made.micro_batches))
 
 
 def num_parameters(model: str) -> int:

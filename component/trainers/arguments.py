@@ -67,9 +67,8 @@ def build_training_arguments(
     for name in ("fsdp_config", "lr_scheduler_kwargs", "fsdp", "deepspeed"):
         passed[name] = passed[name] or None
     # Without it each batch's copy to the device waits for all work before it, though its memory is page-locked.
-    passed["accelerator_config"] = {"non_blocking": training.dataloader_pin_memory} | (
-        extra.pop("accelerator_config", None) or {}
-    )
+    can_go_on = training.dataloader_pin_memory and context.hardware.kind == "cuda"
+    passed["accelerator_config"] = {"non_blocking": can_go_on} | (extra.pop("accelerator_config", None) or {})
     passed["use_liger_kernel"] = training.use_liger_kernel is True
     if context.hardware.kind == "cpu":
         passed["deepspeed"] = None  # said in a notice; transformers would want the package, which needs a GPU

@@ -96,9 +96,10 @@ class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMemor
         memory=True,
     )
     quantized_cache: bool = key(
-        True,
+        False,
         "Keep 4-bit weights below cache_dir once they were made of a checkpoint of 1 GiB or more, and read them from "
-        "there: the same numbers from a third of the bytes.",
+        "there: the same numbers from a third of the bytes. It pays where quantizing or reading them is slow; "
+        "an H200 quantizes 8 billion weights in seconds.",
         modes=("qlora",),
         cosmetic=True,
     )

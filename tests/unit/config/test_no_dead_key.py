@@ -553,7 +553,7 @@ PROBES: dict[str, Probe] = {
     "quantization": probe("int4", "int8", quantization("load_in_8bit"), train_mode="qlora"),
     "bnb_4bit_quant_type": probe("nf4", "fp4", quantization("bnb_4bit_quant_type"), train_mode="qlora"),
     "bnb_4bit_use_double_quant": probe(True, False, quantization("bnb_4bit_use_double_quant"), train_mode="qlora"),
-    "quantized_cache": probe(True, False, got("quantized_cache"), train_mode="qlora"),
+    "quantized_cache": probe(False, True, got("quantized_cache"), train_mode="qlora"),
     "dequantize_base": probe(False, True, got("quantization"), train_mode="qlora"),
     "fused_lora": probe(True, False, lambda lab, config: wants_fused_adapters(config.model, AMPERE), train_mode="lora"),
     "checkpoint_skip_layers": probe(0, 1, got("checkpoint_skip_layers")),

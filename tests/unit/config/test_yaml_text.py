@@ -13,8 +13,10 @@ from component.config.nodes import MAX_DEPTH, Node, plain
 from component.config.yaml_text import MAX_NODES, parse_scalar, parse_yaml
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12)
-DOCUMENTS = st.dictionaries(st.text(), VALUES, max_size=6)
+#: A key with its quotes and escapes ends within 1,024 characters in YAML (implicit keys, YAML 1.2).
+KEYS = st.text(max_size=80)
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner), max_leaves=12)
+DOCUMENTS = st.dictionaries(KEYS, VALUES, max_size=6)
 
 
 class QuotedDumper(yaml.SafeDumper):

@@ -23,7 +23,7 @@ from component.planning.shape import read_shape
 
 def test_cases(tmp_path: Path) -> None:
     """Varied, valid, named apart, half of them held out of any fitting."""
-    assert len(CASES) == 44 == len({case.name for case in CASES})
+    assert len(CASES) == 49 == len({case.name for case in CASES})
     assert sum(case.is_held_out for case in CASES) >= 22
     configs = [load_config(case_settings(case, tmp_path, tmp_path)) for case in CASES]
     assert {config.model.train_mode for config in configs} == {"full", "lora", "qlora"}
