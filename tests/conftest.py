@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import os
 import subprocess
@@ -39,6 +41,15 @@ def test_assets() -> Path:
     if not (folder / "tokenizers").is_dir():
         pytest.skip(f"test assets are not at {folder}; set LAMPYRIS_TEST_ASSETS")
     return folder
+
+
+@pytest.fixture(scope="session")
+def real_tokenizer(test_assets: Path) -> Callable[[str], Any]:
+    """`real_tokenizer("llama3")`: a test tokenizer of the caller's own; copying is faster than loading."""
+    from transformers import AutoTokenizer
+
+    load = functools.cache(lambda name: AutoTokenizer.from_pretrained(test_assets / "tokenizers" / name))
+    return lambda name: copy.deepcopy(load(name))
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jinja2
 import pytest
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from component.data.render import Renderer
 from component.data.rendered import RenderOptions
@@ -51,20 +53,23 @@ NEEDS_BOS = {"meetkai-functionary-medium-v3.1", "meetkai-functionary-medium-v3.2
 WRITES_NO_TERMINATOR = {"Apertus-8B-Instruct", "Apriel-1.6-15b-Thinker-fixed", "GLM-4.6", "llama-cpp-rwkv-world"}
 
 
+pytestmark = pytest.mark.usefixtures("shared_encoders")
+
+
 @pytest.fixture(scope="module", params=["llama3", "qwen2.5"])
-def tokenizer_folder(request: pytest.FixtureRequest, test_assets: Path) -> Path:
-    return test_assets / "tokenizers" / request.param
+def tokenizer_name(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def shared_tokenizer(tokenizer_folder: Path) -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(tokenizer_folder)
+def shared_tokenizer(tokenizer_name: str, real_tokenizer: Callable[[str], Any]) -> PreTrainedTokenizerBase:
+    return real_tokenizer(tokenizer_name)
 
 
 @pytest.fixture(scope="module")
-def adoptive_tokenizer(tokenizer_folder: Path) -> PreTrainedTokenizerBase:
+def adoptive_tokenizer(tokenizer_name: str, real_tokenizer: Callable[[str], Any]) -> PreTrainedTokenizerBase:
     """The tokenizer that `renderer_of` gives the EOS token of another family."""
-    return AutoTokenizer.from_pretrained(tokenizer_folder)
+    return real_tokenizer(tokenizer_name)
 
 
 def template_files(test_assets: Path) -> list[Path]:
@@ -246,7 +251,7 @@ def test_own_template(dialogue: str, shared_tokenizer: PreTrainedTokenizerBase) 
 
 
 def test_the_page_on_templates_is_up_to_date(
-    test_assets: Path, tokenizer_folder: Path, shared_tokenizer: PreTrainedTokenizerBase
+    test_assets: Path, tokenizer_name: str, shared_tokenizer: PreTrainedTokenizerBase
 ) -> None:
     """A sample of its rows; `python script/write_docs.py` writes it."""
     page = (Path(__file__).parents[2] / "docs" / "templates.md").read_text(encoding="utf-8").splitlines()
@@ -254,6 +259,6 @@ def test_the_page_on_templates_is_up_to_date(
     files = template_files(test_assets)
     assert {file.stem for file in files} <= set(rows)
     for file in files[::6]:
-        lines = template_page([file], {tokenizer_folder.name: shared_tokenizer}).splitlines()
+        lines = template_page([file], {tokenizer_name: shared_tokenizer}).splitlines()
         one = next(line for line in lines if line.startswith(f"| {file.stem} |"))
         assert one.removeprefix(f"| {file.stem} |").removesuffix(" |") in rows[file.stem]

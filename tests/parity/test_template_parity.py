@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +18,8 @@ import pytest
 from generated_dialogues import TOOLS, dialogues, tool_dialogues
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from component.data.batch_encoding import BatchEncoder
 from component.data.left_out import ANSWER_CHANGED, REASONING_LEFT_OUT, text_left_out
 from component.data.message_style import MessageStyle
 from component.data.render import Renderer
@@ -31,6 +30,8 @@ from component.pipeline.template_table import (
     equals_but_for_stop_tokens,
     own_eos,
 )
+
+pytestmark = pytest.mark.usefixtures("shared_encoders")
 
 NUM_DIALOGUES = int(os.environ.get("LAMPYRIS_PARITY_DIALOGUES", "3"))
 TOKENIZERS = ("llama3", "qwen2.5")
@@ -92,9 +93,6 @@ TAKES_NO_CALLS = {
 }
 
 
-ENCODERS: dict[str, BatchEncoder] = {}
-
-
 class Comparison:
     """One template with one tokenizer and the settings that docs/templates.md names, beside transformers.
 
@@ -116,8 +114,6 @@ class Comparison:
             template_kwargs=self.kwargs,
             options=RenderOptions(append_stop_token=self.appends),
         )
-        # One for all renderers of a tokenizer: it looks at every token first.
-        self.renderer._encoder = ENCODERS.setdefault(tokenizer.name_or_path, self.renderer._encoder)
 
     def reference(self, messages: Sequence[Message], **options: Any) -> Any:
         """What transformers makes of the messages; raises as it does."""
@@ -235,8 +231,8 @@ def for_all(dialogue: st.SearchStrategy[tuple[Message, ...]], num_dialogues: int
 
 
 @pytest.fixture(scope="module", params=TOKENIZERS)
-def tokenizer(request: pytest.FixtureRequest, test_assets: Path) -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(test_assets / "tokenizers" / request.param)
+def tokenizer(request: pytest.FixtureRequest, real_tokenizer: Callable[[str], Any]) -> PreTrainedTokenizerBase:
+    return real_tokenizer(request.param)
 
 
 @EVERY_TEMPLATE
