@@ -16,6 +16,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from warm_python import WarmPython
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -115,15 +116,31 @@ def train_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
 
 
 @pytest.fixture(scope="session")
-def run_train(
-    train_command: Callable[..., list[str]], train_environment: dict[str, str]
-) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`run_train(settings, folder, *arguments)`: train.py in a process of its own, with `folder` as its directory."""
+def run_python(train_environment: dict[str, str]) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """`subprocess.run` of a Python program that needs no new interpreter, only a process of its own; see WarmPython."""
+    python = WarmPython(REPOSITORY, train_environment)
+    yield python.run
+    python.close()
 
-    def run(settings: Mapping[str, Any], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+
+@pytest.fixture(scope="session")
+def run_train(
+    train_command: Callable[..., list[str]],
+    train_environment: dict[str, str],
+    run_python: Callable[..., subprocess.CompletedProcess[str]],
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`run_train(settings, folder, *arguments)`: train.py in a process of its own, with `folder` as its directory.
+
+    `is_new=True` makes it one of a new interpreter, for what depends on the order of imports, as Unsloth does.
+    """
+
+    def run(
+        settings: Mapping[str, Any], folder: Path, *arguments: str, is_new: bool = False
+    ) -> subprocess.CompletedProcess[str]:
         command = train_command(settings, folder, *arguments)
-        return subprocess.run(
-            command, cwd=folder, env=train_environment, capture_output=True, text=True, timeout=300, check=False
-        )
+        options: dict[str, Any] = {"cwd": folder, "env": train_environment, "timeout": 300}
+        if is_new:
+            return subprocess.run(command, **options, capture_output=True, text=True, check=False)
+        return run_python(command, **options)
 
     return run

@@ -33,7 +33,7 @@ def gpt2(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_unsupported_family(gpt2: Path, tiny_settings: dict[str, Any], run_train, tmp_path) -> None:
     settings = {**tiny_settings, "model_name_or_path": str(gpt2), "max_steps": 1, "save_strategy": "no"}
-    finished = run_train({**settings, "use_unsloth": True, "output_dir": "run"}, tmp_path)
+    finished = run_train({**settings, "use_unsloth": True, "output_dir": "run"}, tmp_path, is_new=True)
     assert finished.returncode == 0, finished.stderr
     warning = f"use_unsloth: true falls back to the vanilla loader: {REASON}"
     assert finished.stderr.count(REASON) == 1 and warning in finished.stderr
@@ -42,7 +42,7 @@ def test_unsupported_family(gpt2: Path, tiny_settings: dict[str, Any], run_train
     assert (loader["asked"], loader["got"], loader["reason"]) == (True, "vanilla", REASON)
     assert warning in manifest["notices"]
 
-    refused = run_train({**settings, "use_unsloth": "require", "output_dir": "other"}, tmp_path)
+    refused = run_train({**settings, "use_unsloth": "require", "output_dir": "other"}, tmp_path, is_new=True)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == (f"use_unsloth: require cannot be met: {REASON}; mend that, or use use_unsloth: true\n")
     assert not (tmp_path / "other").exists()
@@ -50,7 +50,7 @@ def test_unsupported_family(gpt2: Path, tiny_settings: dict[str, Any], run_train
 
 def test_a_task_that_unsloth_lacks(tiny_settings: dict[str, Any], repository: Path, run_train, tmp_path) -> None:
     settings = {**tiny_settings, "task_type": "reward", "train_file": str(repository / "data/samples/preference.jsonl")}
-    refused = run_train({**settings, "use_unsloth": "require", "output_dir": "run"}, tmp_path)
+    refused = run_train({**settings, "use_unsloth": "require", "output_dir": "run"}, tmp_path, is_new=True)
     assert (refused.returncode, refused.stdout) == (2, "")
     reason = SUPPORT["reward"]
     assert refused.stderr == f"use_unsloth: require cannot be met: {reason}; mend that, or use use_unsloth: true\n"
@@ -63,7 +63,7 @@ def test_failure_after_its_import(tiny_model: Path, tiny_settings: dict[str, Any
     shutil.copytree(tiny_model, tmp_path / "model", ignore=shutil.ignore_patterns("tokenizer*", "chat_template*"))
     settings = {**tiny_settings, "model_name_or_path": "model", "tokenizer_name_or_path": str(tiny_model)}
     settings |= {"use_unsloth": True, "max_steps": 1, "save_strategy": "no", "output_dir": "run"}
-    finished = run_train(settings, tmp_path)
+    finished = run_train(settings, tmp_path, is_new=True)
     assert finished.returncode == 0, finished.stderr
     assert "starting again with the vanilla loader" in finished.stderr
     manifest = json.loads((tmp_path / "run" / "run.json").read_text())
