@@ -3,23 +3,45 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from component.pipeline.benchmark import data_suite
 from component.pipeline.benchmark.data_suite import Measured, Way, render_table, write_chat_rows
 
 
-def test_quick(repository: Path, test_assets: Path, tmp_path: Path) -> None:
-    tokenizer = test_assets / "tokenizers/qwen2.5"
-    command = [sys.executable, "script/benchmark.py", "data", "--quick", "--tokenizer", str(tokenizer)]
-    done = subprocess.run([*command, "--output", str(tmp_path)], cwd=repository, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "data.md").read_text(encoding="utf-8") == done.stdout
-    assert (tmp_path / "data.png").read_bytes().startswith(b"\x89PNG")
-    results = json.loads((tmp_path / "data.json").read_text(encoding="utf-8"))
+@pytest.fixture
+def tokenizer(tiny_model: Path, test_assets: Path, tmp_path: Path) -> Path:
+    """A tiny tokenizer with a template that TRL can mask."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.add_special_tokens({"eos_token": "<|im_end|>", "extra_special_tokens": ["<|im_start|>"]})
+    template = test_assets / "tokenizers/qwen2.5/chat_template.jinja"
+    tokenizer.chat_template = template.read_text(encoding="utf-8")
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    return tmp_path / "tokenizer"
+
+
+def test_quick(repository: Path, tokenizer: Path, tmp_path: Path, run_python, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(data_suite, "subprocess", SimpleNamespace(run=run_python))
+    monkeypatch.chdir(repository)
+    folder = tmp_path / "results"
+    arguments = ["data", "--quick", "--tokenizer", str(tokenizer), "--output", str(folder)]
+    monkeypatch.setattr(sys, "argv", ["script/benchmark.py", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path("script/benchmark.py", run_name="__main__")
+    output = capsys.readouterr()
+    assert (ended.value.code, output.err) == (0, "")
+    assert (folder / "data.md").read_text(encoding="utf-8") == output.out
+    assert (folder / "data.png").read_bytes().startswith(b"\x89PNG")
+    results = json.loads((folder / "data.json").read_text(encoding="utf-8"))
     stages = {item["way"]["name"]: set(item["seconds"]) for item in results["ways"]}
     assert list(stages)[:5] == [
         "plain rendering + batched encoding",
@@ -33,15 +55,13 @@ def test_quick(repository: Path, test_assets: Path, tmp_path: Path) -> None:
     assert stages["Lampyris, stage by stage"] == {"reading", "rendering", "encoding"}
     assert stages["TRL, num_proc 1"] == {"reading", "maps and packing", "total"}
     assert results["facts"]["num_rows"] == 200 and results["facts"]["versions"]["trl"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.json", "data.md", "data.png"]
+    assert sorted(path.name for path in folder.iterdir()) == ["data.json", "data.md", "data.png"]
 
 
-def test_rows_are_about_as_long_as_chats_are(test_assets: Path, tmp_path: Path) -> None:
-    from transformers import AutoTokenizer
-
+def test_rows_are_about_as_long_as_chats_are(real_tokenizer: Callable[[str], Any], tmp_path: Path) -> None:
     write_chat_rows(tmp_path / "rows.jsonl", 1000)
     lines = (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()
-    tokenizer = AutoTokenizer.from_pretrained(test_assets / "tokenizers/qwen2.5")
+    tokenizer = real_tokenizer("qwen2.5")
     texts = [tokenizer.apply_chat_template(json.loads(line)["messages"], tokenize=False) for line in lines]
     lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]]
     assert sum(lengths) / len(lengths) == pytest.approx(194, abs=10)

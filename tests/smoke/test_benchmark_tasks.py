@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from component.config.errors import UserError
+from component.pipeline.benchmark import task_suite
 from component.pipeline.benchmark.task_suite import compare_tasks, make_rows
 from component.registry import TASK_ROW_KINDS
 
@@ -16,6 +20,11 @@ ON_A_CPU = [
     "use_cpu=true", "bf16=false", "max_seq_length=512", "per_device_train_batch_size=2", "lora_rank=4",
     "truncation=keep_start", "max_bad_rows=1",
 ]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _warm_processes(monkeypatch: pytest.MonkeyPatch, run_python: Callable[..., Any]) -> None:
+    monkeypatch.setattr(task_suite, "subprocess", SimpleNamespace(run=run_python))
 
 
 def test_a_task(tiny_model: Path, tmp_path: Path) -> None:
