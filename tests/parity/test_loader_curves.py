@@ -6,6 +6,10 @@ There Unsloth runs none of its kernels, so this holds our use of it alone; tests
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,26 +32,46 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_both_loaders_reach_the_same_losses(
-    case: str, tiny_settings: dict[str, Any], repository: Path, run_train, tmp_path: Path
-) -> None:
+RUN_ALL = """
+import json, sys
+from component.pipeline import run
+for settings in json.loads(sys.argv[1]):
+    run(settings)
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(
+    tiny_settings: dict[str, Any], repository: Path, run_python: Callable[..., Any], train_environment: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:  # fmt: skip
+    """`vanilla/sft-qlora`, `unsloth/sft-qlora`, ...: the runs of a loader in one process, Unsloth's in a new one."""
+    folder = tmp_path_factory.mktemp("curves")
     lines = (repository / "data/demo/pretrain.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:40]
-    (tmp_path / "text.jsonl").write_text("".join(lines), encoding="utf-8")
-    settings = {**tiny_settings, "max_steps": 20, "save_strategy": "no", **CASES[case]}
-    manifests, curves = {}, {}
+    (folder / "text.jsonl").write_text("".join(lines), encoding="utf-8")
+    options = {"cwd": folder, "env": {**train_environment, "PYTHONPATH": str(repository)}, "timeout": 300}
     for loader, use_unsloth in (("vanilla", False), ("unsloth", "require")):
-        finished = run_train({**settings, "use_unsloth": use_unsloth}, tmp_path, f"output_dir={loader}")
+        common = {**tiny_settings, "max_steps": 20, "save_strategy": "no", "use_unsloth": use_unsloth}
+        settings = [{**common, **CASES[case], "output_dir": f"{loader}/{case}"} for case in CASES]
+        start = partial(subprocess.run, capture_output=True, text=True) if use_unsloth else run_python
+        finished = start([sys.executable, "-c", RUN_ALL, json.dumps(settings)], **options)
         assert finished.returncode == 0, finished.stderr
-        manifests[loader] = json.loads((tmp_path / loader / "run.json").read_text())
+    assert not (folder / "unsloth_compiled_cache").exists()
+    return folder
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_both_loaders_reach_the_same_losses(case: str, runs: Path) -> None:
+    manifests, curves = {}, {}
+    for loader in ("vanilla", "unsloth"):
+        manifests[loader] = json.loads((runs / loader / case / "run.json").read_text())
         curves[loader] = {
             (record["step"], name): record[name]
-            for record in read_metrics(tmp_path / loader)
+            for record in read_metrics(runs / loader / case)
             for name in ("loss", "eval_loss", "grad_norm", "supervised_tokens")
             if name in record
         }
         assert (manifests[loader]["loader"]["got"], manifests[loader]["status"]) == (loader, "finished")
-    assert not (tmp_path / "unsloth_compiled_cache").exists()
     vanilla, unsloth = curves["vanilla"], curves["unsloth"]
     assert vanilla.keys() == unsloth.keys() and (20, "loss") in vanilla
     for name in ("data", "tokenizer"):

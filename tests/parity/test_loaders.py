@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,20 +100,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base / "model"
 
 
-def load_both(folder: Path, tmp_path: Path, repository: Path, *, device: str, modes: Sequence[str]) -> list[dict]:
+def load_both(
+    folder: Path, tmp_path: Path, repository: Path, run_python: Callable[..., Any], *, device: str, modes: Sequence[str]
+) -> list[dict]:
     """What each loader gives, by mode: first vanilla, then Unsloth."""
     import torch
 
     results = []
-    for loader in ("vanilla", "unsloth"):
+    run_new = partial(subprocess.run, capture_output=True, text=True)
+    for loader, start in (("vanilla", run_python), ("unsloth", run_new)):
         output = tmp_path / f"{loader}.pt"
         search_path = os.pathsep.join(filter(None, [str(repository), os.environ.get("PYTHONPATH")]))
-        finished = subprocess.run(
+        finished = start(
             [sys.executable, "-c", LOAD, loader, str(folder), str(output), device, *modes],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": search_path, "XDG_CACHE_HOME": str(tmp_path / "cache")},
-            capture_output=True,
-            text=True,
             timeout=300,
         )
         assert finished.returncode == 0, finished.stderr[-3000:]
@@ -135,8 +138,8 @@ def assert_equal_start(vanilla: dict, unsloth: dict, *, tolerance: float) -> Non
 
 
 @pytest.fixture(scope="module")
-def on_cpu(folder, tmp_path_factory, repository) -> list[dict]:
-    return load_both(folder, tmp_path_factory.mktemp("cpu"), repository, device="cpu", modes=MODES)
+def on_cpu(folder, tmp_path_factory, repository, run_python) -> list[dict]:
+    return load_both(folder, tmp_path_factory.mktemp("cpu"), repository, run_python, device="cpu", modes=MODES)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -150,10 +153,10 @@ def test_equal_start_on_a_cpu(on_cpu, mode) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("mode", ["qlora", "lora"])
-def test_equal_start_on_a_gpu(folder, tmp_path, repository, mode) -> None:
+def test_equal_start_on_a_gpu(folder, tmp_path, repository, run_python, mode) -> None:
     import torch
 
     if not torch.cuda.is_available():
         pytest.skip("no CUDA GPU")
-    vanilla, unsloth = load_both(folder, tmp_path, repository, device="cuda", modes=[mode])
+    vanilla, unsloth = load_both(folder, tmp_path, repository, run_python, device="cuda", modes=[mode])
     assert_equal_start(vanilla[mode], unsloth[mode], tolerance=GPU_TOLERANCE)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import gc
 import json
+import runpy
 import subprocess
 import sys
 import weakref
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from torch import nn
 
 from component.artifacts.error_picture import draw_errors
 from component.config.load import load_config
+from component.pipeline.benchmark import plan_suite
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES
 from component.pipeline.benchmark.plan_measurement import _release, case_settings, read_results
 from component.pipeline.benchmark.plan_suite import compare, failures, points, render
@@ -96,18 +99,31 @@ def test_release_leaves_buffers_that_unsloth_has_not_made(monkeypatch: pytest.Mo
     assert module.GPU_BUFFERS == []
 
 
-@pytest.mark.slow
-def test_quick(repository: Path, tmp_path: Path) -> None:
+def test_quick(repository: Path, tmp_path: Path, run_python, monkeypatch, capsys) -> None:
     """Two configs on the CPU: trained, kept, and not trained again; where there is no GPU, memory is not measured."""
-    command = [sys.executable, "script/benchmark.py", "plan", "--quick", "--output", str(tmp_path)]
-    first = subprocess.run(command, cwd=repository, capture_output=True, text=True)
-    assert (first.returncode, first.stderr) == (0, "")
+    measured = []
+
+    def run_child(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        measured.append(command)
+        return run_python(command, **options)
+
+    def run_suite() -> str:
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path("script/benchmark.py", run_name="__main__")
+        output = capsys.readouterr()
+        assert (ended.value.code, output.err) == (0, "")
+        return output.out
+
+    monkeypatch.setattr(plan_suite, "subprocess", SimpleNamespace(run=run_child, STDOUT=subprocess.STDOUT))
+    monkeypatch.chdir(repository)
+    monkeypatch.setattr(sys, "argv", ["script/benchmark.py", "plan", "--quick", "--output", str(tmp_path)])
+    first = run_suite()
     results = read_results(tmp_path)
     assert list(results) == [case.name for case in QUICK_CASES]
     assert all(len(item["steps"]) == 4 and item["data"]["longest"] == 64 for item in results.values())
-    assert (tmp_path / "plan.md").read_text() == first.stdout
+    assert (tmp_path / "plan.md").read_text() == first
     assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
     kept = json.loads((tmp_path / "results.json").read_text())
-    second = subprocess.run(command, cwd=repository, capture_output=True, text=True)
-    assert second.stdout == first.stdout
+    assert run_suite() == first
     assert json.loads((tmp_path / "results.json").read_text()) == kept
+    assert len(measured) == 1
