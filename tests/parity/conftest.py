@@ -10,6 +10,11 @@ import pytest
 from component.data.batch_encoding import BatchEncoder
 
 
+@pytest.fixture(autouse=True)
+def _blank_pictures(blank_pictures: None) -> None:
+    """Runs of the tests; those of fixtures for many of them, such as finished_run, draw."""
+
+
 @pytest.fixture(scope="module")
 def shared_encoders() -> Iterator[None]:
     """All renderers of a tokenizer have one encoder: each new one would look at every token of the vocabulary first."""

@@ -16,6 +16,11 @@ import pytest
 MEASURED = ("tokens_per_second", "peak_memory_bytes")
 
 
+@pytest.fixture(autouse=True)
+def _blank_pictures(blank_pictures: None) -> None:
+    """Runs of the tests; those of fixtures for many of them, such as finished_run, draw."""
+
+
 @pytest.fixture(scope="session")
 def sft_settings(tiny_settings: dict[str, Any], conversations: Path) -> dict[str, Any]:
     """QLoRA over three epochs of three steps, with all that draws random numbers or looks across steps."""

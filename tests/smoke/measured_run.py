@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+sys.path.append(str(Path(__file__).parents[1]))  # as pytest does; as a script, this file has only its own folder
+from blank_picture import write_blank
+
 MEASURED_FILE = "measured.json"
 
 
@@ -32,7 +35,8 @@ def train_and_measure(settings: dict[str, Any]) -> None:
         (folder / MEASURED_FILE).write_text(json.dumps(measure(model, rows)) + "\n", encoding="utf-8")
         return save_final_model(model, tokenizer, folder, *args, **kwargs)
 
-    with mock.patch.object(train, "save_final_model", measure_and_save):
+    no_pictures = mock.patch("matplotlib.figure.Figure.savefig", write_blank)
+    with no_pictures, mock.patch.object(train, "save_final_model", measure_and_save):
         run(settings)
 
 

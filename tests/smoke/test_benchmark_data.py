@@ -29,6 +29,7 @@ def tokenizer(tiny_model: Path, test_assets: Path, tmp_path: Path) -> Path:
     return tmp_path / "tokenizer"
 
 
+@pytest.mark.pictures
 def test_quick(repository: Path, tokenizer: Path, tmp_path: Path, run_python, monkeypatch, capsys) -> None:
     monkeypatch.setattr(data_suite, "subprocess", SimpleNamespace(run=run_python))
     monkeypatch.chdir(repository)

@@ -378,10 +378,11 @@ def test_a_line_that_is_longer_than_the_memory(tmp_path: Path, repository: Path,
          "for example with iconv -f UTF-16 -t UTF-8"),
         ("x.csv", "\ufeffa\n1".encode("utf-16-be"), "is text in UTF-16; convert it to UTF-8, "
          "for example with iconv -f UTF-16 -t UTF-8"),
-        ("x.txt.gz", gzip.compress("\ufeffa".encode("utf-16-le")), "is text in UTF-16; convert it to UTF-8, "
+        ("x.txt.gz", gzip.compress("\ufeffa".encode("utf-16-le"), mtime=0), "is text in UTF-16; convert it to UTF-8, "
          "for example with iconv -f UTF-16 -t UTF-8"),
-        ("x.jsonl", gzip.compress(b"{}"), "is compressed with gzip; add .gz to its name"),
-        ("x.jsonl.gz", gzip.compress(gzip.compress(b"{}")), "is compressed with gzip; add .gz to its name"),
+        ("x.jsonl", gzip.compress(b"{}", mtime=0), "is compressed with gzip; add .gz to its name"),
+        ("x.jsonl.gz", gzip.compress(gzip.compress(b"{}", mtime=0), mtime=0),
+         "is compressed with gzip; add .gz to its name"),
         ("x.json", b"PK\x03\x04...", "is a zip archive or a spreadsheet; unpack it, or save the sheet as .csv"),
         ("x.csv", b"PAR1\x15\x04", "is a parquet file; give it the suffix .parquet"),
         ("x.json", b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a pointer of Git LFS that stands "
