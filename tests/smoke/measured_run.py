@@ -5,6 +5,7 @@ As a script it trains a list of settings, in a process that Unsloth may patch: p
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Sequence
@@ -86,5 +87,6 @@ def load_scored(folder: Path, mode: str) -> Any:
 
 
 if __name__ == "__main__":
+    gc.disable()  # collecting takes as long as a small run's training
     for of_run in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
         train_and_measure(of_run)

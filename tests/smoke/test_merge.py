@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -181,15 +180,12 @@ def test_half_precision_and_shards(qlora_run: Path, tmp_path: Path, monkeypatch:
 
 
 def test_the_command_and_what_becomes_of_its_result(
-    qlora_run: Path, tiny_settings: dict[str, Any], repository: Path, tmp_path: Path, train_environment: dict[str, str]
+    qlora_run: Path, tiny_settings: dict[str, Any], repository: Path, tmp_path: Path, run_python: Callable[..., Any]
 ) -> None:
     """Merged, asked, evaluated, and trained on."""
     merged = str(tmp_path / "merged")
     options = ("--model", str(qlora_run), "--output", merged, "--base", "dequantized")
-    finished = subprocess.run(
-        [sys.executable, "script/merge_lora.py", *options],
-        cwd=repository, env=train_environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    finished = run_python([sys.executable, "script/merge_lora.py", *options], cwd=repository)
     assert (finished.returncode, finished.stdout) == (0, f"{merged}: float32, 0.00 GiB\n"), finished.stderr
     record = json.loads((tmp_path / "merged" / "merge.json").read_text(encoding="utf-8"))
     assert (record["adapter"], record["base_weights"]) == (str(qlora_run), "dequantized")
