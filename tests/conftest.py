@@ -69,6 +69,24 @@ def real_tokenizer(test_assets: Path) -> Callable[[str], Any]:
     return lambda name: copy.deepcopy(load(name))
 
 
+@pytest.fixture(scope="module")
+def shared_encoders() -> Iterator[None]:
+    """All renderers of a tokenizer have one encoder: each new one would look at every token of the vocabulary first."""
+    from component.data.batch_encoding import BatchEncoder
+
+    build, encoders = BatchEncoder.of, {}
+
+    def find(tokenizer: Any) -> Any:
+        backend = tokenizer.backend_tokenizer
+        # An added token makes another vocabulary.
+        key = (backend, backend.get_vocab_size(), tokenizer.split_special_tokens)
+        return encoders[key] if key in encoders else encoders.setdefault(key, build(tokenizer))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BatchEncoder, "of", find)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of two small layers with random weights, a byte-level BPE tokenizer and a chat template."""

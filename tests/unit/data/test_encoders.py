@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from component.config.errors import DataError, UserError
 from component.config.schema import DataSection
@@ -17,6 +17,8 @@ from component.data.encoders.build import build_row_encoder
 from component.data.render import Renderer
 from component.data.rows import EncodedRow, Message, Prepared, PreparedPair, Row, RowError, Segment, Source
 from component.data.templates import ChatTemplate, load_chat_template
+
+pytestmark = pytest.mark.usefixtures("shared_encoders")
 
 SOURCE = Source("f", 1)
 TALK = Row(SOURCE, messages=(Message("user", "What is <|im_end|>?"), Message("assistant", "An end. \u2600 ")))
@@ -26,8 +28,8 @@ DOCUMENT = Row(SOURCE, text="The sky is blue, \u2600 and wide.")
 
 
 @pytest.fixture(scope="module", params=["qwen2.5", "llama3"])
-def tokenizer(request: pytest.FixtureRequest, test_assets: Path) -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(test_assets / "tokenizers" / request.param)
+def tokenizer(request: pytest.FixtureRequest, real_tokenizer: Callable[[str], Any]) -> PreTrainedTokenizerBase:
+    return real_tokenizer(request.param)
 
 
 def template_of(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
@@ -262,8 +264,8 @@ def test_columns_are_json(tokenizer: PreTrainedTokenizerBase) -> None:
     assert str(columns_of(score=float("nan"))) == "column is not JSON: score holds nan"
 
 
-def test_conversations_of_every_kind_need_a_template(test_assets: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(test_assets / "tokenizers" / "qwen2.5")
+def test_conversations_of_every_kind_need_a_template(real_tokenizer) -> None:
+    tokenizer = real_tokenizer("qwen2.5")
     tokenizer.chat_template = None
     rows = {"messages": TALK, "labelled": replace(TALK, label=True), "preference": PAIR, "prompt": TALK}
     for kind, row in rows.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,19 @@ from component.data.rows import Row, RowError, Segment, Source
 from component.data.templates import load_chat_template
 from component.pipeline.rendering import build_rendering
 
+pytestmark = pytest.mark.usefixtures("shared_encoders")
+
 SOURCE = Source("f", 1)
 
 
 @pytest.fixture(scope="module")
-def llama(test_assets: Path) -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(test_assets / "tokenizers" / "llama3")
+def llama(real_tokenizer: Callable[[str], Any]) -> PreTrainedTokenizerBase:
+    return real_tokenizer("llama3")
 
 
 @pytest.fixture(scope="module")
-def qwen(test_assets: Path) -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(test_assets / "tokenizers" / "qwen2.5")
+def qwen(real_tokenizer: Callable[[str], Any]) -> PreTrainedTokenizerBase:
+    return real_tokenizer("qwen2.5")
 
 
 def row(*pieces: tuple[str, bool], ends_with_eos: bool = False) -> Row:
@@ -188,8 +191,8 @@ def test_over_long_segments(qwen: PreTrainedTokenizerBase, tmp_path: Path) -> No
     assert data.report.rows_without_stop == 1
 
 
-def test_a_tokenizer_without_a_template_trains_on_texts(test_assets: Path, tmp_path: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(test_assets / "tokenizers" / "qwen2.5")
+def test_a_tokenizer_without_a_template_trains_on_texts(real_tokenizer, tmp_path: Path) -> None:
+    tokenizer = real_tokenizer("qwen2.5")
     tokenizer.chat_template = None
     rendering = build_rendering(DataSection(train_file=["f"]), tokenizer, "messages")
     assert rendering.chat_template is None

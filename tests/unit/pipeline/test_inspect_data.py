@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -386,13 +387,16 @@ def test_row_kinds_are_those_of_the_tasks() -> None:
 
 
 @pytest.fixture
-def run_script(settings: dict[str, Any], repository: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run_script(
+    settings: dict[str, Any], repository: Path, run_python: Callable[..., Any]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         Path("config.json").write_text(json.dumps(settings))
         script = repository / "script/inspect_data.py"
         command = [sys.executable, str(script), "--train_args_file", "config.json", *arguments]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", **environment}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        # An interpreter reads its own variables when it starts.
+        start = partial(subprocess.run, capture_output=True, text=True) if environment else run_python
+        return start(command, env={**os.environ, "HF_HUB_OFFLINE": "1", **environment}, timeout=120)
 
     return run
 
