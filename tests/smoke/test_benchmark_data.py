@@ -33,6 +33,7 @@ def tokenizer(tiny_model: Path, test_assets: Path, tmp_path: Path) -> Path:
 def test_quick(repository: Path, tokenizer: Path, tmp_path: Path, run_python, monkeypatch, capsys) -> None:
     monkeypatch.setattr(data_suite, "subprocess", SimpleNamespace(run=run_python))
     monkeypatch.chdir(repository)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # which the script adds to
     folder = tmp_path / "results"
     arguments = ["data", "--quick", "--tokenizer", str(tokenizer), "--output", str(folder)]
     monkeypatch.setattr(sys, "argv", ["script/benchmark.py", *arguments])

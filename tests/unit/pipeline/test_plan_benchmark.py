@@ -116,6 +116,7 @@ def test_quick(repository: Path, tmp_path: Path, run_python, monkeypatch, capsys
 
     monkeypatch.setattr(plan_suite, "subprocess", SimpleNamespace(run=run_child, STDOUT=subprocess.STDOUT))
     monkeypatch.chdir(repository)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # which the script adds to
     monkeypatch.setattr(sys, "argv", ["script/benchmark.py", "plan", "--quick", "--output", str(tmp_path)])
     first = run_suite()
     results = read_results(tmp_path)
