@@ -44,4 +44,16 @@ def check_offloaded_embedding(merged: Merged) -> Iterator[Problem]:
             yield merged.clash("offload_embedding", key, what, "drop offload_embedding")
 
 
-MEMORY_RULES: tuple[Rule, ...] = (check_skipped_layers, check_dequantized_base, check_offloaded_embedding)
+def check_tiled_mlp(merged: Merged) -> Iterator[Problem]:
+    """Liger puts MLPs of its own in the place of those that are tiled."""
+    if merged["tiled_mlp"] and merged["use_liger_kernel"] and merged["use_unsloth"] is False:
+        what = "Liger's kernels replace the MLPs that tiled_mlp computes in tiles"
+        yield merged.clash("tiled_mlp", "use_liger_kernel", what, "drop one of them")
+
+
+MEMORY_RULES: tuple[Rule, ...] = (
+    check_skipped_layers,
+    check_dequantized_base,
+    check_offloaded_embedding,
+    check_tiled_mlp,
+)

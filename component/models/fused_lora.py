@@ -50,7 +50,7 @@ class SharedInput:
     """Projections of one input, such as query, key and value.
 
     Args:
-        layers: with weights in one 16-bit format and adapters of one rank.
+        layers: with weights in one 16-bit format.
     """
 
     def __init__(self, layers: Sequence[Adapted]) -> None:

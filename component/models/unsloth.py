@@ -13,6 +13,7 @@ from component.config.schema import AdapterSection, ModelSection
 from component.models.adapters import copy_moved_start, explain_unadapted_experts, lora_arguments
 from component.models.checkpoint import check_stored_names
 from component.models.decoder_layers import check_skipped, skip_checkpointing, train_last_layers
+from component.models.host_embedding import device_of
 from component.models.loaded import LoadedModel
 from component.models.model_files import ModelSource, source_folder
 from component.models.new_rows import add_rows, save_new_rows_alone
@@ -182,7 +183,7 @@ def _packed_attention(module: ModuleType, base: PreTrainedModel, request: LoadRe
         request.hardware,
         unsloth_version=module.__version__,
         compute_dtype=request.precision.compute_dtype,
-        device=base.device,
+        device=device_of(base),
     )
 
 

@@ -148,7 +148,10 @@ def _modules(owner: Any, names: Sequence[str]) -> tuple[Any, ...]:
 def _adapted(owner: Any, names: Sequence[str]) -> list[Adapted] | None:
     """The layers of a group with their adapters; None where one of them is otherwise."""
     found = [_plain_adapter(getattr(owner, name, None)) for name in names]
-    return None if None in found else found  # type: ignore[return-value]
+    whole = [adapted for adapted in found if adapted is not None]
+    if len(whole) < len(names) or len({adapted.base.weight.dtype for adapted in whole}) > 1:
+        return None
+    return whole
 
 
 def _plain_adapter(layer: Any) -> Adapted | None:

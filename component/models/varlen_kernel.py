@@ -100,7 +100,8 @@ class VarlenKernel:
     ) -> Tensor:
         """One call of the function; its window are the tokens seen before and after one, -1 for all."""
         num_samples = boundaries.shape[0] - 1
-        if self.has_dense_rows and window_size == (-1, 0) and are_full_rows(query.shape[0], num_samples, max_length):
+        is_causal = window_size == (-1, 0)
+        if self.has_dense_rows and is_causal and are_full_rows(query.shape[0], num_samples, max_length):
             return attend_full_rows(query, key, value, num_samples, scale=scale)
         groups = query.shape[1] // key.shape[1]
         if groups > 1 and self.repeats_heads:
@@ -125,8 +126,11 @@ def are_full_rows(num_tokens: int, num_samples: int, max_length: int) -> bool:
 
     It prepares itself anew, in about 0.1 s, for every shape that it has not seen.
     """
+    import torch
+
     is_worth_it = max_length >= LONG_SAMPLE or max_length % COMMON_LENGTH == 0
-    return num_samples * max_length == num_tokens and is_worth_it
+    # torch refuses cuDNN's attention where algorithms must be deterministic.
+    return num_samples * max_length == num_tokens and is_worth_it and not torch.are_deterministic_algorithms_enabled()
 
 
 def attend_full_rows(query: Tensor, key: Tensor, value: Tensor, num_samples: int, *, scale: float | None) -> Tensor:

@@ -76,7 +76,7 @@ def settle(config: Config, around: Surroundings, recorded: Mapping[str, Any] | N
     """
     keys = open_keys(config)
     if not keys:
-        return Settled(config, {}, ())
+        return _packed_as_before(config, recorded or {})
     notices = tuple(_default_notices(config))
     asked = {key: config.values[key] for key in (*keys, *(["packing"] if _chooses_packing(config) else []))}
     if around.shape is None:
@@ -93,6 +93,16 @@ def settle(config: Config, around: Surroundings, recorded: Mapping[str, Any] | N
     facts = {"asked": asked, "chosen": chosen, "origin": origin, "device": around.device, **choice.to_dict()}
     notices = (*notices, *_packing_notice(chosen, around), _say(chosen, choice, origin, around))
     return Settled(with_values(config, chosen), facts, notices, choice)
+
+
+def _packed_as_before(config: Config, recorded: Mapping[str, Any]) -> Settled:
+    """Nothing is left to choose but what rows are, and what an earlier attempt chose of that stays."""
+    if not _chooses_packing(config) or "packing" not in recorded:
+        return Settled(config, {}, ())
+    chosen = {"packing": recorded["packing"]}
+    return Settled(
+        with_values(config, chosen), {"asked": {"packing": AUTO}, "chosen": chosen, "origin": "as before"}, ()
+    )
 
 
 def _choose(config: Config, around: Surroundings, packings: Sequence[bool | str]) -> Choice:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
-from component.config.schema import schema_fields
+from component.config.batches import why_micro_batch_matters
+from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.models.model_files import find_model
 from component.models.support import FASTER_TASKS, is_fast_family, why_unsupported
 from component.pipeline.plan_run import plan_prepared
@@ -26,9 +27,9 @@ OFFLOAD_TOKENS = 512
 
 def room_bytes(prepared: PreparedRun, peak_reserved: int) -> float:
     """Memory that was left at the peak, of the card or of the part of it that the run may take."""
-    total = prepared.hardware.total_memory_bytes * (1 - MARGIN) - CONTEXT_BYTES
+    total = prepared.hardware.total_memory_bytes * (1 - MARGIN)
     limit = prepared.config.values.get("max_memory_gib")
-    return min(total, limit * 2**30 if limit else total) - peak_reserved
+    return min(total, limit * 2**30 if limit else total) - CONTEXT_BYTES - peak_reserved
 
 
 def faster_settings(prepared: PreparedRun, peak_reserved: int, *, is_packed: bool, room: float) -> Iterator[Finding]:
@@ -72,10 +73,12 @@ class _Compared:
         if self.made.workload.checkpointing == "none":
             return
         what = "activations were recomputed, and memory was left"
-        whole = self._find(what, "gradient_checkpointing=false", checkpointing="none")
-        skipped = self.prepared.config.values.get("checkpoint_skip_layers", 0)
+        whole = self._find(what, "gradient_checkpointing=false", checkpointing="none", skipped_layers=0)
+        skipped = self.made.workload.skipped_layers
+        if skipped:
+            whole = replace(whole, fix=f"{whole.fix} checkpoint_skip_layers=0")
         num_layers = self.made.workload.shape.num_layers - skipped
-        if whole.extra_bytes <= room or "checkpoint_skip_layers" not in schema_fields():
+        if whole.extra_bytes <= room or self.prepared.config.model.task_type not in LANGUAGE_MODEL_TASKS:
             yield whole
         elif (layers := int(num_layers * room / whole.extra_bytes)) > 0:
             share = layers / num_layers
@@ -84,10 +87,9 @@ class _Compared:
 
     def with_plain_weights(self) -> Iterator[Finding]:
         """Restore 4-bit weights once."""
-        is_plain = self.prepared.config.values.get("dequantize_base")
-        if self.made.workload.quantization in ("nf4", "fp4") and "dequantize_base" in schema_fields() and not is_plain:
+        if self.made.workload.quantization in ("nf4", "fp4") and not self.made.workload.is_dequantized:
             what = "4-bit weights were restored in each pass, and memory was left"
-            yield self._find(what, "dequantize_base=true", quantization=None)
+            yield self._find(what, "dequantize_base=true", is_dequantized=True)
 
     def with_a_fused_optimizer(self) -> Iterator[Finding]:
         """Update all tensors at once."""
@@ -100,10 +102,13 @@ class _Compared:
         """Fewer and larger micro-batches where the host cannot start kernels as fast as the card runs them."""
         made, time = self.made, self.made.time
         assert time is not None
-        if time.launch <= time.compute or made.micro_batches % 2:
+        config = self.prepared.config
+        if time.launch <= time.compute or made.micro_batches % 2 or why_micro_batch_matters(config.values):
             return
         rows, micro_batches = made.workload.rows * 2, made.micro_batches // 2
-        fix = f"per_device_train_batch_size={rows} gradient_accumulation_steps={micro_batches}"
+        fix = f"per_device_train_batch_size={rows}"
+        if config.training.global_batch_size is None:
+            fix += f" gradient_accumulation_steps={micro_batches}"
         what = "micro-batches were too small to keep the card busy"
         yield self._find(what, fix, micro_batches=micro_batches, rows=rows, gradients_wait=micro_batches > 1)
 

@@ -9,6 +9,7 @@ from component.pipeline.open_run import hash_config
 from component.pipeline.plan_run import plan_prepared
 from component.pipeline.prepare import PreparedRun
 from component.runtime.allocator import allocator_settings
+from component.runtime.distributed import world_size
 from component.runtime.environment import environment_facts
 from component.runtime.redaction import redact
 
@@ -23,6 +24,7 @@ def manifest_content(prepared: PreparedRun) -> dict[str, Any]:
         "notices": [redact(notice) for notice in prepared.notices],
         "hints": [redact(str(hint)) for hint in prepared.hints],
         "config": dict(config.written),
+        "num_processes": world_size(),
         "config_sources": {key: str(place) for key, place in config.places.items()},
         "loader": {"asked": loader.asked, "got": loader.got, "reason": loader.reason},
         "seeds": {"seed": config.model.seed, "data_seed": config.model.seed if data_seed is None else data_seed},

@@ -106,28 +106,31 @@ def open_run(prepared: PreparedRun, content: Mapping[str, Any], resume: str) -> 
     return OpenedRun(manifest, checkpoint, lock=lock, notices=changes)
 
 
-def identity(written: Mapping[str, Any]) -> dict[str, Any]:
+def identity(written: Mapping[str, Any], num_processes: int | None = None) -> dict[str, Any]:
     """The part of a config that decides what is trained; two runs that agree in it may share a folder.
 
     Keys that are declared cosmetic, or to trade memory for time, are no part of it.
 
     Whole numbers are the same written as 500 or 500.0.
+
+    Args:
+        num_processes: that shared the rows of a step; None for those of now.
     """
     fields = schema_fields()
     return {
         key: int(value) if isinstance(value, float) and value.is_integer() else value
         for key, value in written.items()
         if key in fields and not (fields[key].metadata["cosmetic"] or fields[key].metadata["memory"])
-    } | step_identity(written)
+    } | step_identity(written, world_size() if num_processes is None else num_processes)
 
 
-def step_identity(written: Mapping[str, Any]) -> dict[str, Any]:
+def step_identity(written: Mapping[str, Any], num_processes: int) -> dict[str, Any]:
     """What of batch sizes decides what is trained: the rows of a step, and the micro-batch where that matters too."""
     if MICRO_BATCH not in written:
         return {}
     micro_batch, total = written[MICRO_BATCH], written.get(GLOBAL)
     if total is None:
-        total = micro_batch * written[ACCUMULATION] * world_size()
+        total = micro_batch * written[ACCUMULATION] * num_processes
     return {GLOBAL: total, **({MICRO_BATCH: micro_batch} if why_micro_batch_matters(written) else {})}
 
 
@@ -197,7 +200,8 @@ def _memory_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterat
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """Lines that name each setting, and the data, in which two manifests differ."""
-    before, now = identity(old["config"]), json.loads(json.dumps(identity(new["config"])))
+    before = identity(old["config"], old.get("num_processes"))
+    now = json.loads(json.dumps(identity(new["config"], new["num_processes"])))
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
             yield f"{key}: was {json.dumps(before.get(key))}, is {json.dumps(now.get(key))}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from component.artifacts.checkpoints import list_checkpoints
 from component.artifacts.manifest import Manifest
+from component.config.batches import AUTO
 from component.config.load import Config
 from component.models.precision import Precision
 from component.pipeline.choose_settings import Settled, Surroundings, open_keys, settle
@@ -35,7 +36,7 @@ def settle_prepared(
     Raises:
         UserError: output_dir holds a run.json that cannot be read, or a step's rows cannot be shared by the processes.
     """
-    if not open_keys(config):
+    if not open_keys(config) and config.training.packing != AUTO:
         return Settled(config, {}, ())
     card = describe_hardware(hardware)
     around = Surroundings(

@@ -14,7 +14,7 @@ from component.planning.weights import ADAPTER_BYTES
 from component.planning.workload import Workload
 
 #: Unsloth's dense attention beyond what its operations save, in bytes a feature of the queries while one layer's
-#: backward runs: what is left of 276 kB a token of an 8B shape (STACK: 2048 x 16 takes 15.10 GiB). Where it is spent is
+#: backward runs: what is left of 276 kB a token of an 8B shape (2048 x 16 took 15.10 GiB). Where it is spent is
 #: not known; on packed rows, which run on another kernel, it is not there.
 UNSLOTH_DENSE_BACKWARD = 22
 

@@ -21,7 +21,7 @@ MEMORY_MARGIN = 0.05
 #: Settings whose times differ by less are alike: that is far below what the planner can tell apart.
 ALIKE = 0.005
 #: Tokens of a micro-batch from which on the card's arithmetic is at its best: of settings that are alike, those with
-#: more come first up to here (README: 2048 x 8 is 3.3 % faster than 2048 x 4, with 16-bit weights too).
+#: more come first up to here (2048 x 8 is 1 to 3 % faster than 2048 x 4, with 16-bit weights too).
 SATURATING_TOKENS = 16_384
 #: Alternatives that are kept of those that fit, and of those that do not.
 NUM_SHOWN = 4

@@ -11,7 +11,7 @@ from component.planning.workload import Workload
 
 #: Share of the datasheet's FLOP/s that a step reaches, everything that is no matrix product included: an 8B shape on an
 #: H200 (989.5 TFLOP/s). Unsloth: 2048 x 4 to x 16 give 523 to 534 TFLOP/s; vanilla 0.38 to 0.45 of the peak where 4096
-#: tokens and more of an 8B or 13B width wait for nothing else, with Liger's kernels 0.41 (README, `benchmark.py plan`).
+#: tokens and more of an 8B or 13B width wait for nothing else, with Liger's kernels 0.41 (docs/experiments.md).
 SHARE_OF_PEAK = {"unsloth": 0.535, "vanilla": 0.415}
 LIGER_SHARE_OF_PEAK = 0.415
 #: Of that, where what is not a product runs in float32 under autocast: Firefly's recipe, 6,143 tokens/s at 2048 x 4.
@@ -35,7 +35,7 @@ OPERATIONS_PER_ADAPTER = 9
 #: Unsloth's kernels do several of these at once: seconds of a pass through a layer, 0.30 to 0.40 s for 96.
 UNSLOTH_SECONDS_PER_PASS = 3.3e-3
 #: Seconds for each tensor that an optimizer goes through one by one in Python; torch's own do all at once. Vanilla
-#: 2048 x 4 took 37 ms longer with paged_adamw_32bit than with the fused one, for 448 tensors (README).
+#: 2048 x 4 took 37 ms longer with paged_adamw_32bit than with the fused one, for 448 tensors (docs/experiments.md).
 SECONDS_PER_TENSOR = 80e-6
 AT_ONCE = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
 #: Times that the tokens of a micro-batch go through a model forward without gradients, for the reference.

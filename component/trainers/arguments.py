@@ -68,7 +68,10 @@ def build_training_arguments(
         passed[name] = passed[name] or None
     # Without it each batch's copy to the device waits for all work before it, though its memory is page-locked.
     can_go_on = training.dataloader_pin_memory and context.hardware.kind == "cuda"
-    passed["accelerator_config"] = {"non_blocking": can_go_on} | (extra.pop("accelerator_config", None) or {})
+    own_accelerator = extra.pop("accelerator_config", None) or {}
+    if isinstance(own_accelerator, dict):
+        own_accelerator = {"non_blocking": can_go_on, **own_accelerator}
+    passed["accelerator_config"] = own_accelerator
     passed["use_liger_kernel"] = training.use_liger_kernel is True
     if context.hardware.kind == "cpu":
         passed["deepspeed"] = None  # said in a notice; transformers would want the package, which needs a GPU

@@ -137,12 +137,13 @@ def give_varlen_kernel(model: Any) -> str:
     """Give Unsloth torch's variable-length kernel for packed rows, as the loader does; returns what they run on."""
     from importlib import metadata
 
+    from component.models.host_embedding import device_of
     from component.models.unsloth_attention import DISPATCH, prepare_packed_attention
     from component.runtime.hardware import detect_hardware
 
     got = prepare_packed_attention(
         sys.modules.get(DISPATCH), model.config, detect_hardware(), unsloth_version=metadata.version("unsloth"),
-        compute_dtype="bfloat16", device=model.device,
+        compute_dtype="bfloat16", device=device_of(model),
     )  # fmt: skip
     return got.got
 

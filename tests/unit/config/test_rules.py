@@ -86,6 +86,10 @@ IMPOSSIBLE = [
         "offload_embedding: fsdp places the weights itself, and offload_embedding would keep some in main memory; "
         "drop offload_embedding",
     ),
+    (
+        ["tiled_mlp=true", "use_liger_kernel=auto"],
+        "tiled_mlp: Liger's kernels replace the MLPs that tiled_mlp computes in tiles; drop one of them",
+    ),
     (["lora_bias=true", "use_dora=true"], "lora_bias: DoRA has no bias of its own; drop one of them"),
     (
         ["lora_bias=true", "init_lora_weights=gaussian"],

@@ -155,6 +155,15 @@ def test_a_recorded_choice() -> None:
     assert unpacked.config.training.packing is False
 
 
+def test_what_rows_are_stays_although_all_else_is_said_by_now() -> None:
+    """The override that an attempt out of memory was advised to take leaves nothing open but packing."""
+    config = load(packing="auto", per_device_train_batch_size=1, global_batch_size=16)
+    settled = settle(config, around(12), {"packing": False, "per_device_train_batch_size": 4})
+    assert settled.config.training.packing is False
+    assert settled.facts["chosen"] == {"packing": False}
+    assert settle(config, around(12)).config.training.packing == "auto"
+
+
 def test_without_a_known_speed() -> None:
     settled = settle(load(**OPEN), around(900, gpu=None))
     assert settled.config.training.per_device_train_batch_size == 16

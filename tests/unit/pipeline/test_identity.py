@@ -39,3 +39,11 @@ def test_what_trades_memory_for_time_is_no_part_of_it(values: dict[str, Any], is
         "dataloader_drop_last": values.get("dataloader_drop_last", False), "packing": False,
     }  # fmt: skip
     assert (identity(run) == identity({**run, **values})) is is_same
+
+
+def test_rows_of_a_step_are_those_of_all_processes() -> None:
+    """The same rows on half as many processes are the same run; the same accumulation is another."""
+    run = {"task_type": "sft", "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
+    on_two = identity(run, 2)
+    assert identity({**run, "gradient_accumulation_steps": 8}, 1) == on_two
+    assert identity(run, 1) != on_two
