@@ -161,8 +161,8 @@ def _prepare_base(base: PreTrainedModel, request: LoadRequest) -> None:
         tile_mlps(base)
     if request.model.gradient_checkpointing:
         arguments = dict(request.gradient_checkpointing_kwargs)
-        offload = arguments.pop("offload", False)  # transformers' own, as in its trainer
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=arguments or None, offload=offload)
+        arguments.pop("offload", None)  # transformers' own, as in its trainer
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=arguments or None, offload=_offloads(request))
         if request.model.checkpoint_skip_layers:
             skip_checkpointing(base, request.model.checkpoint_skip_layers)
     base.train()
@@ -170,7 +170,8 @@ def _prepare_base(base: PreTrainedModel, request: LoadRequest) -> None:
 
 def _offloads(request: LoadRequest) -> bool:
     """Whether what checkpointing keeps is in main memory."""
-    return bool(request.model.gradient_checkpointing and request.gradient_checkpointing_kwargs.get("offload"))
+    is_asked = request.model.gradient_checkpointing and request.gradient_checkpointing_kwargs.get("offload")
+    return bool(is_asked) and request.hardware.kind == "cuda"
 
 
 def _attach(base: PreTrainedModel, request: LoadRequest) -> tuple[PeftModel, list[str]]:
@@ -218,6 +219,8 @@ def _notices(base: _Base, request: LoadRequest) -> list[str]:
     if model.gradient_checkpointing == "unsloth":
         notices.append("gradient_checkpointing: unsloth is Unsloth's own; here as with true")
     notices += explain_offload(model, request.hardware)
+    if request.gradient_checkpointing_kwargs.get("offload") and request.hardware.kind != "cuda":
+        notices.append("gradient_checkpointing_kwargs: offload is ignored, all is in main memory here")
     limit = max_positions(base.model.config.to_dict())
     if limit is not None and model.max_seq_length > limit:
         notices.append(

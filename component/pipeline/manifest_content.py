@@ -24,7 +24,6 @@ def manifest_content(prepared: PreparedRun) -> dict[str, Any]:
         "notices": [redact(notice) for notice in prepared.notices],
         "hints": [redact(str(hint)) for hint in prepared.hints],
         "config": dict(config.written),
-        "num_processes": world_size(),
         "config_sources": {key: str(place) for key, place in config.places.items()},
         "loader": {"asked": loader.asked, "got": loader.got, "reason": loader.reason},
         "seeds": {"seed": config.model.seed, "data_seed": config.model.seed if data_seed is None else data_seed},
@@ -35,5 +34,9 @@ def manifest_content(prepared: PreparedRun) -> dict[str, Any]:
         },
         "plan": {"predicted": planned.plan.to_dict() if planned else None, "measured": None},
         "auto": dict(prepared.auto),
-        "environment": {**environment_facts(REPOSITORY), "cuda_allocator": allocator_settings()},
+        "environment": {
+            **environment_facts(REPOSITORY),
+            "cuda_allocator": allocator_settings(),
+            "num_processes": world_size(),
+        },
     }

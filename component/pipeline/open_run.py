@@ -130,7 +130,10 @@ def step_identity(written: Mapping[str, Any], num_processes: int) -> dict[str, A
         return {}
     micro_batch, total = written[MICRO_BATCH], written.get(GLOBAL)
     if total is None:
-        total = micro_batch * written[ACCUMULATION] * num_processes
+        factors = (micro_batch, written.get(ACCUMULATION))
+        if not all(type(factor) is int for factor in factors):
+            raise UserError(f"run.json: damaged: config has no {GLOBAL}; restore it or use a new output_dir")
+        total = factors[0] * factors[1] * num_processes
     return {GLOBAL: total, **({MICRO_BATCH: micro_batch} if why_micro_batch_matters(written) else {})}
 
 
@@ -200,8 +203,8 @@ def _memory_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterat
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """Lines that name each setting, and the data, in which two manifests differ."""
-    before = identity(old["config"], old.get("num_processes"))
-    now = json.loads(json.dumps(identity(new["config"], new["num_processes"])))
+    before = identity(old["config"], old.get("environment", {}).get("num_processes"))
+    now = json.loads(json.dumps(identity(new["config"])))
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
             yield f"{key}: was {json.dumps(before.get(key))}, is {json.dumps(now.get(key))}"

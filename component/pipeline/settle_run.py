@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from component.artifacts.checkpoints import list_checkpoints
+from component.artifacts.manifest import FILE_NAME as RUN_FILE
 from component.artifacts.manifest import Manifest
 from component.config.batches import AUTO
+from component.config.errors import UserError
 from component.config.load import Config
 from component.models.precision import Precision
 from component.pipeline.choose_settings import Settled, Surroundings, open_keys, settle
@@ -18,6 +20,12 @@ from component.planning.gpus import CONTEXT_BYTES, GIB, Gpu, describe_hardware
 from component.planning.shape import ModelShape, read_shape
 from component.runtime.distributed import world_size
 from component.runtime.hardware import Hardware
+
+#: Of what is chosen, what is counted; the rest is on or off, or for packing still "auto".
+CHOSEN_COUNTS = (
+    "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
+    "checkpoint_skip_layers",
+)  # fmt: skip
 
 
 def settle_prepared(
@@ -93,4 +101,19 @@ def recorded_choice(config: Config) -> Mapping[str, Any] | None:
     manifest = Manifest.load(folder)
     if not list_checkpoints(folder) and manifest.status != "finished":
         return None
-    return manifest.content["auto"].get("chosen")
+    chosen = manifest.content["auto"].get("chosen")
+    if chosen is not None and not _is_choice(chosen):
+        damage = "auto.chosen holds what cannot be chosen"
+        raise UserError(f"{folder / RUN_FILE}: damaged: {damage}; restore it or use a new output_dir")
+    return chosen
+
+
+def _is_choice(chosen: Any) -> bool:
+    """Whether a record has the form of what is chosen."""
+    if not isinstance(chosen, Mapping):
+        return False
+    counts = [value for key, value in chosen.items() if key in CHOSEN_COUNTS]
+    switches = [value for key, value in chosen.items() if key not in CHOSEN_COUNTS]
+    return all(type(value) is int and value >= 0 for value in counts) and all(
+        isinstance(value, bool) or value == AUTO for value in switches
+    )

@@ -6,6 +6,7 @@ import argparse
 import io
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from component.config.errors import EXIT_INTERRUPTED, RunError
 from component.runtime.redaction import redact
@@ -47,6 +48,33 @@ def positive_int(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"got {text!r}; give a whole number above 0")
     return number
+
+
+def positive_float(text: str) -> float:
+    """A number above 0, as `type` of an option.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"got {text!r}; give a number above 0")
+    return number
+
+
+def folder_path(text: str) -> Path:
+    """The path of a folder, as `type` of an option.
+
+    Raises:
+        ArgumentTypeError: it is empty, or there is something else.
+    """
+    path = Path(non_empty(text))
+    if any(part.exists() and not part.is_dir() for part in (path, *path.parents)):
+        raise argparse.ArgumentTypeError(f"got {text!r}, and there is a file in its place; name a folder")
+    return path
 
 
 def non_empty(text: str) -> str:

@@ -163,8 +163,11 @@ def test_eight_bit_weights_have_the_bytes_that_are_counted(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["adamw_torch", "adamw_torch_fused", "adamw_8bit", "lion_8bit", "sgd", "adafactor"])
 def test_optimizer_states_have_the_bytes_that_are_counted(name: str) -> None:
+    from bitsandbytes.optim import GlobalOptimManager
     from transformers import Trainer, TrainingArguments
 
+    # Earlier runs of the process may have asked for 32-bit states of a tensor whose id is this one's by now.
+    GlobalOptimManager.get_instance().initialize()
     weight = nn.Linear(1024, 1024, bias=False)
     kind, keywords = Trainer.get_optimizer_cls_and_kwargs(TrainingArguments(output_dir="unused", optim=name), weight)
     optimizer = kind(weight.parameters(), **keywords)

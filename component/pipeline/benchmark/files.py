@@ -52,9 +52,11 @@ class Files:
         if is_complete(target):
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
+        if log_of(target).is_file():
+            shutil.rmtree(target, ignore_errors=True)  # what an earlier command was making when it ended
         command = [sys.executable, *MAKE_CHECKPOINT, "--shape", model, "--output", str(target)]
         command += [] if self.tokenizer is None else ["--tokenizer", str(self.tokenizer.absolute())]
-        ended = run_child(command, log=target.with_name(f"{target.name}.log"))
+        ended = run_child(command, log=log_of(target))
         if ended.code:
             shutil.rmtree(target, ignore_errors=True)
             raise MachineError(f"a checkpoint of {model} cannot be made:", *ended.lines)
@@ -126,3 +128,8 @@ def shape_of(model: str) -> ModelShape | None:
     """The shape of a case's model; None where the planner does not know its layers."""
     config = Path(model) / "config.json"
     return read_shape(json.loads(config.read_text(encoding="utf-8")) if config.is_file() else sizes_of(model))
+
+
+def log_of(checkpoint: Path) -> Path:
+    """The output of what made a checkpoint; those that were not made here have none."""
+    return checkpoint.with_name(f"{checkpoint.name}.log")

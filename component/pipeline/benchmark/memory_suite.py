@@ -11,7 +11,7 @@ from pathlib import Path
 from component.artifacts.benchmark_picture import Bars, draw_bars
 from component.pipeline.benchmark.case import Case
 from component.pipeline.benchmark.checkpoint import is_complete
-from component.pipeline.benchmark.files import Files, shape_of
+from component.pipeline.benchmark.files import Files, log_of, shape_of
 from component.pipeline.benchmark.memory_cases import (
     CARDS,
     LENGTH,
@@ -140,7 +140,7 @@ def why_not_measured(files: Files, case: Case, planned: MemoryPlan) -> str | Non
     on_disk = SPARE * needed * ((0 if is_made else 1) + (case.settings["train_mode"] == "full"))
     folder.mkdir(parents=True, exist_ok=True)
     for made in sorted((folder / "models").glob("*/")):
-        if made.name != name and shutil.disk_usage(folder).free < on_disk:
+        if made.name != name and log_of(made).is_file() and shutil.disk_usage(folder).free < on_disk:
             shutil.rmtree(made)
     return None if shutil.disk_usage(folder).free > on_disk else f"needs {on_disk / GIB:.0f} GiB of disk"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from component.pipeline.benchmark.files import Files
 from component.pipeline.benchmark.runner import Effort
-from component.runtime.command import non_empty, positive_int
+from component.runtime.command import folder_path, non_empty, positive_float, positive_int
 
 #: Name of the shape of `--quick`.
 QUICK_MODEL = "tiny"
@@ -30,18 +30,18 @@ def add_common_options(parser: argparse.ArgumentParser, suite: str, *, model: st
         "--repeats", type=positive_int, default=1, metavar="N", help="runs of a case; tables have medians"
     )
     parser.add_argument(
-        "--minutes", type=float, default=float("inf"), metavar="N", help="no further case begins after these"
+        "--minutes", type=positive_float, default=float("inf"), metavar="N", help="no further case begins after these"
     )
     parser.add_argument("--retry", action="store_true", help="try cases again that have failed")
     parser.add_argument(
         "--quick", action="store_true", help="a tiny model on the CPU: shows that it runs, measures nothing"
     )
     parser.add_argument(
-        "--output", type=Path, default=Path(f"output/benchmark/{suite}"), metavar="FOLDER",
+        "--output", type=folder_path, default=Path(f"output/benchmark/{suite}"), metavar="FOLDER",
         help=f"of {suite}.md, {suite}.json and {suite}.png; a command goes on with the results there",
     )  # fmt: skip
     parser.add_argument(
-        "--scratch", type=Path, default=Path("output/benchmark/files"), metavar="FOLDER",
+        "--scratch", type=folder_path, default=Path("output/benchmark/files"), metavar="FOLDER",
         help="of checkpoints, rows and runs, all made again where they lack",
     )  # fmt: skip
 

@@ -34,7 +34,7 @@ def load_kept(load: Callable[..., LoadedModel], tmp_path: Path, small: None) -> 
     """`load` with a cache of its own."""
 
     def build(**changes: Any) -> LoadedModel:
-        return load(cache_dir=str(tmp_path / "cache"), **changes)
+        return load(cache_dir=str(tmp_path / "cache"), **{"quantized_cache": True, **changes})
 
     return build
 
@@ -140,16 +140,16 @@ def test_a_checkpoint_is_known_by_what_any_program_changes(tiny_model: Path, tmp
 def test_what_is_not_kept(load, tmp_path: Path, monkeypatch) -> None:
     """Small checkpoints, 16 bit, 8 bit, and what the cache has no room for; the run goes on in any case."""
     folder = str(tmp_path / "cache")
-    assert load(cache_dir=folder).got["quantized_cache"] == "off: the checkpoint is small"
+    assert load(cache_dir=folder, quantized_cache=True).got["quantized_cache"] == "off: the checkpoint is small"
     monkeypatch.setattr(quantized_cache, "MIN_CHECKPOINT_BYTES", 0)
-    assert "quantized_cache" not in load(cache_dir=folder, train_mode="lora").got
-    assert "quantized_cache" not in load(cache_dir=folder, quantization="int8").got
+    assert "quantized_cache" not in load(cache_dir=folder, quantized_cache=True, train_mode="lora").got
+    assert "quantized_cache" not in load(cache_dir=folder, quantized_cache=True, quantization="int8").got
     assert (
-        load(cache_dir=folder, cache_max_gib=1e-9).got["quantized_cache"]
+        load(cache_dir=folder, quantized_cache=True, cache_max_gib=1e-9).got["quantized_cache"]
         == "not written: it is larger than cache_max_gib"
     )
     (tmp_path / "file").write_text("")
-    loaded = load(cache_dir=str(tmp_path / "file"))
+    loaded = load(cache_dir=str(tmp_path / "file"), quantized_cache=True)
     assert state_of(loaded) == "not written" and "cache_dir" in loaded.notices[-1]
 
 
