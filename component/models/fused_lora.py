@@ -79,6 +79,7 @@ class SharedInput:
 class _SharedInputFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: SharedInput, *adapters: Tensor) -> tuple[Tensor, ...]:
+        """All outputs, (T, O) each, of x of shape (T, I)."""
         group.refresh()
         down = x @ group.a.t()
         outputs = []
@@ -92,6 +93,7 @@ class _SharedInputFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        """Gradients of x and of A and B of each layer, from those of the outputs."""
         group: SharedInput = ctx.group
         x, down = ctx.saved_tensors
         of_down, of_adapters = torch.empty_like(down), []
@@ -162,6 +164,7 @@ class GatedMlp:
 class _GatedMlpFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, mlp: GatedMlp, *adapters: Tensor) -> Tensor:
+        """The output, (T, H), of x of the same shape."""
         mlp.refresh()
         hidden, rank = mlp.down_b.shape
         of_gate, of_up = (x @ mlp.a.t()).split(rank, dim=1)
@@ -177,6 +180,7 @@ class _GatedMlpFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        """Gradients of x and of A and B of gate, up and down, from that of the output."""
         mlp: GatedMlp = ctx.mlp
         wide, gate, up, of_down = ctx.saved_tensors
         hidden, rank = mlp.down_b.shape

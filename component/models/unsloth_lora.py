@@ -98,27 +98,26 @@ def _is_active(layer: Any) -> bool:
 
 
 def _fuse_query_key_value(layer: nn.Module) -> bool:
-    from component.models.fused_lora import SharedInput
-
-    attention = getattr(layer, "self_attn", None)
-    adapted = _adapted(attention, QUERY_KEY_VALUE)
-    fallback = getattr(attention, "apply_qkv", None)
-    if adapted is None or fallback is None:
-        return False
-    attention.apply_qkv = _Fused(attention, _modules(attention, QUERY_KEY_VALUE), SharedInput(adapted), fallback)
-    return True
+    return _fuse_projections(layer, QUERY_KEY_VALUE, "apply_qkv")
 
 
 def _fuse_output(layer: nn.Module) -> bool:
+    return _fuse_projections(layer, OUTPUT, "apply_o")
+
+
+def _fuse_projections(layer: nn.Module, names: Sequence[str], attribute: str) -> bool:
+    """Fuse projections of one input in the place of what Unsloth's attention calls; returns whether they are."""
     from component.models.fused_lora import SharedInput
 
     attention = getattr(layer, "self_attn", None)
-    adapted = _adapted(attention, OUTPUT)
-    fallback = getattr(attention, "apply_o", None)
+    adapted = _adapted(attention, names)
+    fallback = getattr(attention, attribute, None)
     if adapted is None or fallback is None:
         return False
     group = SharedInput(adapted)
-    attention.apply_o = _Fused(attention, _modules(attention, OUTPUT), lambda x: group(x)[0], fallback)
+    # Several projections come as a tuple, one alone as a tensor.
+    call = group if len(names) > 1 else lambda x: group(x)[0]
+    setattr(attention, attribute, _Fused(attention, _modules(attention, names), call, fallback))
     return True
 
 

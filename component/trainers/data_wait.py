@@ -17,11 +17,7 @@ def time_batches(loader: Any, add_seconds: Callable[[float], None]) -> None:
             resume enters in its middle is read through another loader, and is not timed.
     """
     begin = type(loader).__iter__
-
-    def iterate() -> Iterator[Any]:
-        return _timed(begin(loader), add_seconds)
-
-    loader.__iter__ = iterate
+    loader.__iter__ = lambda: _timed(begin(loader), add_seconds)
 
 
 def _timed(batches: Iterator[Any], add_seconds: Callable[[float], None]) -> Iterator[Any]:

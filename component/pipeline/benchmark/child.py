@@ -66,9 +66,9 @@ def run_child(
                 time.sleep(INTERVAL)
                 if stepped is None and _has_content(first_step):
                     stepped = time.monotonic() - began
-        except BaseException:
-            _end(process)  # Ctrl-C: the child has it too, but a killed benchmark must leave no child behind
-            raise
+        finally:
+            if process.poll() is None:
+                _end(process)  # Ctrl-C: the child has it too, but a killed benchmark must leave no child behind
     seconds = time.monotonic() - began
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     return Ended(process.returncode, seconds, stepped, tuple(lines[-NUM_LINES:]))

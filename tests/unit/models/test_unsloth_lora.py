@@ -1,0 +1,113 @@
+"""Where fused adapters take the place of what Unsloth calls, and where its own stays; with its seam as it is set."""
+
+from __future__ import annotations
+
+from functools import partial
+from types import MethodType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import silu
+
+from component.config.schema import AdapterSection
+from component.models.decoder_layers import find_layers
+from component.models.unsloth_attention import SEAM_VERSIONS
+from component.models.unsloth_lora import FusedAdapters, fuse_adapters
+
+VERSION = SEAM_VERSIONS[0]
+
+
+def backward_of_swiglu(gradient, gate, up):
+    with torch.enable_grad():
+        gate, up = gate.detach().requires_grad_(), up.detach().requires_grad_()
+        hidden = silu(gate) * up
+        of_gate, of_up = torch.autograd.grad(hidden, (gate, up), gradient)
+    return hidden.detach(), of_up, of_gate
+
+
+KERNELS = SimpleNamespace(
+    swiglu_fg_kernel=lambda gate, up: silu(gate) * up, swiglu_DWf_DW_dfg_kernel=backward_of_swiglu
+)
+
+
+def apply_lora_mlp_swiglu(self: Any, x: torch.Tensor) -> torch.Tensor:
+    """By the name of Unsloth's function, plain."""
+    return type(self).forward(self, x)
+
+
+@pytest.fixture
+def layers(load, machines):
+    """A model of 16 bit with adapters, and its layers with the attributes that Unsloth sets."""
+
+    def build(**changes: Any) -> tuple[Any, list[Any]]:
+        adapter = AdapterSection(lora_rank=4, lora_alpha=8, **changes)
+        model = load(adapter, hardware=machines["fast cpu"], train_mode="lora").model
+        found = list(find_layers(model.get_base_model())[1])
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        for layer in found:
+            attention = layer.self_attn
+            attention.apply_qkv = lambda own, x: (own.q_proj(x), own.k_proj(x), own.v_proj(x))
+            attention.apply_o = lambda own, x: own.o_proj(x)
+            layer.mlp.forward = MethodType(apply_lora_mlp_swiglu, layer.mlp)
+        return model, found
+
+    return build
+
+
+def results(function: Any, x: torch.Tensor, trained: list[torch.nn.Parameter]) -> list[torch.Tensor]:
+    outputs = function(x)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    total = sum(output.float().square().sum() for output in outputs)
+    return [*(output.detach() for output in outputs), *torch.autograd.grad(total, trained)]
+
+
+def test_fused_groups_compute_what_unsloth_calls(layers) -> None:
+    """Within bf16's rounding, gradients of the adapters too; each group in its own place."""
+    model, found = layers()
+    layer = found[1]
+    own = layer.self_attn.apply_qkv, layer.self_attn.apply_o, layer.mlp.forward
+    assert fuse_adapters(model, kernels=KERNELS, unsloth_version=VERSION) == FusedAdapters(2, 2, 2, 2)
+    fused = layer.self_attn.apply_qkv, layer.self_attn.apply_o, layer.mlp.forward
+    model.train()
+    x = torch.randn(1, 12, 64, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    for place, names in enumerate((("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj", "down_proj"))):
+        owner = layer.mlp if place == 2 else layer.self_attn
+        arguments = () if place == 2 else (layer.self_attn,)
+        trained = [p for name in names for p in getattr(owner, name).parameters() if p.requires_grad]
+        assert len(trained) == 2 * len(names)
+        plain, ours = (results(partial(call, *arguments), x, trained) for call in (own[place], fused[place]))
+        assert len(plain) == len(ours)
+        for one, other in zip(ours, plain, strict=True):
+            assert (one - other).float().norm() <= 0.02 * other.float().norm(), names
+
+
+def test_what_was_there_serves_evaluation_and_passes_without_the_adapter(layers) -> None:
+    model, (layer, _) = layers()
+    calls: list[str] = []
+    layer.self_attn.apply_o = lambda own, x: calls.append("theirs") or own.o_proj(x)
+    fuse_adapters(model, kernels=KERNELS, unsloth_version=VERSION)
+    attention, x = layer.self_attn, torch.ones(1, 3, 64, dtype=torch.bfloat16)
+    model.train()
+    attention.apply_o(attention, x)
+    assert calls == []
+    with model.disable_adapter():
+        attention.apply_o(attention, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        attention.apply_o(attention, x.float())
+    model.eval()
+    attention.apply_o(attention, x)
+    assert calls == ["theirs"] * 3
+
+
+def test_what_cannot_be_fused_is_left_and_said(layers) -> None:
+    model, _ = layers(lora_dropout=0.1)
+    none = fuse_adapters(model, kernels=KERNELS, unsloth_version=VERSION)
+    assert none.describe() == "no: no group of projections has a plain adapter on a 16-bit base"
+    other = fuse_adapters(model, kernels=KERNELS, unsloth_version="2030.1")
+    assert other.describe() == f"no: layers are reached in Unsloth {VERSION} only, and this is 2030.1"
+    model, (layer, _) = layers(lora_target_modules=["q_proj", "k_proj", "o_proj"])
+    assert fuse_adapters(model, kernels=KERNELS, unsloth_version=VERSION) == FusedAdapters(0, 2, 0, 2)
+    assert not hasattr(layer.self_attn.apply_qkv, "_fused")
