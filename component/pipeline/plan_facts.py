@@ -11,6 +11,7 @@ from component.pipeline.plan_run import PlannedRun, compare_cards
 from component.planning.plan import Plan
 from component.planning.served import explain_served
 from component.planning.weights import num_trained
+from component.planning.workload import Workload
 
 
 def plan_facts(planned: PlannedRun, config: Config) -> PlanFacts:
@@ -28,7 +29,7 @@ def plan_facts(planned: PlannedRun, config: Config) -> PlanFacts:
             ("loader", planned.loader),
             ("precision", f"weights {planned.precision.load_dtype}, computation {planned.precision.compute_dtype}"),
             ("micro-batch", f"{work.sequences} sequences of {work.row_tokens:,} tokens, {made.micro_batches} a step"),
-            ("checkpointing", work.checkpointing),
+            ("checkpointing", _checkpointing(work)),
         ),
         parts=tuple((part.name, part.num_bytes) for part in made.memory.parts),
         moment=made.memory.moment,
@@ -36,8 +37,13 @@ def plan_facts(planned: PlannedRun, config: Config) -> PlanFacts:
         reserved_bytes=made.memory.reserved,
         memory_bytes=card.memory_bytes if card else None,
         summary=tuple(_summary(made)),
-        cards=compare_cards(made),
+        cards=compare_cards(made, config),
     )
+
+
+def _checkpointing(work: Workload) -> str:
+    skipped = f", {work.skipped_layers} of {work.shape.num_layers} layers aside" if work.skipped_layers else ""
+    return f"{work.checkpointing}{skipped}"
 
 
 def _summary(made: Plan) -> Iterator[tuple[str, str]]:

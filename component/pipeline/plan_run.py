@@ -134,22 +134,26 @@ def _check_numbers(config: Config) -> None:
             raise UserError(f"{key}: {excerpt(str(value))} is beyond what can be planned; use {MAX_SIZE:,} or less")
 
 
-def compare_cards(made: Plan) -> tuple[CardFacts, ...]:
-    """What other cards would need."""
+def compare_cards(made: Plan, config: Config) -> tuple[CardFacts, ...]:
+    """What other cards would need, of which a run takes no more than the config lets it."""
     family = made.workload.shape.model_type
     unsloth = is_fast_family(family) and why_unsupported(family, made.workload.task) is None
-    return tuple(_card_facts(made, GPUS[name], unsloth) for name in COMPARED)
+    return tuple(_card_facts(made, config, GPUS[name], unsloth) for name in COMPARED)
 
 
-def _card_facts(made: Plan, card: Gpu, may_use_unsloth: bool) -> CardFacts:
+def _card_facts(made: Plan, config: Config, whole: Gpu, may_use_unsloth: bool) -> CardFacts:
+    card = limited(whole, config) or whole
     found = find_alternative(
         made.workload, card, micro_batches=made.micro_batches, may_use_unsloth=may_use_unsloth, may_use_liger=False
     )
+    overrides = dict(found.overrides) if found else {}
+    if config.training.global_batch_size is not None:
+        overrides.pop("gradient_accumulation_steps", None)  # it follows
     return CardFacts(
         name=f"{card.title}, {card.memory_bytes / 2**30:.0f} GiB",
         verdict=judge(made.memory, card),
         obstacle=why_not_served(card.capability),
-        overrides=None if found is None else tuple(f"{key}={value}" for key, value in found.overrides.items()),
+        overrides=None if found is None else tuple(f"{key}={value}" for key, value in overrides.items()),
         allocated_bytes=found.allocated if found else None,
         tokens_per_second=found.tokens_per_second if found else None,
     )

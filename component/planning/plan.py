@@ -137,7 +137,7 @@ def _candidates(
     """Every combination of changes, with what it costs in what is learned and the overrides that make it."""
     dimensions = (
         _modes(workload), _optimizers(workload), _lengths(workload), _loaders(workload, may_use_unsloth, may_use_liger),
-        _checkpoints(workload), _micro_batches(workload, rows),
+        _bases(workload), _checkpoints(workload), _micro_batches(workload, rows),
     )  # fmt: skip
     for choice in product(*dimensions):
         changed, overrides, cost = workload, {}, 0
@@ -182,7 +182,15 @@ def _loaders(workload: Workload, may_use_unsloth: bool, may_use_liger: bool) -> 
     return changes
 
 
+def _bases(workload: Workload) -> Sequence[Change]:
+    if not workload.is_dequantized:
+        return (_KEEP,)
+    return _KEEP, (0, {"is_dequantized": False}, {"dequantize_base": "false"})
+
+
 def _checkpoints(workload: Workload) -> Sequence[Change]:
+    if workload.skipped_layers:
+        return _KEEP, (0, {"skipped_layers": 0}, {"checkpoint_skip_layers": 0})
     if workload.checkpointing != "none":
         return (_KEEP,)
     return _KEEP, (0, {"checkpointing": "recompute"}, {"gradient_checkpointing": "true"})

@@ -68,7 +68,7 @@ def test_what_fits_smaller_cards_is_what_it_says() -> None:
     """The advice, given as overrides, makes a config that fits by the planner's own account."""
     config = load_config("train_args/sft/full/smollm3-3b-base.json")
     planned = plan_config(config, "h200")
-    advised = {card.name: card for card in compare_cards(planned.plan)}
+    advised = {card.name: card for card in compare_cards(planned.plan, config)}
     card = advised["A100 80 GB, 80 GiB"]
     assert card.verdict == "fits" and card.overrides == ()
     card = advised["L40S, 45 GiB"]
@@ -76,6 +76,20 @@ def test_what_fits_smaller_cards_is_what_it_says() -> None:
     again = plan_config(load_config("train_args/sft/full/smollm3-3b-base.json", list(card.overrides)), "l40s").plan
     assert again.verdict == "fits"
     assert again.memory.allocated == pytest.approx(card.allocated_bytes)
+
+
+def test_what_a_large_card_had_room_for_is_undone_on_small_ones() -> None:
+    keys = ["packing=true", "dequantize_base=true", "checkpoint_skip_layers=9", "global_batch_size=8"]
+    keys += ["per_device_train_batch_size=8", "gradient_checkpointing=true"]
+    config = load_config(LLAMA, keys)
+    cards = {card.name.partition(",")[0]: card for card in compare_cards(plan_config(config, "h200").plan, config)}
+    assert cards["H200 141 GB"].overrides == ()
+    assert {"dequantize_base=false", "checkpoint_skip_layers=0"} <= set(cards["T4"].overrides)
+    again = plan_config(load_config(LLAMA, [*keys, *cards["T4"].overrides]), "t4").plan
+    assert again.verdict == "fits"
+    limited = load_config(LLAMA, [*keys, "max_memory_gib=8"])
+    cards = {card.name: card for card in compare_cards(plan_config(limited, "h200").plan, limited)}
+    assert cards["H200 141 GB, 8 GiB"].verdict == "does not fit"
 
 
 @pytest.mark.parametrize(
