@@ -105,8 +105,7 @@ FOREIGN: Mapping[str, str] = {
     "infer_backend": "leave it out: it is not a training setting",
     "interleave_probs": "use mixture_weights",
     "load_in_16bit": "use train_mode: lora",
-    "load_in_fp8": "fp8 bases are not available: Unsloth alone makes them, with torchao, on GPUs of compute capability "
-    "9.0, as a copy of the model in a temporary folder that the adapter would name as its base; use quantization: int8",
+    "load_in_fp8": "use train_mode: lora with fp8_base: true",
     "lora_modules_to_save": "use modules_to_save",
     "lora_r": "use lora_rank",
     "lora_target": "use lora_target_modules",

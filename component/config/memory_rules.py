@@ -25,6 +25,12 @@ def check_dequantized_base(merged: Merged) -> Iterator[Problem]:
         yield merged.clash("dequantize_base", "quantization", what, "drop one of them")
 
 
+def check_fp8_base(merged: Merged) -> Iterator[Problem]:
+    """An adapter that reads the weights of its layer would read rounded numbers without their scales."""
+    if merged["fp8_base"] and merged["use_dora"]:
+        yield merged.clash("fp8_base", "use_dora", "use_dora reads weights, which fp8_base rounds", "drop one of them")
+
+
 def check_offloaded_embedding(merged: Merged) -> Iterator[Problem]:
     """Embeddings in main memory are frozen, and in one process."""
     if not merged["offload_embedding"]:
@@ -54,6 +60,7 @@ def check_tiled_mlp(merged: Merged) -> Iterator[Problem]:
 MEMORY_RULES: tuple[Rule, ...] = (
     check_skipped_layers,
     check_dequantized_base,
+    check_fp8_base,
     check_offloaded_embedding,
     check_tiled_mlp,
 )

@@ -1,4 +1,4 @@
-"""LoRA around frozen 16-bit weights in few passes over the activations: autograd functions for projections and MLPs.
+"""LoRA around frozen weights in few passes over the activations: autograd functions for projections and MLPs.
 
 A layer and its adapter, y = x W^T + s (x A^T) B^T, cost little arithmetic for the adapter, but one after the other
 they take many readings and writings of x and y. Here:
@@ -13,12 +13,14 @@ Numbers differ from the plain order of operations by rounding alone (`tests/unit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from component.models.fp8_linear import Fp8Linear, input_gradient, linear_products
 
 #: activation(gate, up) of shape (1, T, I) -> hidden; and, given its gradient, (hidden, d up, d gate), each (T, I).
 Activation = Callable[[Tensor, Tensor], Tensor]
@@ -30,7 +32,7 @@ class Adapted:
     """A frozen linear layer with one adapter.
 
     Attributes:
-        base: its weight has shape (O, I).
+        base: its weight has shape (O, I), in 16 bit or, in an Fp8Linear, in 8.
         a, b: the adapter's matrices, shapes (r, I) and (O, r), in their own number format.
         scaling: of the adapter's product.
     """
@@ -45,19 +47,28 @@ class Adapted:
         """r."""
         return self.a.shape[0]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the computation."""
+        return torch.bfloat16 if isinstance(self.base, Fp8Linear) else self.base.weight.dtype
+
+    def empty(self, *shape: int) -> Tensor:
+        """A tensor beside the base, in the format of the computation."""
+        return torch.empty(*shape, dtype=self.dtype, device=self.base.weight.device)
+
 
 class SharedInput:
     """Projections of one input, such as query, key and value.
 
     Args:
-        layers: with weights in one 16-bit format.
+        layers: with weights in one format.
     """
 
     def __init__(self, layers: Sequence[Adapted]) -> None:
         self.layers = tuple(layers)
-        weight = layers[0].base.weight
-        self.a = weight.new_empty(sum(layer.rank for layer in layers), weight.shape[1])
-        self.b = tuple(layer.base.weight.new_empty(layer.b.shape) for layer in layers)
+        self.bases = tuple(layer.base for layer in layers)
+        self.a = layers[0].empty(sum(layer.rank for layer in layers), self.bases[0].in_features)
+        self.b = tuple(layer.empty(*layer.b.shape) for layer in layers)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
         """All outputs, each of shape (..., O), of x of shape (..., I)."""
@@ -65,13 +76,37 @@ class SharedInput:
         outputs = _SharedInputFunction.apply(x.reshape(-1, x.shape[-1]), self, *adapters)
         return tuple(output.view(*x.shape[:-1], -1) for output in outputs)
 
-    def refresh(self) -> None:
-        """Take over the adapters as they are now: A, and s B."""
+    def outputs(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """All outputs, (T, O) each, and x of shape (T, I) times all A, (T, sum of ranks)."""
         _stack([layer.a for layer in self.layers], self.a)
-        for layer, b in zip(self.layers, self.b, strict=True):
+        down = x @ self.a.t()
+        outputs = linear_products(self.bases, x)
+        for layer, b, output, part in zip(self.layers, self.b, outputs, self._columns(down), strict=True):
             torch.mul(layer.b.detach(), layer.scaling, out=b)
+            output.addmm_(part, b.t())
+        return outputs, down
 
-    def columns(self, stacked: Tensor) -> tuple[Tensor, ...]:
+    def down_gradient(self, gradients: Sequence[Tensor]) -> Tensor:
+        """The gradient of x times all A from those of the outputs."""
+        result = self.a.new_empty(gradients[0].shape[0], self.a.shape[0])
+        for gradient, b, part in zip(gradients, self.b, self._columns(result), strict=True):
+            torch.mm(gradient, b, out=part)
+        return result
+
+    def input_gradient(self, gradients: Sequence[Tensor], of_down: Tensor) -> Tensor:
+        """The gradient of x, (T, I)."""
+        return input_gradient(self.bases, gradients).addmm_(of_down, self.a)
+
+    def adapter_gradients(
+        self, x: Tensor, down: Tensor, gradients: Sequence[Tensor], of_down: Tensor
+    ) -> Iterator[Tensor]:
+        """Those of A and B, layer by layer."""
+        of_a = (of_down.t() @ x).split([layer.rank for layer in self.layers])
+        for layer, mine, gradient, part in zip(self.layers, of_a, gradients, self._columns(down), strict=True):
+            yield mine
+            yield _scaled_product(gradient.t(), part, layer.scaling)
+
+    def _columns(self, stacked: Tensor) -> tuple[Tensor, ...]:
         """The part of each layer of a tensor of shape (T, sum of ranks)."""
         return stacked.split([layer.rank for layer in self.layers], dim=1)
 
@@ -80,13 +115,7 @@ class _SharedInputFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: SharedInput, *adapters: Tensor) -> tuple[Tensor, ...]:
         """All outputs, (T, O) each, of x of shape (T, I)."""
-        group.refresh()
-        down = x @ group.a.t()
-        outputs = []
-        for layer, b, part in zip(group.layers, group.b, group.columns(down), strict=True):
-            base = layer.base
-            output = x @ base.weight.t() if base.bias is None else torch.addmm(base.bias, x, base.weight.t())
-            outputs.append(output.addmm_(part, b.t()))
+        outputs, down = group.outputs(x)
         ctx.group = group
         ctx.save_for_backward(x, down)
         return tuple(outputs)
@@ -96,20 +125,9 @@ class _SharedInputFunction(torch.autograd.Function):
         """Gradients of x and of A and B of each layer, from those of the outputs."""
         group: SharedInput = ctx.group
         x, down = ctx.saved_tensors
-        of_down, of_adapters = torch.empty_like(down), []
-        for layer, b, gradient, part, mine in zip(
-            group.layers, group.b, gradients, group.columns(down), group.columns(of_down), strict=True
-        ):
-            torch.mm(gradient, b, out=mine)
-            of_adapters.append(_scaled_product(gradient.t(), part, layer.scaling))
-        of_a = (of_down.t() @ x).split([layer.rank for layer in group.layers])
-        of_x = None
-        if ctx.needs_input_grad[0]:
-            of_x = gradients[0] @ group.layers[0].base.weight
-            for layer, gradient in zip(group.layers[1:], gradients[1:], strict=True):
-                of_x.addmm_(gradient, layer.base.weight)
-            of_x.addmm_(of_down, group.a)
-        return of_x, None, *(each for pair in zip(of_a, of_adapters, strict=True) for each in pair)
+        of_down = group.down_gradient(gradients)
+        of_x = group.input_gradient(gradients, of_down) if ctx.needs_input_grad[0] else None
+        return of_x, None, *group.adapter_gradients(x, down, gradients, of_down)
 
 
 class GatedMlp:

@@ -66,6 +66,8 @@ def set_training_flags(model: PreTrainedModel) -> None:
 
 def asked_quantization(model: ModelSection) -> str | None:
     """The weights that a config asks for, "4-bit nf4"; None for those of 16 bit and more."""
+    if model.fp8_base:
+        return "8-bit floats"
     if model.train_mode != "qlora":
         return None
     return "8-bit" if model.quantization == "int8" else f"4-bit {model.bnb_4bit_quant_type}"

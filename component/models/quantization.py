@@ -145,6 +145,8 @@ def describe_layers(model: nn.Module, section: ModelSection, own: str | None) ->
     """
     num_4bit, num_8bit = len(four_bit_layers(model)), len(eight_bit_layers(model))
     num_dequantized = len(dequantized_layers(model))
+    if section.fp8_base:
+        return f"8-bit floats, rounded after loading ({len(fp8_layers(model))} layers)"
     if num_dequantized:
         kind = own or f"4-bit {section.bnb_4bit_quant_type}"
         return f"{kind}, dequantized once ({num_dequantized} layers)"
@@ -172,6 +174,15 @@ def dequantized_layers(model: nn.Module) -> dict[str, nn.Module]:
     from component.models.dequantized import DequantizedLinear
 
     return {name: module for name, module in model.named_modules() if isinstance(module, DequantizedLinear)}
+
+
+def fp8_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers of a model that `component.models.fp8_base` has made, by name."""
+    if "component.models.fp8_linear" not in sys.modules:
+        return {}
+    from component.models.fp8_linear import Fp8Linear
+
+    return {name: module for name, module in model.named_modules() if isinstance(module, Fp8Linear)}
 
 
 def prepare_four_bit_layers(model: nn.Module, *, compute_dtype: str) -> int:

@@ -13,6 +13,7 @@ from component.config.schema import AdapterSection, ModelSection
 from component.models.adapters import copy_moved_start, explain_unadapted_experts, lora_arguments
 from component.models.checkpoint import check_stored_names
 from component.models.decoder_layers import check_skipped, skip_checkpointing, train_last_layers
+from component.models.fp8_base import round_base
 from component.models.host_embedding import device_of
 from component.models.loaded import LoadedModel
 from component.models.model_files import ModelSource, source_folder
@@ -148,6 +149,8 @@ def _prepare(module: ModuleType, base: PreTrainedModel, request: LoadRequest) ->
         )
         if model.dequantize_base:
             dequantize_layers(prepared, compute_dtype=request.precision.compute_dtype)
+        rounded = round_base(base) if model.fp8_base else None
+        notices += [rounded] if rounded else []
         if request.new_tokens:
             save_new_rows_alone(prepared)
     elif _skipping(request):
@@ -164,16 +167,16 @@ def _prepare(module: ModuleType, base: PreTrainedModel, request: LoadRequest) ->
 
 
 def _fuse(module: ModuleType, prepared: Any, request: LoadRequest) -> FusedAdapters | None:
-    """Fuse adapters where their base is in 16 bit; None where it is not, or nothing is to be fused."""
+    """Fuse adapters where their base is not in 4 bit; None where it is, or nothing is to be fused."""
     if not wants_fused_adapters(request.model, request.hardware):
         return None
     return fuse_adapters(prepared, kernels=module.kernels, unsloth_version=module.__version__)
 
 
 def wants_fused_adapters(model: ModelSection, hardware: Hardware) -> bool:
-    """Whether adapters are to be fused: their base is in 16 bit, on a GPU."""
-    is_16bit = model.train_mode == "lora" or (model.train_mode == "qlora" and model.dequantize_base)
-    return model.fused_lora and is_16bit and hardware.kind == "cuda"
+    """Whether adapters are to be fused: their base is in 16 bit or 8-bit floats, on a GPU."""
+    is_plain = model.train_mode == "lora" or (model.train_mode == "qlora" and model.dequantize_base)
+    return model.fused_lora and is_plain and hardware.kind == "cuda"
 
 
 def _packed_attention(module: ModuleType, base: PreTrainedModel, request: LoadRequest) -> PackedAttention:

@@ -79,12 +79,15 @@ class _Fused:
     Args:
         owner: the module whose `training` decides.
         layers: the group's adapted layers.
+        dtype: that they compute in.
         fallback: what was called before.
     """
 
-    def __init__(self, owner: nn.Module, layers: Sequence[Any], fused: Callable[..., Any], fallback: Any) -> None:
-        self._owner, self._layers, self._fused, self._fallback = owner, layers, fused, fallback
-        self._dtype = layers[0].base_layer.weight.dtype
+    def __init__(
+        self, owner: nn.Module, layers: Sequence[Any], dtype: Any, fused: Callable[..., Any], fallback: Any
+    ) -> None:
+        self._owner, self._layers, self._dtype = owner, layers, dtype
+        self._fused, self._fallback = fused, fallback
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         x: Tensor = arguments[-1]
@@ -117,11 +120,13 @@ def _fuse_projections(layer: nn.Module, names: Sequence[str], attribute: str) ->
     group = SharedInput(adapted)
     # Several projections come as a tuple, one alone as a tensor.
     call = group if len(names) > 1 else lambda x: group(x)[0]
-    setattr(attention, attribute, _Fused(attention, _modules(attention, names), call, fallback))
+    setattr(attention, attribute, _Fused(attention, _modules(attention, names), adapted[0].dtype, call, fallback))
     return True
 
 
 def _fuse_mlp(layer: nn.Module, module: ModuleType) -> bool:
+    from component.models.fp8_linear import Fp8Linear
+    from component.models.fused_fp8_mlp import Fp8GatedMlp
     from component.models.fused_lora import GatedMlp
 
     mlp = getattr(layer, "mlp", None)
@@ -129,14 +134,16 @@ def _fuse_mlp(layer: nn.Module, module: ModuleType) -> bool:
     fallback = getattr(mlp, "forward", None)
     function = getattr(fallback, "__func__", None)
     kernels = ACTIVATIONS.get(getattr(function, "__name__", ""))
-    if adapted is None or kernels is None or len({part.rank for part in adapted}) > 1:
+    if adapted is None or kernels is None:
         return False
-    if any(part.base.bias is not None for part in adapted):
+    is_fp8 = isinstance(adapted[0].base, Fp8Linear)
+    if not is_fp8 and (len({part.rank for part in adapted}) > 1 or any(part.base.bias is not None for part in adapted)):
         return False
     if not all(hasattr(module, name) for name in kernels):
         return False
-    fused = GatedMlp(*adapted, *(getattr(module, name) for name in kernels))
-    mlp.forward = _Fused(mlp, _modules(mlp, MLP), fused, fallback)
+    make = Fp8GatedMlp if is_fp8 else GatedMlp
+    fused = make(*adapted, *(getattr(module, name) for name in kernels))
+    mlp.forward = _Fused(mlp, _modules(mlp, MLP), adapted[0].dtype, fused, fallback)
     return True
 
 
@@ -154,17 +161,20 @@ def _adapted(owner: Any, names: Sequence[str]) -> list[Adapted] | None:
 
 
 def _plain_adapter(layer: Any) -> Adapted | None:
-    """A layer with one plain adapter on frozen 16-bit weights; None for all others."""
+    """A layer with one plain adapter on frozen weights of 16 bit or in an Fp8Linear; None for all others."""
     import torch
     from peft.tuners.lora import LoraLayer
 
+    from component.models.fp8_linear import Fp8Linear
     from component.models.fused_lora import Adapted
 
     if not isinstance(layer, LoraLayer) or set(layer.lora_A) != {ADAPTER}:
         return None
     base, up = layer.base_layer, layer.lora_B[ADAPTER]
     weight = getattr(base, "weight", None)
-    if weight is None or weight.dtype not in (torch.float16, torch.bfloat16) or weight.requires_grad:
+    if weight is None or weight.requires_grad:
+        return None
+    if weight.dtype not in (torch.float16, torch.bfloat16) and not isinstance(base, Fp8Linear):
         return None
     if weight.ndim != 2 or hasattr(weight, "quant_state") or up.bias is not None:
         return None

@@ -14,6 +14,7 @@ from component.config.errors import MachineError, UserError
 from component.config.hint import Hint
 from component.config.load import Config
 from component.config.schema import schema_fields
+from component.models.fp8_base import check_fp8_base
 from component.models.model_files import configure_hub, read_model_config
 from component.models.precision import Precision, resolve_precision
 from component.models.quantization import check_quantization
@@ -110,6 +111,7 @@ def prepare(config: Config, watch: Stopwatch | None = None) -> PreparedRun:
 
             import_unsloth(config.model, hardware)
     precision = resolve_precision(config.model, hardware)
+    check_fp8_base(config.model, hardware, precision)
     notices += [*([one_gpu] if one_gpu else []), *machine_notices(config, hardware), *loader_notices(config, loader)]
     return _prepare_data(config, hardware, model_config, loader, precision, notices, watch or Stopwatch())
 

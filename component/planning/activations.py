@@ -132,8 +132,9 @@ def _head_norms(workload: Workload) -> int:
 
 
 def _casts_for_adapters(workload: Workload) -> bool:
-    """Whether PEFT makes each adapter's input float32, as beside 16-bit weights: the format of the adapter."""
-    return workload.adapter is not None and workload.quantization is None and workload.compute_bytes < ADAPTER_BYTES
+    """Whether PEFT makes each adapter's input float32, the adapter's format, as beside layers not of bitsandbytes."""
+    is_plain = workload.quantization in (None, "fp8")
+    return workload.adapter is not None and is_plain and workload.compute_bytes < ADAPTER_BYTES
 
 
 def _scaled_down(workload: Workload) -> float:

@@ -124,6 +124,10 @@ def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:
             *backward,
         ),
     )
+    if workload.quantization == "fp8":
+        # Its weights come in 16 bit and are rounded one by one.
+        weights = workload.shape.num_layers * workload.shape.linear_per_layer
+        yield "loading", (Part("weights to be rounded", weights * (workload.load_bytes - 1)),)
     if workload.task == "grpo":
         # Keys and values of all that is generated, by all layers.
         cache = 2 * workload.shape.key_width * workload.compute_bytes * workload.shape.num_layers * tokens
@@ -159,10 +163,15 @@ def _head_gradient(workload: Workload) -> float:
 
 
 def _dequantized(workload: Workload) -> float:
-    """The largest weight in 16 bit, once; Unsloth has a buffer beside it that it keeps."""
+    """The largest weight in 16 bit, once; Unsloth has a buffer beside it that it keeps.
+
+    Of 8-bit floats it is a transposed copy, and the gradient that is rounded.
+    """
     if workload.quantization is None or workload.is_dequantized:
         return 0.0
     largest = max(linear.num_weights for linear in workload.shape.linears) * workload.compute_bytes
+    if workload.quantization == "fp8":
+        return largest / workload.compute_bytes + workload.tokens * workload.shape.mlp_width
     return largest * (2 if workload.loader == "unsloth" else 1)
 
 

@@ -130,6 +130,8 @@ def _are_equally_long(data: DataSize | None) -> bool:
 
 def _quantization(config: Config) -> Any:
     model = config.model
+    if model.fp8_base:
+        return "fp8"
     if model.train_mode != "qlora":
         return None
     return "int8" if model.quantization == "int8" else model.bnb_4bit_quant_type

@@ -22,6 +22,8 @@ BYTES_PER_DEQUANTIZED_WEIGHT, SHARE_OF_BANDWIDTH = 4.5, 0.35
 #: LLM.int8() quantizes its input, multiplies and looks for outliers, for which the host waits at every layer: times the
 #: passes of a 4-bit weight (6 layers of an 8B shape, 1024 x 2: 0.096 s).
 INT8_PASSES = 7.3
+#: Of products with 8-bit floats over those in 16 bit, rounding included.
+FP8_SPEEDUP = 1.7
 #: Seconds in which the host starts the kernels of one operation and autograd notes it: 0.142 s for 72 passes through
 #: layers of 47 operations (0.3B, full, 1024 x 8). Short batches wait for it, and no card is faster at it.
 SECONDS_PER_OPERATION = 42e-6
@@ -29,7 +31,7 @@ SECONDS_PER_OPERATION = 42e-6
 #: residuals, activation; and those of one linear layer by its weights: float32 ones and their input are cast before the
 #: product, 4-bit ones are restored with their constants (0.58 to 0.62 s for 96 passes of QLoRA).
 OPERATIONS_PER_LAYER = 26
-OPERATIONS_PER_LINEAR = {"plain": 1, "float32": 3, "4 bit": 6, "int8": 6}
+OPERATIONS_PER_LINEAR = {"plain": 1, "float32": 3, "4 bit": 6, "int8": 6, "fp8": 3}
 #: An adapter's: casts of input and both matrices, dropout, two products, scaling, addition.
 OPERATIONS_PER_ADAPTER = 9
 #: Unsloth's kernels do several of these at once: seconds of a pass through a layer, 0.30 to 0.40 s for 96.
@@ -110,10 +112,14 @@ def flops(workload: Workload) -> float:
 
 
 def _flops_per_token(workload: Workload) -> tuple[float, float]:
-    """Those of a token until the layers' forward pass is through, and those of the head and all that comes then."""
+    """Those of a token until the layers' forward pass is through, and those of the head and all that comes then.
+
+    Those of 8-bit floats count as those in 16 bit that take as long.
+    """
     shape = workload.shape
     layers, trained = shape.num_layers, workload.num_trained_layers
-    layer = 2 * (shape.linear_per_layer + shape.active_experts_per_layer)
+    speedup = FP8_SPEEDUP if workload.quantization == "fp8" else 1
+    layer = 2 * (shape.linear_per_layer / speedup + shape.active_experts_per_layer)
     head = 0 if workload.task == "reward" else 2 * shape.embedding
     # A token sees the half of its sample that lies before it: two products forward, five backward.
     attention = 2 * (workload.sample_tokens or workload.row_tokens) * shape.query_width
@@ -157,7 +163,13 @@ def _launch_seconds(workload: Workload) -> tuple[float, float]:
 
 def _operations(workload: Workload, *, with_adapter: bool) -> int:
     """Operations of a pass through one layer."""
-    kind = {"nf4": "4 bit", "fp4": "4 bit", "int8": "int8", None: "float32" if workload.is_mixed else "plain"}
+    kind = {
+        "nf4": "4 bit",
+        "fp4": "4 bit",
+        "int8": "int8",
+        "fp8": "fp8",
+        None: "float32" if workload.is_mixed else "plain",
+    }
     quantization = None if workload.is_dequantized else workload.quantization
     linears, adapter = workload.shape.linears, workload.adapter
     adapted = sum(adapter.reaches(linear) for linear in linears) if adapter is not None and with_adapter else 0
@@ -174,7 +186,7 @@ def _update_seconds(workload: Workload, gpu: Gpu) -> float:
 
 
 def _dequantize_seconds(workload: Workload, gpu: Gpu) -> float:
-    if workload.quantization is None or workload.is_dequantized:
+    if workload.quantization in (None, "fp8") or workload.is_dequantized:
         return 0.0
     weights = workload.shape.num_layers * workload.shape.linear_per_layer
     seconds = weights * BYTES_PER_DEQUANTIZED_WEIGHT / (SHARE_OF_BANDWIDTH * gpu.bandwidth)

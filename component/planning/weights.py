@@ -8,24 +8,26 @@ from component.planning.workload import Workload
 #: bitsandbytes: a constant for each block of 4-bit weights; with double quantization it is one byte, and the constants
 #: have a float32 constant for each of their own blocks (https://arxiv.org/abs/2305.14314, section 3).
 BLOCK, CONSTANTS_BLOCK = 64, 256
+#: Quantizations to 8 bit.
+ONE_BYTE = ("int8", "fp8")
 ADAPTER_BYTES = 4
 """A number of an adapter, of its gradient, and of a module that is trained beside it: float32, whatever the base."""
 
 
 def bytes_per_quantized_weight(workload: Workload) -> float:
     """Bytes of one weight of a quantized layer, its constants included."""
-    if workload.quantization == "int8":
+    if workload.quantization in ONE_BYTE:
         return 1.0
     constant = 1 + 4 / CONSTANTS_BLOCK if workload.double_quantization else 4
     return 0.5 + constant / BLOCK
 
 
 def quantized_bytes(workload: Workload) -> float:
-    """Bytes of the quantized linear layers; int8 has a float32 constant for each row besides."""
+    """Bytes of the quantized linear layers; those of 8 bit have a float32 constant for each row besides."""
     if workload.quantization is None or workload.is_dequantized:
         return 0.0
     shape = workload.shape
-    rows = sum(linear.features_out for linear in shape.linears) if workload.quantization == "int8" else 0
+    rows = sum(linear.features_out for linear in shape.linears) if workload.quantization in ONE_BYTE else 0
     return shape.num_layers * (shape.linear_per_layer * bytes_per_quantized_weight(workload) + 4 * rows)
 
 

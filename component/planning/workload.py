@@ -62,7 +62,7 @@ class Workload:
     shape: ModelShape
     task: str
     loader: Literal["vanilla", "unsloth"]
-    quantization: Literal["nf4", "fp4", "int8"] | None
+    quantization: Literal["nf4", "fp4", "int8", "fp8"] | None
     double_quantization: bool
     adapter: Adapter | None
     trained_layers: int | None

@@ -79,10 +79,18 @@ class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMemor
         modes=("qlora",),
         memory=True,
     )
+    fp8_base: bool = key(
+        False,
+        "Round the frozen linear layers to 8-bit floats after loading, one scale for each output feature, and multiply "
+        "in 8 bit: half the memory of 16 bit, faster on cards with tensor cores for it (compute capability 8.9: Ada, "
+        "Hopper, Blackwell), with the noise of rounding weights, activations and gradients to 3 bits of mantissa.",
+        modes=("lora",),
+        memory=True,
+    )
     fused_lora: bool = key(
         True,
-        "Where the base is in 16 bit (lora, or dequantize_base), compute layers and adapters in fewer passes over the "
-        "activations than Unsloth does.",
+        "Where the base is not in 4 bit (lora, or dequantize_base), compute layers and adapters in fewer passes over "
+        "the activations than Unsloth does.",
         modes=ADAPTER_MODES,
         loaders=("unsloth",),
     )

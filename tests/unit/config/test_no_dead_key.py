@@ -555,6 +555,7 @@ PROBES: dict[str, Probe] = {
     "bnb_4bit_use_double_quant": probe(True, False, quantization("bnb_4bit_use_double_quant"), train_mode="qlora"),
     "quantized_cache": probe(False, True, got("quantized_cache"), train_mode="qlora"),
     "dequantize_base": probe(False, True, got("quantization"), train_mode="qlora"),
+    "fp8_base": probe(False, True, got("quantization"), train_mode="lora"),
     "fused_lora": probe(True, False, lambda lab, config: wants_fused_adapters(config.model, AMPERE), train_mode="lora"),
     "checkpoint_skip_layers": probe(0, 1, got("checkpoint_skip_layers")),
     "offload_embedding": probe(
