@@ -29,6 +29,15 @@ IMPORTED_AFTER = ("transformers", "trl", "peft")
 #: GiB that the scores of one part of its loss may take, read at its import (unsloth_zoo, fused_losses/fused_linear.py).
 #: UNSLOTH_CE_LOSS_TARGET_GB would have it take another, older loss.
 LOSS_VARIABLE = "UNSLOTH_LOGPROB_CHUNK_GB"
+#: With other values than these it takes that older loss (unsloth_zoo, fused_losses/cross_entropy_loss.py), or returns
+#: the scores of all tokens.
+USUAL_LOSS = {
+    "UNSLOTH_CE_LOSS_TARGET_GB": "",
+    "UNSLOTH_CE_LOSS_N_CHUNKS": "",
+    "UNSLOTH_CHUNKED_CE": "1",
+    "UNSLOTH_FUSED_CE_COMPILE_DISABLE": "0",
+    "UNSLOTH_RETURN_LOGITS": "0",
+}
 #: What it logs or makes others warn of at each run, and which asks nothing of the user: banners, its own checkpointing
 #: without use_reentrant, its own arguments to generate.
 TALK = (
@@ -98,6 +107,19 @@ def knows_loss_limit() -> bool:
     except ImportError:
         return False
     return hasattr(fused_linear, "_CHUNK_GB")
+
+
+def why_all_scores() -> str | None:
+    """Why its loss on a GPU makes scores of tokens that are not learned too; None where it makes none of them.
+
+    Its usual loss looks for the learned tokens by itself, and puts these alone through the output head.
+    """
+    if not knows_loss_limit():
+        return "this version has no loss of learned tokens alone"
+    changed = [
+        f"{name}={os.environ[name]}" for name, usual in USUAL_LOSS.items() if os.environ.get(name, usual) != usual
+    ]
+    return f"the environment has {', '.join(changed)}" if changed else None
 
 
 def has_fused_dropout(hardware: Hardware) -> bool:

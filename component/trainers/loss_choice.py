@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from component.config.usual import USUAL_LOSS_CHUNK
+from component.models.unsloth_import import why_all_scores
 from component.trainers.chunked_loss import ChunkedLoss, find_head
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def choose_loss(
     """
     asked = training.loss_chunk_tokens
     if context.loader == "unsloth":
-        return LossChoice(asked, asked, "Unsloth's own loss"), None
+        return LossChoice(asked, asked, _unsloth_loss(context)), None
     obstacle = _obstacle(trainer, training, context)
     if obstacle is not None:
         return LossChoice(asked, None, obstacle), None
@@ -63,6 +64,15 @@ def choose_loss(
     if obstacle is not None:
         return LossChoice(asked, None, obstacle), None
     return LossChoice(asked, loss.chunk_tokens, "learned tokens alone, part by part"), loss
+
+
+def _unsloth_loss(context: RunContext) -> str:
+    if context.hardware.kind != "cuda":
+        return "Unsloth's own loss"
+    obstacle = why_all_scores()
+    if obstacle is None:
+        return "Unsloth's own loss, of learned tokens alone"
+    return f"Unsloth's own loss, which makes scores of all tokens: {obstacle}"
 
 
 def _obstacle(trainer: Trainer, training: TrainingSection, context: RunContext) -> str | None:

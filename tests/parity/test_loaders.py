@@ -49,7 +49,50 @@ from component.models.precision import resolve_precision
 from component.models.quantization import four_bit_layers
 from component.models.tokenizer import load_tokenizer
 
+scored = []
+if loader == "unsloth":
+    from unsloth_zoo.fused_losses import fused_linear, unsloth_fused_ce_loss
+    make_scores = fused_linear._logits_into
+
+    def noting(hidden, weight, *others):
+        scored.append(hidden.shape[0] * weight.shape[0])
+        return make_scores(hidden, weight, *others)
+
+    fused_linear._logits_into = noting
+
+def compute_loss(hidden, weight, labels, num_items):
+    # Unsloth's loss as its models call it: value, gradient, and tokens that got scores.
+    scored.clear()
+    hidden = hidden.clone().requires_grad_()
+    loss = unsloth_fused_ce_loss(
+        trainer=None, hidden_states=hidden, lm_head_weight=weight, lm_head_bias=None, labels=labels, mask=None,
+        n_items=num_items, scaling=None, target_gb=None, torch_compile=True,
+        logit_softcapping=0, logit_scale_multiply=0, logit_scale_divide=0, shift_labels=True,
+    )
+    loss.backward()
+    return loss.item(), hidden.grad[0].cpu(), sum(scored) / weight.shape[0]
+
+def describe_loss():
+    # Of all tokens of a row, with and without the number to divide by, and of the learned ones and one more.
+    from component.trainers.chunked_loss import predicted_positions
+    generator = torch.Generator().manual_seed(3)
+    hidden, weight = torch.randn(1, 64, 32, generator=generator), torch.randn(100, 32, generator=generator)
+    labels = torch.randint(0, 100, (1, 64), generator=generator)
+    labels[torch.rand(labels.shape, generator=generator) < 0.4] = -100
+    positions = predicted_positions(labels)
+    few = torch.cat([labels.new_full((1,), -100), labels[0, positions + 1]])[None].to(hardware.kind)
+    rows = torch.cat([hidden[0, positions], hidden[0, :1]])[None].to(hardware.kind)
+    hidden, weight, labels = hidden.to(hardware.kind), weight.to(hardware.kind), labels.to(hardware.kind)
+    number = torch.tensor(len(positions), device=hardware.kind)
+    return {
+        "positions": positions,
+        "all": compute_loss(hidden, weight, labels, number),
+        "uncounted": compute_loss(hidden, weight, labels, None),
+        "learned": compute_loss(rows, weight, few, number),
+    }
+
 def describe(model):
+    scored.clear()
     loaded = LOADERS.get(loader)(
         model,
         AdapterSection(lora_rank=8, lora_alpha=16),
@@ -72,18 +115,21 @@ def describe(model):
     with torch.autocast(hardware.kind, dtype=dtype, enabled=dtype is not torch.float32):
         loss = loaded.model(input_ids=ids, labels=labels, use_cache=False).loss
     loss.backward()
+    vocabulary = loaded.model.get_input_embeddings().weight.shape[0]
     return {
         "initial": initial,
+        "scored": sum(scored) / vocabulary,
         "loss": loss.detach().cpu().float(),
         "gradients": {name: parameter.grad.cpu() for name, parameter in trained.items()},
         "four_bit": sorted(name.split("base_model.model.")[-1] for name in four_bit_layers(loaded.model)),
         "targets": sorted(loaded.peft_config.target_modules) if loaded.peft_config else None,
-        "vocabulary": loaded.model.get_input_embeddings().weight.shape[0],
+        "vocabulary": vocabulary,
         "notices": loaded.notices,
         "got": dict(loaded.got),
     }
 
-torch.save({mode: describe(replace(model, train_mode=mode)) for mode in modes}, output)
+results = {mode: describe(replace(model, train_mode=mode)) for mode in modes}
+torch.save(results | ({"loss": describe_loss()} if loader == "unsloth" else {}), output)
 print("unsloth" in sys.modules)
 """
 MODES = ("qlora", "lora", "full")
@@ -151,6 +197,20 @@ def test_equal_start_on_a_cpu(on_cpu, mode) -> None:
     assert unsloth["notices"] == ()
 
 
+def test_unsloths_loss_scores_learned_tokens_alone(on_cpu) -> None:
+    """So it needs no rows chosen for it: its numbers are the same to the last bit."""
+    import torch
+
+    loss = on_cpu[1]["loss"]
+    positions, (value, gradient, num_scored) = loss["positions"], loss["all"]
+    assert num_scored == len(positions) < gradient.shape[0]
+    assert value == loss["uncounted"][0] == loss["learned"][0]
+    assert loss["learned"][2] == num_scored
+    assert torch.equal(gradient[positions], loss["learned"][1][:-1])
+    gradient[positions] = 0
+    assert not gradient.any()
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("mode", ["qlora", "lora"])
 def test_equal_start_on_a_gpu(folder, tmp_path, repository, run_python, mode) -> None:
@@ -159,4 +219,5 @@ def test_equal_start_on_a_gpu(folder, tmp_path, repository, run_python, mode) ->
     if not torch.cuda.is_available():
         pytest.skip("no CUDA GPU")
     vanilla, unsloth = load_both(folder, tmp_path, repository, run_python, device="cuda", modes=[mode])
+    assert unsloth[mode]["scored"] == 2 * 16, "of 2 rows of 24 tokens the first 8 are not learned"
     assert_equal_start(vanilla[mode], unsloth[mode], tolerance=GPU_TOLERANCE)
