@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from component.config.errors import UserError
+from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.config.load import Config
 from component.models.model_files import ADAPTER_FILE, CONFIG_FILE, adapter_base, local_path
 from component.models.precision import Precision
@@ -84,19 +85,23 @@ def imagined_hardware(card: Gpu) -> Hardware:
     return Hardware("cuda", card.title, memory, memory, card.capability, card.supports_bf16, 1)
 
 
-def size_of(config: Config, lengths: Any) -> DataSize:
+def size_of(config: Config, samples: Any) -> DataSize:
     """What a plan needs to know of samples.
 
     Args:
-        lengths: of the samples in tokens, an array of numpy's.
+        samples: prepared, with the `lengths` of each in tokens as an array of numpy's.
     """
-    num_rows, longest_pack = len(lengths), 0
+    lengths = samples.lengths
+    num_rows, longest_pack, learned_share = len(lengths), 0, 1.0
+    if config.model.task_type in LANGUAGE_MODEL_TASKS:
+        learned_share = float(samples.num_supervised_tokens.sum() / lengths.sum())
     if config.training.packing:
         from component.data.packing import pack
 
         packs = pack(lengths, capacity=config.training.max_seq_length)
         num_rows, longest_pack = len(packs), int(max(lengths[rows].sum() for rows in packs))
-    return DataSize(num_training_rows(config, num_rows), float(lengths.mean()), int(lengths.max()), longest_pack)
+    num_rows = num_training_rows(config, num_rows)
+    return DataSize(num_rows, float(lengths.mean()), int(lengths.max()), longest_pack, learned_share)
 
 
 def setting_of(card: Gpu | None, loader: str, precision: Precision) -> Setting:

@@ -105,7 +105,7 @@ def plan_prepared(prepared: PreparedRun) -> PlannedRun | None:
 
 def data_size(prepared: PreparedRun) -> DataSize:
     """What a plan needs to know of prepared data."""
-    return size_of(prepared.config, prepared.data.train.lengths)
+    return size_of(prepared.config, prepared.data.train)
 
 
 def _plan(

@@ -132,7 +132,7 @@ def _prepare_data(
     configure_logging(None, rank())  # once more: the libraries install handlers of their own when imported
     seed_everything(config.model.seed)
     prepared = prepare_run_data(config, row_kind_of(config.model.task_type))
-    settled = settle_prepared(config, hardware, loader.got, precision, model_config, prepared.data.train.lengths)
+    settled = settle_prepared(config, hardware, loader.got, precision, model_config, prepared.data.train)
     config = settled.config
     prompts = check_prompts(config, prepared.data)
     num_rows = num_training_rows(config, len(prepared.data.train))

@@ -34,12 +34,12 @@ def settle_prepared(
     loader: str,
     precision: Precision,
     model_config: Mapping[str, Any],
-    lengths: Any,
+    samples: Any,
 ) -> Settled:
     """Choose for a run on this device.
 
     Args:
-        lengths: of the samples in tokens, an array of numpy's.
+        samples: as `size_of` takes them.
 
     Raises:
         UserError: output_dir holds a run.json that cannot be read, or a step's rows cannot be shared by the processes.
@@ -54,7 +54,7 @@ def settle_prepared(
         card=card,
         room=device_room(config, hardware),
         device=hardware.name,
-        size_of=lambda settled: size_of(settled, lengths),
+        size_of=lambda settled: size_of(settled, samples),
     )
     return settle(config, around, recorded_choice(config))
 

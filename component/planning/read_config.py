@@ -45,12 +45,14 @@ class DataSize:
         num_rows: of an epoch, as batch sizes count them: samples, packs, completions.
         mean_tokens, longest: of the samples; of prompts where answers are sampled.
         longest_pack: tokens of the fullest pack; 0 where it is not known.
+        learned_share: of the samples' tokens; 1 where it is not known.
     """
 
     num_rows: int
     mean_tokens: float
     longest: int
     longest_pack: int = 0
+    learned_share: float = 1.0
 
 
 def read_workload(config: Config, shape: ModelShape, setting: Setting, data: DataSize | None = None) -> Workload:
@@ -97,6 +99,8 @@ def mean_workload(workload: Workload, data: DataSize | None) -> Workload:
     """The mean micro-batch, whose time is predicted: the largest one where nothing is known of the data."""
     if data is None:
         return workload
+    if workload.scores_learned_alone:
+        workload = replace(workload, learned_share=data.learned_share)
     if workload.is_packed:
         return replace(workload, sample_tokens=data.mean_tokens)
     if workload.task not in LANGUAGE_MODEL_TASKS:

@@ -120,7 +120,7 @@ def _flops_per_token(workload: Workload) -> tuple[float, float]:
     layers, trained = shape.num_layers, workload.num_trained_layers
     speedup = FP8_SPEEDUP if workload.quantization == "fp8" else 1
     layer = 2 * (shape.linear_per_layer / speedup + shape.active_experts_per_layer)
-    head = 0 if workload.task == "reward" else 2 * shape.embedding
+    head = 0 if workload.task == "reward" else 2 * shape.embedding * workload.learned_share
     # A token sees the half of its sample that lies before it: two products forward, five backward.
     attention = 2 * (workload.sample_tokens or workload.row_tokens) * shape.query_width
     forward = layers * (layer + attention)

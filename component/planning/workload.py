@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.planning.shape import Linear, ModelShape
 from component.registry import TASK_ROW_KINDS
 
@@ -54,6 +55,7 @@ class Workload:
         mlp_tile_tokens: that go through an MLP at once; None for all.
         loss_chunk_tokens: that have scores at once in the loss; None for all of them, or as many as Unsloth takes.
         sample_tokens: mean length of the samples in a packed row; 0 where it is not known.
+        learned_share: of the tokens, where the loss makes scores of the learned ones alone; 1 where it is not known.
         skipped_layers: decoder layers that keep their activations although others recompute.
         is_dequantized: the frozen 4-bit base was made 16-bit once, after loading. Its layers stay those of 4 bit to
             PEFT, whose adapters take the input as it is; beside 16-bit layers each casts a float32 copy of its own.
@@ -80,6 +82,7 @@ class Workload:
     reference: Literal["none", "adapter off", "second model", "computed before"] = "none"
     eval_rows: int = 0
     sample_tokens: float = 0.0
+    learned_share: float = 1.0
     skipped_layers: int = 0
     is_dequantized: bool = False
     offloads_embedding: bool = False
@@ -95,6 +98,12 @@ class Workload:
     def tokens(self) -> int:
         """Tokens that go through the model at once, padding included."""
         return self.sequences * self.row_tokens
+
+    @property
+    def scores_learned_alone(self) -> bool:
+        """Whether the loss leaves out tokens that are not learned: Unsloth's, and ours in parts."""
+        is_ours = self.loss_chunk_tokens is not None and not self.has_liger
+        return self.task in LANGUAGE_MODEL_TASKS and (self.loader == "unsloth" or is_ours)
 
     @property
     def num_trained_layers(self) -> int:
