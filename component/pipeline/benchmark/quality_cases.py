@@ -48,12 +48,14 @@ class Way:
     mode: str
     loader: str = "vanilla"
     is_packed: bool = False
+    has_fp8_base: bool = False
 
     @property
     def name(self) -> str:
         """As the table shows it."""
         unsloth = " + Unsloth" if self.loader == "unsloth" else ""
-        return f"{self.mode}{unsloth}{', packed' if self.is_packed else ''}"
+        base = ", fp8 base" if self.has_fp8_base else ""
+        return f"{self.mode}{base}{unsloth}{', packed' if self.is_packed else ''}"
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ class Scale:
 
 def _ways(modes: Sequence[str]) -> tuple[Way, ...]:
     vanilla = tuple(Way(mode, is_packed=packed) for mode in modes for packed in (False, True))
-    return (*vanilla, Way("qlora", "unsloth"), Way("qlora", "unsloth", is_packed=True))
+    fp8 = tuple(Way("lora", loader, is_packed=True, has_fp8_base=True) for loader in ("vanilla", "unsloth"))
+    return (*vanilla, *fp8, Way("qlora", "unsloth"), Way("qlora", "unsloth", is_packed=True))
 
 
 FULL = Scale(
@@ -188,7 +191,8 @@ def answers_case(score: Case) -> Case:
 def _run_case(scale: Scale, kind: Kind, way: Way, seed: int, rate: float) -> Case:
     keys = {
         **COMMON, **(PACKED if way.is_packed else UNPACKED), "train_mode": way.mode, "learning_rate": rate,
-        **_once(scale.steps), **_loader_keys(way.loader), **scale.own,
+        **_once(scale.steps), **_loader_keys(way.loader), **({"fp8_base": True} if way.has_fp8_base else {}),
+        **scale.own,
     }  # fmt: skip
     return Case(kind, way.name, way.loader, seed, keys, scale.base())  # type: ignore[arg-type]
 
@@ -217,6 +221,8 @@ def gradient_cases(scale: Scale) -> list[Case]:
         "vanilla": ("vanilla", {}),
         "vanilla + Liger": ("liger", {"use_liger_kernel": True}),
         "Unsloth": ("unsloth", _loader_keys("unsloth")),
+        "vanilla, fp8 base": ("vanilla", {"fp8_base": True}),
+        "Unsloth, fp8 base": ("unsloth", {**_loader_keys("unsloth"), "fp8_base": True}),
     }
     rows, tokens = scale.wide_rows
     common = {
@@ -228,7 +234,7 @@ def gradient_cases(scale: Scale) -> list[Case]:
         Case("gradient", name, stage, 1, {**common, "train_mode": mode, **scale.own, **keys}, {"shape": scale.wide})
         for mode in scale.gradient_modes
         for name, (stage, keys) in named.items()
-        if stage in scale.stages
+        if stage in scale.stages and (mode == "lora" or "fp8_base" not in keys)
     ]
 
 
