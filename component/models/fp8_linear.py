@@ -8,8 +8,7 @@ serves both directions. Numbers are e4m3 throughout (https://arxiv.org/abs/2209.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,6 +20,8 @@ DTYPE = torch.float8_e4m3fn
 LARGEST = torch.finfo(DTYPE).max
 #: Sides of matrices that the tensor cores take are multiples of this.
 MULTIPLE = 16
+#: Numbers of a row that the kernel for rounding takes.
+LONGEST_ROW = 2**16
 #: Rows below it are 0 whatever their scale; it keeps the scale from being 0.
 SMALLEST = 1e-12
 
@@ -61,7 +62,7 @@ class Fp8Linear(nn.Linear):
         """dy W, (T, I), of dy of shape (T, O)."""
         values, scale = quantize_rows(gradient, self.weight_scale)
         ones = scale.new_ones(1, self.in_features)
-        return _scaled_product(values, _transposed(self.weight).t(), scale, ones, gradient.dtype)
+        return _scaled_product(values, transposed(self.weight).t(), scale, ones, gradient.dtype)
 
     def dequantized(self) -> Tensor:
         """The weights that it computes with, float32, (O, I)."""
@@ -116,30 +117,22 @@ def quantize_rows(x: Tensor, factors: Tensor | None = None) -> tuple[Tensor, Ten
     Returns:
         Values (T, I) and scales (T, 1), float32: their product is x.
     """
-    compute = _compiled(_quantize_rows) if x.device.type == "cuda" else _quantize_rows
-    return compute(x, factors)
+    if x.device.type == "cuda" and x.shape[1] <= LONGEST_ROW:
+        from component.models.fp8_kernels import round_rows
 
-
-def _quantize_rows(x: Tensor, factors: Tensor | None) -> tuple[Tensor, Tensor]:
+        return round_rows(x.contiguous(), factors, largest=LARGEST, smallest=SMALLEST)
     wide = x.float() if factors is None else x.float() * factors.view(1, -1)
     scale = wide.abs().amax(1, keepdim=True).clamp(min=SMALLEST) / LARGEST
     return (wide / scale).clamp(-LARGEST, LARGEST).to(DTYPE), scale
 
 
-def _transposed(weight: Tensor) -> Tensor:
+def transposed(weight: Tensor) -> Tensor:
     """A transposed copy; the tensor cores read both matrices along the sum."""
-    compute = _compiled(_transpose) if weight.device.type == "cuda" else _transpose
-    return compute(weight.view(torch.uint8)).view(DTYPE)
+    if weight.device.type != "cuda":
+        return weight.t().contiguous()
+    from component.models.fp8_kernels import transpose
 
-
-def _transpose(values: Tensor) -> Tensor:
-    return values.t().contiguous()
-
-
-@cache
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as one kernel, for all sizes."""
-    return torch.compile(function, dynamic=True, fullgraph=True)
+    return transpose(weight.view(torch.uint8)).view(DTYPE)
 
 
 def _scaled_product(one: Tensor, other: Tensor, of_rows: Tensor, of_columns: Tensor, dtype: torch.dtype) -> Tensor:

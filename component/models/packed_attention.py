@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from component.models.block_compile import uncompiled
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -135,6 +137,7 @@ def probe_leak(model: Any, token_ids: Sequence[int], *, compute_dtype: str) -> L
 
     devices = [device] if device.type == "cuda" else []
     with (
+        uncompiled(),
         torch.random.fork_rng(devices),
         torch.no_grad(),
         torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32),

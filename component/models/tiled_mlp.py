@@ -5,6 +5,8 @@ As in Arctic's long sequence training (https://arxiv.org/abs/2506.13996): an MLP
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 def tile_mlps(model: PreTrainedModel) -> int:
     """Have the dense MLPs of a model work on as many tokens at once as its hidden states have features.
 
-    Each tile is computed again in the backward pass, whether its layer is checkpointed or not.
+    What a loader has put in the place of an MLP's own forward is called tile by tile. Each tile is computed again in
+    the backward pass, whether its layer is checkpointed or not.
 
     Returns:
         Tokens of a tile.
@@ -39,7 +42,7 @@ def tile_mlps(model: PreTrainedModel) -> int:
         )
     tile = model.config.get_text_config().hidden_size
     for mlp in mlps:
-        mlp.forward = partial(forward_in_tiles, mlp, tile_tokens=tile)
+        mlp.forward = partial(forward_in_tiles, _leaving_inputs(mlp.forward), tile_tokens=tile)
     return tile
 
 
@@ -47,20 +50,29 @@ def is_dense(mlp: nn.Module | None) -> bool:
     """Whether a module is linear layers and what is between them, without experts and their router."""
     if mlp is None:
         return False
-    linear = [module for module in mlp.children() if isinstance(module, nn.Linear)]
+    # PEFT puts its layers around them.
+    linear = [child for child in mlp.children() if isinstance(getattr(child, "base_layer", child), nn.Linear)]
     has_experts = any("expert" in name or name == "gate" for name, _ in mlp.named_modules())
     return len(linear) >= 2 and not has_experts
 
 
-def forward_in_tiles(mlp: nn.Module, hidden: Tensor, *, tile_tokens: int) -> Tensor:
-    """What `mlp` makes of hidden states of shape (B, L, H)."""
-    whole = type(mlp).forward
-    rows = hidden.flatten(0, -2)
-    if len(rows) <= tile_tokens:
-        return whole(mlp, hidden)
-    tiles = rows.split(tile_tokens)
+def forward_in_tiles(whole: Callable[[Tensor], Tensor], hidden: Tensor, *, tile_tokens: int) -> Tensor:
+    """What an MLP makes of hidden states of shape (B, L, H).
+
+    Args:
+        whole: the MLP on all tokens that it gets, of shape (1, T, H).
+    """
+    rows = hidden.flatten(0, -2)[None]
+    if rows.shape[1] <= tile_tokens:
+        return whole(hidden)
+    tiles = rows.split(tile_tokens, dim=1)
     if torch.is_grad_enabled():
-        parts = [checkpoint(whole, mlp, tile, use_reentrant=False) for tile in tiles]
+        parts = [checkpoint(whole, tile, use_reentrant=False) for tile in tiles]
     else:
-        parts = [whole(mlp, tile) for tile in tiles]
-    return torch.cat(parts).view(*hidden.shape[:-1], -1)
+        parts = [whole(tile) for tile in tiles]
+    return torch.cat(parts, dim=1).view(*hidden.shape[:-1], -1)
+
+
+def _leaving_inputs(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Unsloth's MLPs write the gradient of their input over the input, which other tiles still share."""
+    return partial(forward, inplace=False) if "inplace" in inspect.signature(forward).parameters else forward

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from component.config.schema import AdapterSection, ModelSection
+from component.models import block_compile
 from component.models.adapters import copy_moved_start, explain_unadapted_experts, lora_arguments
 from component.models.checkpoint import check_stored_names
 from component.models.decoder_layers import check_skipped, skip_checkpointing, train_last_layers
@@ -77,6 +78,8 @@ def load_unsloth(
     base, told, cached = _load_base(module, request)
     prepared, notices = _prepare(module, base, request)
     fused = _fuse(module, prepared, request)
+    if model.tiled_mlp:
+        _tile(base)
     packed = _packed_attention(module, base, request) if model.packing else None
     return LoadedModel(
         model=prepared,
@@ -173,6 +176,15 @@ def _fuse(module: ModuleType, prepared: Any, request: LoadRequest) -> FusedAdapt
     return fuse_adapters(prepared, kernels=module.kernels, unsloth_version=module.__version__)
 
 
+def _tile(base: PreTrainedModel) -> None:
+    # Unsloth's own tiling fails in the backward pass of more than one tile (torch 2.11: a view that is overwritten),
+    # and its compiled layers do not trace a checkpoint within a checkpoint.
+    from component.models.tiled_mlp import tile_mlps
+
+    tile_mlps(base)
+    block_compile.switch_off()
+
+
 def wants_fused_adapters(model: ModelSection, hardware: Hardware) -> bool:
     """Whether adapters are to be fused: their base is in 16 bit or 8-bit floats, on a GPU."""
     is_plain = model.train_mode == "lora" or (model.train_mode == "qlora" and model.dequantize_base)
@@ -210,7 +222,6 @@ def _loading_arguments(request: LoadRequest) -> dict[str, Any]:
         "use_gradient_checkpointing": _checkpointing(model, hardware),
         "random_state": model.seed,
         "offload_embedding": offloads_embedding(model, hardware),
-        "unsloth_tiled_mlp": model.tiled_mlp,
         "fast_inference": False,
     }
     if is_full and hardware.kind == "cuda":

@@ -11,6 +11,7 @@ from component.models.loaded import LoadedModel
 from component.models.tokenizer import load_tokenizer
 from component.pipeline.prepare import PreparedRun
 from component.registry import LOADERS
+from component.runtime.collection import importing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 def load_model(prepared: PreparedRun) -> LoadedModel:
     """Load the weights with the chosen loader."""
-    return LOADERS.get(prepared.loader.got)(
+    with importing():
+        load = LOADERS.get(prepared.loader.got)
+    return load(
         prepared.config.model,
         prepared.config.adapter,
         tokenizer=prepared.tokenizer,

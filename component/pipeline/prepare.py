@@ -27,6 +27,7 @@ from component.pipeline.settle_run import settle_prepared
 from component.pipeline.template_date import fix_template_date
 from component.registry import TASKS, row_kind_of
 from component.runtime.allocator import expand_segments
+from component.runtime.collection import importing
 from component.runtime.compile_caches import keeping_kernels
 from component.runtime.distributed import rank, use_one_gpu, world_size
 from component.runtime.hardware import Hardware, detect_hardware
@@ -98,14 +99,15 @@ def prepare(config: Config, watch: Stopwatch | None = None) -> PreparedRun:
     if not config.training.use_cpu:
         expand_segments(is_wanted=not (config.model.task_type == "grpo" and config.grpo.use_vllm))
     notices = [str(notice) for notice in config.notices]
-    one_gpu = None if config.training.use_cpu else use_one_gpu()
     configure_hub(config.model)
-    hardware = detect_hardware(config.training.use_cpu)
+    with importing():
+        one_gpu = None if config.training.use_cpu else use_one_gpu()
+        hardware = detect_hardware(config.training.use_cpu)
     model_config = read_model_config(config.model)
     check_quantization(model_config, config.model.train_mode)
     check_packable(config.training.packing, model_config)
     loader = choose_loader(config.model, config.model.task_type, hardware)
-    with keeping_kernels():
+    with keeping_kernels(), importing():
         if loader.got == "unsloth":
             from component.models.unsloth_import import import_unsloth
 
@@ -125,8 +127,9 @@ def _prepare_data(
     notices: list[str],
     watch: Stopwatch,
 ) -> PreparedRun:
-    # This imports transformers, which must come after Unsloth.
-    from component.pipeline.run_data import prepare_run_data
+    with importing():
+        # This imports transformers, which must come after Unsloth.
+        from component.pipeline.run_data import prepare_run_data
 
     watch.switch("data")
     configure_logging(None, rank())  # once more: the libraries install handlers of their own when imported

@@ -33,7 +33,7 @@ def test_a_step_is_the_same(checkpoints: bool) -> None:
     theirs = step()
     assert tile_mlps(model) == 16
     rows = []
-    model.model.layers[0].mlp.up_proj.register_forward_hook(lambda module, args, output: rows.append(len(output)))
+    model.model.layers[0].mlp.up_proj.register_forward_hook(lambda module, args, output: rows.append(output.shape[1]))
     for ours, expected in zip(step(), theirs, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-7)
     assert set(rows) == {16, 10}
@@ -41,6 +41,24 @@ def test_a_step_is_the_same(checkpoints: bool) -> None:
     with torch.no_grad():
         model(input_ids=IDS)
     assert rows == [16, 16, 10]
+
+
+def test_what_a_loader_put_there_is_called_and_leaves_its_input() -> None:
+    """As Unsloth's: its backward pass may write the input's gradient over the input."""
+    model = LlamaForCausalLM(LlamaConfig(**SIZES))
+    calls = []
+
+    def forward(x: torch.Tensor, inplace: bool = True) -> torch.Tensor:
+        calls.append((tuple(x.shape), inplace))
+        return 2 * x
+
+    mlp = model.model.layers[0].mlp
+    mlp.forward = forward
+    tile_mlps(model)
+    x = torch.arange(2 * 10 * 16.0).view(2, 10, 16)
+    with torch.no_grad():
+        assert torch.equal(mlp(x), 2 * x)
+    assert calls == [((1, 16, 16), False), ((1, 4, 16), False)]
 
 
 def test_experts_are_refused() -> None:
