@@ -61,19 +61,18 @@ def skip_checkpointing(model: PreTrainedModel, number: int) -> None:
         UserError: see `check_skipped`.
     """
     _, layers = find_layers(model)
-    check_skipped(model, number)
+    check_skipped(number, len(layers))
     for index in evenly_spaced(number, of=len(layers)):
         layers[index].gradient_checkpointing = False
 
 
-def check_skipped(model: PreTrainedModel, number: int) -> None:
-    """Refuse to skip more layers than there are.
+def check_skipped(number: int, num_layers: int | None) -> None:
+    """Refuse to skip more layers than there are; where their number is not known, nothing is said.
 
     Raises:
         UserError: with both numbers.
     """
-    num_layers = model.config.get_text_config().num_hidden_layers
-    if number > num_layers:
+    if num_layers is not None and number > num_layers:
         raise UserError(
             f"checkpoint_skip_layers: got {number}, and the model has {num_layers} layers; use {num_layers} or less"
         )

@@ -23,8 +23,13 @@ def device_map(hardware: Hardware) -> dict[str, int | str]:
 
 def max_positions(config: Mapping[str, Any]) -> int | None:
     """The number of positions a model was made for, from its config.json; None where it has no limit."""
-    text_config = config.get("text_config") or config
-    return text_config.get("max_position_embeddings")
+    return (config.get("text_config") or config).get("max_position_embeddings")
+
+
+def num_layers(config: Mapping[str, Any]) -> int | None:
+    """The number of decoder layers, from config.json; None where it goes by another name."""
+    number = (config.get("text_config") or config).get("num_hidden_layers")
+    return number if isinstance(number, int) else None
 
 
 def offloads_embedding(model: ModelSection, hardware: Hardware) -> bool:

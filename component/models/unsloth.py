@@ -137,7 +137,7 @@ def _prepare(module: ModuleType, base: PreTrainedModel, request: LoadRequest) ->
     """Attach an adapter or make the model trainable, and switch Unsloth to training; returns notices too."""
     model, notices = request.model, []
     prepared = base
-    check_skipped(base, model.checkpoint_skip_layers)
+    check_skipped(model.checkpoint_skip_layers, base.config.get_text_config().num_hidden_layers)
     if model.train_mode != "full":
         experts = explain_unadapted_experts(base)
         notices += [experts] if experts else []

@@ -10,6 +10,7 @@ from component.artifacts.plan_facts import CardFacts
 from component.config.errors import UserError
 from component.config.load import Config
 from component.config.nodes import excerpt
+from component.models.decoder_layers import check_skipped
 from component.models.model_files import read_model_config
 from component.models.precision import Precision, resolve_precision
 from component.models.support import is_fast_family, why_unsupported
@@ -78,6 +79,7 @@ def plan_config(config: Config, gpu: str | None = None) -> PlannedRun:
     card = named_gpu(gpu) if gpu is not None else own_gpu()
     model_config = find_model_config(config)
     shape = understand_shape(config, model_config)
+    check_skipped(config.model.checkpoint_skip_layers, shape.num_layers)
     hardware = imagined_hardware(card or GPUS[USUAL_GPU])
     loader = expected_loader(config, model_config)
     precision = resolve_precision(config.model, hardware)

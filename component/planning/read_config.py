@@ -87,7 +87,7 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
         gradients_wait=(training.gradient_accumulation_steps or 1) > 1,
         reference=_reference(config),
         eval_rows=_eval_rows(config),
-        skipped_layers=_skipped_layers(config, shape),
+        skipped_layers=_skipped_layers(config),
         is_dequantized=model.dequantize_base is True and _quantization(config) in ("nf4", "fp4"),
         offloads_embedding=model.offload_embedding,
         mlp_tile_tokens=shape.hidden if model.tiled_mlp else None,
@@ -169,11 +169,9 @@ def _checkpointing(config: Config, loader: str, row_tokens: int) -> Any:
     return "offload" if loader == "unsloth" and row_tokens >= 512 else "recompute"
 
 
-def _skipped_layers(config: Config, shape: ModelShape) -> int:
+def _skipped_layers(config: Config) -> int:
     """Layers that keep their activations; only the tasks that read the key have any."""
-    if config.model.task_type not in LANGUAGE_MODEL_TASKS:
-        return 0
-    return min(config.model.checkpoint_skip_layers, shape.num_layers)
+    return config.model.checkpoint_skip_layers if config.model.task_type in LANGUAGE_MODEL_TASKS else 0
 
 
 def _attention(asked: str, loader: str, is_packed: bool, supports_varlen: bool) -> str:

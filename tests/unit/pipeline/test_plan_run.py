@@ -13,6 +13,7 @@ from component.config.errors import UserError
 from component.config.load import load_config
 from component.pipeline.plan_facts import plan_facts
 from component.pipeline.plan_run import PLANNED_NUMBERS, compare_cards, plan_config
+from component.pipeline.prepare import prepare
 from component.pipeline.show_plan import PlanOutputs, plan_text, show_plan
 
 LLAMA = "train_args/sft/qlora/llama3-8b.json"
@@ -131,6 +132,14 @@ def test_a_local_model_and_its_family(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
     with pytest.raises(UserError, match="family 'mamba'"):
         plan_config(load_config(LLAMA, [f"model_name_or_path={tmp_path}"]), "t4")
+
+
+def test_more_layers_than_there_are_cannot_be_skipped(tiny_model: Path) -> None:
+    """Neither in a plan nor in a run, whose data is not even looked for."""
+    values = {"model_name_or_path": str(tiny_model), "train_file": "none.jsonl", "output_dir": "output/none"}
+    for refused in (lambda config: plan_config(config, "t4"), prepare):
+        with pytest.raises(UserError, match="checkpoint_skip_layers: got 3, and the model has 2 layers; use 2 or less"):
+            refused(load_config({**values, "checkpoint_skip_layers": 3}))
 
 
 SIZES = {
