@@ -17,7 +17,8 @@ from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.config.load import Config
 from component.config.settle import with_values
 from component.pipeline.batches import rows_per_process
-from component.pipeline.plan_run import data_size, setting_of
+from component.pipeline.plan_inputs import setting_of
+from component.pipeline.plan_run import data_size
 from component.pipeline.prepare import PreparedRun
 from component.pipeline.settle_run import device_room
 from component.planning.choose import Candidate, Freedom, Layout, choose
@@ -113,7 +114,7 @@ def fitting_overrides(prepared: PreparedRun) -> dict[str, Any]:
     if shape is None:
         return _halved(config)
     card = describe_hardware(prepared.hardware)
-    setting = setting_of(card, prepared.loader.got, prepared.precision)
+    setting = setting_of(config, prepared.model_config, prepared.hardware, prepared.loader.got, prepared.precision)
     data = data_size(prepared)
     now = read_workload(config, shape, setting, data)
     limit = NEXT_SHARE * min(plan_memory(now).reserved, device_room(config, prepared.hardware))

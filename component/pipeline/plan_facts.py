@@ -22,12 +22,12 @@ def plan_facts(planned: PlannedRun, config: Config) -> PlanFacts:
     name = config.model.model_name_or_path
     title = f"{name}: {work.task}, {config.model.train_mode}, {work.rows} x {work.row_tokens}"
     return PlanFacts(
-        title=f"{title}, {planned.loader}",
+        title=f"{title}, {planned.setting.loader}",
         settings=(
             ("model", f"{name}, {work.shape.num_parameters / 1e9:.2f} billion parameters"),
             ("trained", f"{num_trained(work):,} parameters ({config.model.train_mode})"),
-            ("loader", planned.loader),
-            ("precision", f"weights {planned.precision.load_dtype}, computation {planned.precision.compute_dtype}"),
+            ("loader", planned.setting.loader),
+            ("precision", f"weights {planned.setting.load_dtype}, computation {planned.setting.compute_dtype}"),
             ("micro-batch", f"{work.sequences} sequences of {work.row_tokens:,} tokens, {made.micro_batches} a step"),
             ("checkpointing", _checkpointing(work)),
         ),

@@ -22,6 +22,7 @@ from component.planning.read_config import DataSize, Setting
 from component.planning.shape import ModelShape, read_shape
 from component.runtime.environment import nvidia_gpus
 from component.runtime.hardware import Hardware
+from component.trainers.liger import choose_liger
 
 
 def offline_model_config(name: str) -> Mapping[str, Any] | None:
@@ -104,10 +105,25 @@ def size_of(config: Config, samples: Any) -> DataSize:
     return DataSize(num_rows, float(lengths.mean()), int(lengths.max()), longest_pack, learned_share)
 
 
-def setting_of(card: Gpu | None, loader: str, precision: Precision) -> Setting:
-    """What a config gets from a card and its loader."""
-    varlen = card is None or card.capability is None or card.capability >= (8, 0)
-    return Setting(loader, precision.load_dtype, precision.compute_dtype, varlen)
+def setting_of(
+    config: Config, model_config: Mapping[str, Any], hardware: Hardware, loader: str, precision: Precision
+) -> Setting:
+    """What a config gets from a device, its loader and what is installed, by the rules of the run itself."""
+    liger = choose_liger(
+        config.training.use_liger_kernel,
+        task_type=config.model.task_type,
+        loader=loader,
+        hardware=hardware,
+        model_type=str(model_config.get("model_type")),
+    )
+    capability = hardware.compute_capability
+    return Setting(
+        loader,
+        precision.load_dtype,
+        precision.compute_dtype,
+        supports_varlen=capability is None or capability >= (8, 0),
+        has_liger=liger.got,
+    )
 
 
 def limited(card: Gpu | None, config: Config) -> Gpu | None:

@@ -11,8 +11,7 @@ from component.config.errors import UserError
 from component.config.load import Config
 from component.config.nodes import excerpt
 from component.models.decoder_layers import check_skipped
-from component.models.model_files import read_model_config
-from component.models.precision import Precision, resolve_precision
+from component.models.precision import resolve_precision
 from component.models.support import is_fast_family, why_unsupported
 from component.pipeline.batches import settle_batches
 from component.pipeline.plan_inputs import (
@@ -30,7 +29,7 @@ from component.pipeline.settle_run import settle_planned
 from component.pipeline.steps import num_optimizer_steps
 from component.planning.gpus import COMPARED, GPUS, Gpu, describe_hardware
 from component.planning.plan import Plan, find_alternative, judge, plan
-from component.planning.read_config import DataSize, mean_workload, read_workload
+from component.planning.read_config import DataSize, Setting, mean_workload, read_workload
 from component.planning.served import why_not_served
 from component.planning.shape import MAX_SIZE, ModelShape, read_shape
 
@@ -56,8 +55,7 @@ class PlannedRun:
     """
 
     plan: Plan
-    loader: str
-    precision: Precision
+    setting: Setting
     notices: tuple[str, ...] = ()
     auto: Mapping[str, Any] = field(default_factory=dict)
 
@@ -85,7 +83,8 @@ def plan_config(config: Config, gpu: str | None = None) -> PlannedRun:
     precision = resolve_precision(config.model, hardware)
     _check_numbers(config)
     settled = settle_planned(config, card or GPUS[USUAL_GPU], loader, precision, shape, model_config)
-    planned = _plan(settled.config, shape, card, loader, precision, None)
+    setting = setting_of(config, model_config, hardware, loader, precision)
+    planned = _plan(settled.config, shape, card, setting, None)
     return replace(planned, notices=settled.notices, auto=settled.facts)
 
 
@@ -94,15 +93,16 @@ def plan_prepared(prepared: PreparedRun) -> PlannedRun | None:
 
     For its own device, or where a config that is not for a CPU is tried on one, for a GPU.
     """
-    config, loader, precision = prepared.config, prepared.loader.got, prepared.precision
-    model_config = read_model_config(config.model)
+    config, model_config = prepared.config, prepared.model_config
+    hardware, loader, precision = prepared.hardware, prepared.loader.got, prepared.precision
     shape = read_shape(model_config)
     if shape is None:
         return None
-    if prepared.hardware.kind == "cpu" and not config.training.use_cpu:
-        loader = expected_loader(config, model_config)
-        precision = resolve_precision(config.model, imagined_hardware(GPUS[USUAL_GPU]))
-    return _plan(config, shape, describe_hardware(prepared.hardware), loader, precision, data_size(prepared))
+    if hardware.kind == "cpu" and not config.training.use_cpu:
+        loader, hardware = expected_loader(config, model_config), imagined_hardware(GPUS[USUAL_GPU])
+        precision = resolve_precision(config.model, hardware)
+    setting = setting_of(config, model_config, hardware, loader, precision)
+    return _plan(config, shape, describe_hardware(prepared.hardware), setting, data_size(prepared))
 
 
 def data_size(prepared: PreparedRun) -> DataSize:
@@ -110,12 +110,10 @@ def data_size(prepared: PreparedRun) -> DataSize:
     return size_of(prepared.config, prepared.data.train)
 
 
-def _plan(
-    config: Config, shape: ModelShape, card: Gpu | None, loader: str, precision: Precision, data: DataSize | None
-) -> PlannedRun:
+def _plan(config: Config, shape: ModelShape, card: Gpu | None, setting: Setting, data: DataSize | None) -> PlannedRun:
     _check_numbers(config)
     training = config.training
-    workload = read_workload(config, shape, setting_of(card, loader, precision), data)
+    workload = read_workload(config, shape, setting, data)
     steps = training.max_steps if training.max_steps > 0 else None
     if data is not None:
         steps = num_optimizer_steps(training, data.num_rows)
@@ -126,7 +124,7 @@ def _plan(
         timed=mean_workload(workload, data),
         num_steps=steps,
     )
-    return PlannedRun(made, loader, precision)
+    return PlannedRun(made, setting)
 
 
 def _check_numbers(config: Config) -> None:

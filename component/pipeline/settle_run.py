@@ -14,7 +14,7 @@ from component.config.errors import UserError
 from component.config.load import Config
 from component.models.precision import Precision
 from component.pipeline.choose_settings import Settled, Surroundings, open_keys, settle
-from component.pipeline.plan_inputs import limited, setting_of, size_of
+from component.pipeline.plan_inputs import imagined_hardware, limited, setting_of, size_of
 from component.planning.choose import room_on
 from component.planning.gpus import CONTEXT_BYTES, GIB, Gpu, describe_hardware
 from component.planning.shape import ModelShape, read_shape
@@ -50,7 +50,7 @@ def settle_prepared(
     around = Surroundings(
         shape=read_shape(model_config),
         model_config=model_config,
-        setting=setting_of(card, loader, precision),
+        setting=setting_of(config, model_config, hardware, loader, precision),
         card=card,
         room=device_room(config, hardware),
         device=hardware.name,
@@ -67,7 +67,7 @@ def settle_planned(
     around = Surroundings(
         shape=shape,
         model_config=model_config,
-        setting=setting_of(card, loader, precision),
+        setting=setting_of(config, model_config, imagined_hardware(card), loader, precision),
         card=card,
         room=room_on(card.memory_bytes),
         device=card.title,

@@ -27,6 +27,7 @@ class Setting:
         loader: that the run gets.
         load_dtype, compute_dtype: by torch's names.
         supports_varlen: whether packed rows of the vanilla loader run on a variable-length kernel.
+        has_liger: whether Liger's kernels are used.
         chunks_loss: whether a vanilla model hands its loss over, to be computed in parts.
     """
 
@@ -34,6 +35,7 @@ class Setting:
     load_dtype: str
     compute_dtype: str
     supports_varlen: bool
+    has_liger: bool = False
     chunks_loss: bool = True
 
 
@@ -65,7 +67,6 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
     is_packed = bool(training.packing)
     row_tokens = _longest_row(config, data)
     loader: Any = "unsloth" if setting.loader == "unsloth" else "vanilla"
-    has_liger = loader == "vanilla" and training.use_liger_kernel is True
     return Workload(
         shape=shape,
         task=model.task_type,
@@ -80,7 +81,7 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
         attention=_attention(model.attn_implementation, loader, is_packed, setting.supports_varlen),
         is_packed=is_packed,
         is_padded=not is_packed and training.per_device_train_batch_size > 1 and not _are_equally_long(data),
-        has_liger=has_liger,
+        has_liger=setting.has_liger,
         optimizer=training.optim,
         rows=training.per_device_train_batch_size,
         row_tokens=row_tokens,
@@ -91,7 +92,7 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
         is_dequantized=model.dequantize_base is True and _quantization(config) in ("nf4", "fp4"),
         offloads_embedding=model.offload_embedding,
         mlp_tile_tokens=shape.hidden if model.tiled_mlp else None,
-        loss_chunk_tokens=_loss_chunk(config, setting, loader, has_liger=has_liger),
+        loss_chunk_tokens=_loss_chunk(config, setting, loader),
     )
 
 
@@ -118,12 +119,12 @@ def _longest_row(config: Config, data: DataSize | None) -> int:
     return min(limit, data.longest + sampled)
 
 
-def _loss_chunk(config: Config, setting: Setting, loader: str, *, has_liger: bool) -> int | None:
+def _loss_chunk(config: Config, setting: Setting, loader: str) -> int | None:
     """Tokens whose scores exist at once; None where another loss decides that."""
     training = config.training
     if loader == "unsloth" or config.model.task_type not in LANGUAGE_MODEL_TASKS:
         return training.loss_chunk_tokens
-    is_whole = has_liger or training.torch_compile or training.fsdp or training.deepspeed
+    is_whole = setting.has_liger or training.torch_compile or training.fsdp or training.deepspeed
     return None if is_whole or not setting.chunks_loss else training.loss_chunk_tokens or USUAL_LOSS_CHUNK
 
 

@@ -121,7 +121,13 @@ def build_causal_lm_trainer(
     packing, rows = _build_rows(training, model, data, context)
     context.notices.extend(packing.notices())
     context.decided["packing"] = packing.to_dict()
-    liger = choose_liger(training.use_liger_kernel, context, model.model.config.model_type)
+    liger = choose_liger(
+        training.use_liger_kernel,
+        task_type=training.task_type,
+        loader=context.loader,
+        hardware=context.hardware,
+        model_type=model.model.config.model_type,
+    )
     context.decided["use_liger_kernel"] = liger.to_dict()
     collator = _Collator(model.tokenizer.pad_token_id)
     trainer = CausalLMTrainer(

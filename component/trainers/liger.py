@@ -1,13 +1,18 @@
-"""Whether Liger's fused kernels are used where the config leaves it open."""
+"""Whether Liger's fused kernels are used where the config leaves it open; neither torch nor Liger is imported."""
 
 from __future__ import annotations
 
+import ast
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-if TYPE_CHECKING:
-    from component.trainers.task import RunContext
+from component.config.keys import LANGUAGE_MODEL_TASKS
+from component.runtime.hardware import Hardware
+
+#: Where liger-kernel 0.8 has the table of the families that it knows, and its name.
+FAMILIES_FILE, FAMILIES_TABLE = "transformers/monkey_patch.py", "MODEL_TYPE_TO_APPLY_LIGER_FN"
 
 
 @dataclass(frozen=True)
@@ -29,26 +34,42 @@ class LigerChoice:
         return asdict(self)
 
 
-def choose_liger(asked: bool | str, context: RunContext, model_type: str) -> LigerChoice:
-    """Decide for a next-token task; other tasks use it where it is asked for by true.
+def choose_liger(asked: bool | str, *, task_type: str, loader: str, hardware: Hardware, model_type: str) -> LigerChoice:
+    """Decide by what is known before the model is loaded.
 
     Args:
+        asked: the value of `use_liger_kernel`; auto is for next-token tasks, others use it where it is true.
         model_type: family of the model, by config.json.
     """
     if asked != "auto":
-        return LigerChoice(asked, asked is True and context.loader == "vanilla", f"use_liger_kernel: {asked}".lower())
-    obstacle = _obstacle(context, model_type)
+        return LigerChoice(asked, asked is True and loader == "vanilla", f"use_liger_kernel: {asked}".lower())
+    obstacle = _obstacle(task_type, loader, hardware, model_type)
     return LigerChoice(asked, obstacle is None, obstacle or f"it has kernels for {model_type}")
 
 
-def _obstacle(context: RunContext, model_type: str) -> str | None:
-    if context.loader != "vanilla":
-        return f"the {context.loader} loader has its own kernels"
-    if context.hardware.kind != "cuda":
-        return f"it runs on CUDA GPUs, and this is {context.hardware.name}"
+def _obstacle(task_type: str, loader: str, hardware: Hardware, model_type: str) -> str | None:
+    if task_type not in LANGUAGE_MODEL_TASKS:
+        return f"auto does not take it for task {task_type}"
+    if loader != "vanilla":
+        return f"the {loader} loader has its own kernels"
+    if hardware.kind != "cuda":
+        return f"it runs on CUDA GPUs, and this is {hardware.name}"
     missing = [name for name in ("liger_kernel", "triton") if find_spec(name) is None]
     if missing:
         return f"{' and '.join(missing)} is not installed"
-    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
+    families = known_families()
+    if families is None:
+        return f"the installed version has no {FAMILIES_TABLE} in {FAMILIES_FILE}"
+    return None if model_type in families else f"it does not know the family {model_type!r}"
 
-    return None if model_type in MODEL_TYPE_TO_APPLY_LIGER_FN else f"it does not know the family {model_type!r}"
+
+def known_families() -> frozenset[str] | None:
+    """The families in the installed Liger's own table, read from its source; None where it is not found."""
+    found = find_spec("liger_kernel")
+    for folder in (found and found.submodule_search_locations) or ():
+        path = Path(folder) / FAMILIES_FILE
+        for node in ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else ():
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == FAMILIES_TABLE:
+                keys = node.value.keys if isinstance(node.value, ast.Dict) else ()
+                return frozenset(key.value for key in keys if isinstance(key, ast.Constant))
+    return None

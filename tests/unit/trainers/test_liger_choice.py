@@ -1,44 +1,71 @@
-"""Who gets Liger's kernels where the config says auto, and what run.json says of it."""
+"""Who gets Liger's kernels where the config says auto, what run.json says of it, and that plans reckon with it."""
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType, SimpleNamespace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from component.config.load import load_config
+from component.pipeline.plan_run import plan_config
+from component.runtime.hardware import Hardware
 from component.trainers import liger
 from component.trainers.liger import choose_liger
 
-
-def context(loader: str = "vanilla", kind: str = "cuda") -> SimpleNamespace:
-    return SimpleNamespace(loader=loader, hardware=SimpleNamespace(kind=kind, name="test device"))
+GPU = Hardware("cuda", "test GPU", 2**36, 2**36, (8, 0), True, 1)
+CPU = Hardware("cpu", "test CPU", 2**36, 2**36, None, True, 1)
+USUAL = {"task_type": "sft", "loader": "vanilla", "hardware": GPU, "model_type": "llama"}
 
 
 @pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Liger that knows Llama."""
-    for name in ("liger_kernel", "liger_kernel.transformers", "liger_kernel.transformers.monkey_patch"):
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    sys.modules["liger_kernel.transformers.monkey_patch"].MODEL_TYPE_TO_APPLY_LIGER_FN = {"llama": None}
-    monkeypatch.setattr(liger, "find_spec", lambda name: object())
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The source of a Liger that knows Llama; it cannot be imported."""
+    source = tmp_path / "transformers/monkey_patch.py"
+    source.parent.mkdir()
+    source.write_text('MODEL_TYPE_TO_APPLY_LIGER_FN = {"llama": apply_to_llama}\nraise ImportError\n')
+    found = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(liger, "find_spec", lambda name: found)
+    return source
 
 
 @pytest.mark.parametrize(
-    ("where", "family", "got", "reason"),
+    ("changes", "got", "reason"),
     [
-        (context(), "llama", True, "it has kernels for llama"),
-        (context(), "bloom", False, "it does not know the family 'bloom'"),
-        (context(loader="unsloth"), "llama", False, "the unsloth loader has its own kernels"),
-        (context(kind="cpu"), "llama", False, "it runs on CUDA GPUs, and this is test device"),
+        ({}, True, "it has kernels for llama"),
+        ({"model_type": "bloom"}, False, "it does not know the family 'bloom'"),
+        ({"loader": "unsloth"}, False, "the unsloth loader has its own kernels"),
+        ({"hardware": CPU}, False, "it runs on CUDA GPUs, and this is test CPU"),
+        ({"task_type": "dpo"}, False, "auto does not take it for task dpo"),
     ],
 )
-def test_auto(installed: None, where: SimpleNamespace, family: str, got: bool, reason: str) -> None:
-    assert choose_liger("auto", where, family).to_dict() == {"asked": "auto", "got": got, "reason": reason}
+def test_auto(installed: Path, changes: dict[str, object], got: bool, reason: str) -> None:
+    assert choose_liger("auto", **{**USUAL, **changes}).to_dict() == {"asked": "auto", "got": got, "reason": reason}
+
+
+def test_a_table_that_has_moved_is_told(installed: Path) -> None:
+    installed.write_text("TABLE = {}")
+    choice = choose_liger("auto", **USUAL)
+    assert (choice.got, choice.reason.partition(" in ")[0]) == (
+        False, "the installed version has no MODEL_TYPE_TO_APPLY_LIGER_FN",
+    )  # fmt: skip
 
 
 def test_what_is_not_there_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(liger, "find_spec", lambda name: None)
-    assert choose_liger("auto", context(), "llama").reason == "liger_kernel and triton is not installed"
-    assert choose_liger(True, context(), "llama").got is True
-    assert choose_liger(False, context(), "llama").got is False
+    assert choose_liger("auto", **USUAL).reason == "liger_kernel and triton is not installed"
+    assert choose_liger(True, **USUAL).got is True
+    assert choose_liger(False, **USUAL).got is False
+
+
+def test_a_plan_reckons_with_it(installed: Path) -> None:
+    def planned(asked: bool | str, **changes: object) -> bool:
+        values = {"model_name_or_path": "Qwen/Qwen3-8B", "train_file": "d", "output_dir": "o"}
+        return plan_config(
+            load_config({**values, "use_liger_kernel": asked, **changes}), "h200"
+        ).plan.workload.has_liger
+
+    assert not planned("auto"), "it does not know the family"
+    installed.write_text('MODEL_TYPE_TO_APPLY_LIGER_FN = {"qwen3": apply_to_qwen3}')
+    assert planned("auto") and planned(True) and not planned(False)
+    assert not planned("auto", use_unsloth=True) and not planned("auto", task_type="dpo")
