@@ -23,6 +23,7 @@ from component.planning.shape import ModelShape, read_shape
 from component.runtime.environment import nvidia_gpus
 from component.runtime.hardware import Hardware
 from component.trainers.liger import choose_liger
+from component.trainers.loss_choice import foresee_whole, why_whole
 
 
 def offline_model_config(name: str) -> Mapping[str, Any] | None:
@@ -116,6 +117,9 @@ def setting_of(
         hardware=hardware,
         model_type=str(model_config.get("model_type")),
     )
+    is_whole = why_whole(config.training, loader=loader, has_liger=liger.got) or foresee_whole(
+        config.model, config.adapter, model_config
+    )
     capability = hardware.compute_capability
     return Setting(
         loader,
@@ -123,6 +127,7 @@ def setting_of(
         precision.compute_dtype,
         supports_varlen=capability is None or capability >= (8, 0),
         has_liger=liger.got,
+        chunks_loss=not is_whole,
     )
 
 

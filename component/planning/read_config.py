@@ -28,7 +28,7 @@ class Setting:
         load_dtype, compute_dtype: by torch's names.
         supports_varlen: whether packed rows of the vanilla loader run on a variable-length kernel.
         has_liger: whether Liger's kernels are used.
-        chunks_loss: whether a vanilla model hands its loss over, to be computed in parts.
+        chunks_loss: whether the vanilla trainer computes the loss of next tokens in parts.
     """
 
     loader: str
@@ -121,11 +121,10 @@ def _longest_row(config: Config, data: DataSize | None) -> int:
 
 def _loss_chunk(config: Config, setting: Setting, loader: str) -> int | None:
     """Tokens whose scores exist at once; None where another loss decides that."""
-    training = config.training
+    asked = config.training.loss_chunk_tokens
     if loader == "unsloth" or config.model.task_type not in LANGUAGE_MODEL_TASKS:
-        return training.loss_chunk_tokens
-    is_whole = setting.has_liger or training.torch_compile or training.fsdp or training.deepspeed
-    return None if is_whole or not setting.chunks_loss else training.loss_chunk_tokens or USUAL_LOSS_CHUNK
+        return asked
+    return asked or USUAL_LOSS_CHUNK if setting.chunks_loss else None
 
 
 def _are_equally_long(data: DataSize | None) -> bool:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from component.config.keys import ADAPTER_MODES
 from component.config.usual import USUAL_LOSS_CHUNK
 from component.models.unsloth_import import why_all_scores
-from component.trainers.chunked_loss import ChunkedLoss, find_head
 
 if TYPE_CHECKING:
     from transformers import Trainer
 
-    from component.config.schema import TrainingSection
+    from component.config.schema import AdapterSection, ModelSection, TrainingSection
+    from component.trainers.chunked_loss import ChunkedLoss
     from component.trainers.task import RunContext
+
+#: Keys of config.json with which families change scores between head and loss, if only by a factor of 1.
+SCORE_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+HEAD = "lm_head"
 
 
 @dataclass(frozen=True)
@@ -52,9 +58,13 @@ def choose_loss(
     asked = training.loss_chunk_tokens
     if context.loader == "unsloth":
         return LossChoice(asked, asked, _unsloth_loss(context)), None
-    obstacle = _obstacle(trainer, training, context)
+    obstacle = why_whole(training, loader=context.loader, has_liger=trainer.args.use_liger_kernel)
+    if obstacle is None and not trainer.model_accepts_loss_kwargs:
+        obstacle = "this model class takes no count of tokens"
     if obstacle is not None:
         return LossChoice(asked, None, obstacle), None
+    from component.trainers.chunked_loss import ChunkedLoss, find_head
+
     model = getattr(trainer.model, "get_base_model", lambda: trainer.model)()
     head = find_head(model)
     if isinstance(head, str):
@@ -75,15 +85,29 @@ def _unsloth_loss(context: RunContext) -> str:
     return f"Unsloth's own loss, which makes scores of all tokens: {obstacle}"
 
 
-def _obstacle(trainer: Trainer, training: TrainingSection, context: RunContext) -> str | None:
-    if context.loader != "vanilla":
-        return f"the loader {context.loader} is not known to leave the loss to transformers"
-    if trainer.args.use_liger_kernel:
+def why_whole(training: TrainingSection, *, loader: str, has_liger: bool) -> str | None:
+    """Why scores are made for all tokens at once, whatever the model; None where it is up to that."""
+    if loader != "vanilla":
+        return f"the loader {loader} is not known to leave the loss to transformers"
+    if has_liger:
         return "Liger computes it, in parts of its own"
     if training.torch_compile:
         return "a compiled model is one graph, of which it cannot be taken out"
     if training.fsdp or training.deepspeed:
         return "the output head is spread over processes"
-    if not trainer.model_accepts_loss_kwargs:
-        return "this model class takes no count of tokens"
+    return None
+
+
+def foresee_whole(model: ModelSection, adapter: AdapterSection, model_config: Mapping[str, Any]) -> str | None:
+    """Why the model that will be loaded makes all scores at once, which `ChunkedLoss` then finds out from itself."""
+    changed = [key for key in SCORE_CHANGES if model_config.get(key) is not None]
+    if changed:
+        return f"the model changes its scores between head and loss ({changed[0]})"
+    if model.train_mode not in ADAPTER_MODES:
+        return None
+    targets, saved = (
+        {name.rpartition(".")[2] for name in names} for names in (adapter.lora_target_modules, adapter.modules_to_save)
+    )
+    if HEAD in targets or (model.new_tokens and HEAD not in saved):
+        return "the output head has an adapter"
     return None
