@@ -115,13 +115,14 @@ def _compare(case: Case, result: Mapping[str, Any]) -> Comparison:
     capability = tuple(gpu["compute_capability"]) if is_cuda else None
     load, compute = result["precision"]
     # Results from before the loss was computed in parts do not say how it was.
+    has_liger = result["loader"] == "vanilla" and config.training.use_liger_kernel is True
     setting = Setting(
         result["loader"],
         load,
         compute,
         supports_varlen=True,
-        has_liger=result["loader"] == "vanilla" and config.training.use_liger_kernel is True,
-        chunks_loss="loss" in result,
+        has_liger=has_liger,
+        chunks_loss="loss" in result and not has_liger,
     )
     workload = read_workload(config, shape, setting, DataSize(**result["data"]))
     card = describe_gpu(gpu["name"], gpu["total_memory_bytes"], capability) if is_cuda else None
