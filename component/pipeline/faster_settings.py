@@ -32,17 +32,17 @@ def room_bytes(prepared: PreparedRun, peak_reserved: int) -> float:
     return min(total, limit * 2**30 if limit else total) - CONTEXT_BYTES - peak_reserved
 
 
-def faster_settings(prepared: PreparedRun, peak_reserved: int, *, is_packed: bool, room: float) -> Iterator[Finding]:
+def faster_settings(prepared: PreparedRun, peak_reserved: int, *, room: float) -> Iterator[Finding]:
     """Find them; none where the planner does not know the model, the card, or how the run is sharded.
 
     Args:
+        prepared: as it was built.
         peak_reserved: bytes that torch had reserved at the peak.
-        is_packed: what the run got of `packing`.
         room: from `room_bytes`.
     """
     training = prepared.config.training
     planned = plan_prepared(prepared)
-    if planned is None or training.fsdp or training.deepspeed or is_packed != bool(training.packing):
+    if planned is None or training.fsdp or training.deepspeed:
         return
     made = planned.plan
     if made.gpu is None or made.time is None:

@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def manifest_content(prepared: PreparedRun) -> dict[str, Any]:
     """The sections of a manifest that are known once the data is prepared."""
     config, data, loader = prepared.config, prepared.data, prepared.loader
-    data_seed, planned = config.training.data_seed, plan_prepared(prepared)
+    data_seed = config.training.data_seed
     return {
         "notices": [redact(notice) for notice in prepared.notices],
         "hints": [redact(str(hint)) for hint in prepared.hints],
@@ -32,7 +32,7 @@ def manifest_content(prepared: PreparedRun) -> dict[str, Any]:
             "train": data.report.to_dict(),
             "evaluation": data.eval_report.to_dict() if data.eval_report else None,
         },
-        "plan": {"predicted": planned.plan.to_dict() if planned else None, "measured": None},
+        "plan": plan_content(prepared),
         "auto": dict(prepared.auto),
         "environment": {
             **environment_facts(REPOSITORY),
@@ -40,3 +40,9 @@ def manifest_content(prepared: PreparedRun) -> dict[str, Any]:
             "num_processes": world_size(),
         },
     }
+
+
+def plan_content(prepared: PreparedRun) -> dict[str, Any]:
+    """The prediction of a run, and the place of what is measured."""
+    planned = plan_prepared(prepared)
+    return {"predicted": planned.plan.to_dict() if planned else None, "measured": None}

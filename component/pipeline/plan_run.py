@@ -10,6 +10,7 @@ from component.artifacts.plan_facts import CardFacts
 from component.config.errors import UserError
 from component.config.load import Config
 from component.config.nodes import excerpt
+from component.config.settle import with_values
 from component.models.decoder_layers import check_skipped
 from component.models.precision import resolve_precision
 from component.models.support import is_fast_family, why_unsupported
@@ -103,6 +104,18 @@ def plan_prepared(prepared: PreparedRun) -> PlannedRun | None:
         precision = resolve_precision(config.model, hardware)
     setting = setting_of(config, model_config, hardware, loader, precision)
     return _plan(config, shape, describe_hardware(prepared.hardware), setting, data_size(prepared))
+
+
+def as_built(prepared: PreparedRun, decided: Mapping[str, Any]) -> PreparedRun:
+    """The run as its loaded model has it, for plans and advice: the same where packing is as it was planned.
+
+    Args:
+        decided: `RunContext.decided`, of the builder of the trainer.
+    """
+    packing, training = decided.get("packing"), prepared.config.training
+    if packing is None or packing["got"] == bool(training.packing):
+        return prepared
+    return replace(prepared, config=with_values(prepared.config, {"packing": packing["got"]}))
 
 
 def data_size(prepared: PreparedRun) -> DataSize:

@@ -11,6 +11,7 @@ from component.models.packed_attention import SLOW, why_not_packable
 from component.models.unsloth_import import has_fused_dropout
 from component.pipeline.build_run import BuiltRun
 from component.pipeline.faster_settings import faster_settings, room_bytes
+from component.pipeline.plan_run import as_built
 from component.pipeline.prepare import PreparedRun
 from component.planning.why_not_faster import SpeedFacts
 
@@ -31,6 +32,7 @@ def speed_facts(
     evaluations = _evaluation_seconds(built.trainer, first_step)
     groups = prepared.task.name in LANGUAGE_MODEL_TASKS and not is_packed
     room = room_bytes(prepared, metrics["peak_reserved_bytes"]) if on_gpu else 0.0
+    ran = as_built(prepared, built.context.decided)
     slow_attention, attention_fix = _attention(prepared, built, is_packed=is_packed)
     return SpeedFacts(
         on_gpu=on_gpu,
@@ -45,9 +47,7 @@ def speed_facts(
         lost_kernels=tuple(_lost_kernels(prepared)),
         slow_attention=slow_attention,
         attention_fix=attention_fix,
-        planned=tuple(faster_settings(prepared, metrics["peak_reserved_bytes"], is_packed=is_packed, room=room))
-        if on_gpu
-        else (),
+        planned=tuple(faster_settings(ran, metrics["peak_reserved_bytes"], room=room)) if on_gpu else (),
         room_bytes=room,
     )
 

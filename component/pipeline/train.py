@@ -26,9 +26,11 @@ from component.pipeline.build_run import BuiltRun, build_run
 from component.pipeline.cards import show_end_card, show_start_card
 from component.pipeline.completions import num_training_rows
 from component.pipeline.disk import check_disk
+from component.pipeline.manifest_content import plan_content
 from component.pipeline.open_run import OpenedRun
 from component.pipeline.out_of_memory import memory_advice
 from component.pipeline.outcome import evaluate_outcome, final_metrics, settle_outcome
+from component.pipeline.plan_run import as_built
 from component.pipeline.prepare import PreparedRun
 from component.pipeline.result import RunResult
 from component.pipeline.speed_facts import speed_facts
@@ -108,12 +110,15 @@ def _train(
     built = build_run(prepared, interrupts)
     trainer, model, context = built.trainer, built.model, built.context
     _record_start(prepared, opened, built)
+    ran = as_built(prepared, context.decided)
+    if ran is not prepared:
+        opened.manifest.update(plan=plan_content(ran))
     times.append(time.monotonic())
     progress.trainer = trainer
     trainer.add_callback(FirstStepCallback(watch))
     watch.switch("step")
     try:
-        with memory_advice(prepared, trainer):
+        with memory_advice(ran, trainer):
             trainer.train(resume_from_checkpoint=str(opened.checkpoint) if opened.checkpoint else None)
     finally:
         close_console(trainer)
@@ -122,7 +127,7 @@ def _train(
             f"stopped by {interrupts.received} after step {trainer.state.global_step}; "
             f"{folder}/checkpoint-{trainer.state.global_step} is complete; run the same command to go on"
         )
-    with memory_advice(prepared, trainer, may_save=not trainer.args.load_best_model_at_end):
+    with memory_advice(ran, trainer, may_save=not trainer.args.load_best_model_at_end):
         outcome = settle_outcome(trainer)
         evaluate_outcome(trainer, outcome, folder)
     times.append(time.monotonic())

@@ -15,7 +15,14 @@ from transformers import LlamaForCausalLM
 
 from component.config.errors import DeviceMemoryError, UserError
 from component.pipeline import run
+from component.trainers import packing
 from component.trainers.last_step import is_due
+
+#: Of sft_settings.
+ADVICE = (
+    "go on with: per_device_train_batch_size=1 gradient_accumulation_steps=6 gradient_checkpointing=true "
+    "per_device_eval_batch_size=1"
+)
 
 
 @contextlib.contextmanager
@@ -79,15 +86,22 @@ def test_out_of_memory_again_and_again(sft_settings, finished_run, tmp_path, tra
     ]  # fmt: skip
 
 
+def test_plan_and_advice_are_about_what_ran(sft_settings, finished_run, tmp_path, monkeypatch) -> None:
+    """The probe of the loaded model switches `packing: auto` off: rows are those of a run without packing."""
+    folder = tmp_path / "run"
+    monkeypatch.setattr(packing, "_why_not", lambda *args: "the probe says so")
+    advice = fail({**sft_settings, "packing": "auto", "output_dir": str(folder)}, "training", 0)[2]
+    assert advice == ADVICE
+    plans = [json.loads((run / "run.json").read_text())["plan"]["predicted"] for run in (folder, finished_run)]
+    assert plans[0] == plans[1]
+
+
 def test_the_advice_can_be_taken_in_the_same_folder(sft_settings, finished_run, tmp_path, trained_metrics) -> None:
     """Another micro-batch with the rows of a step kept: the losses are those of the run left alone, up to rounding."""
     folder = tmp_path / "run"
     settings = {**sft_settings, "lora_dropout": 0.0, "output_dir": str(folder)}
     advice = fail(settings, "training", 3)[2]
-    assert advice == (
-        "go on with: per_device_train_batch_size=1 gradient_accumulation_steps=6 gradient_checkpointing=true "
-        "per_device_eval_batch_size=1"
-    )
+    assert advice == ADVICE
     changed = dict(item.split("=") for item in advice.removeprefix("go on with: ").split())
     with pytest.raises(UserError, match="global_batch_size: was 6, is 12"):
         run(settings, gradient_accumulation_steps=4)

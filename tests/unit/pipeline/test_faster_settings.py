@@ -43,7 +43,7 @@ def advise(tmp_path: Path):
             data=SimpleNamespace(train=SimpleNamespace(lengths=lengths)),
         )  # fmt: skip
         room = room_bytes(prepared, round(peak * GIB))
-        found = faster_settings.faster_settings(prepared, round(peak * GIB), is_packed=True, room=room)
+        found = faster_settings.faster_settings(prepared, round(peak * GIB), room=room)
         return {finding.fix: finding.gain for finding in found if finding.gain > 0.01 and finding.extra_bytes <= room}
 
     return find
