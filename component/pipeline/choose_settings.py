@@ -91,7 +91,8 @@ def settle(config: Config, around: Surroundings, recorded: Mapping[str, Any] | N
         chosen = _changes(config, choice.chosen)
         origin = "chosen" if again is None else "chosen anew, as what the attempt before chose is not predicted to fit"
     facts = {"asked": asked, "chosen": chosen, "origin": origin, "device": around.device, **choice.to_dict()}
-    notices = (*notices, *_packing_notice(chosen, around), _say(chosen, choice, origin, around))
+    told = (*_packing_notice(chosen, around), *_skipping_notice(config, chosen))
+    notices = (*notices, *told, _say(chosen, choice, origin, around))
     return Settled(with_values(config, chosen), facts, notices, choice)
 
 
@@ -139,6 +140,12 @@ def _packing_notice(chosen: Mapping[str, Any], around: Surroundings) -> Iterator
     if chosen.get("packing") is False:
         reason = why_not_packable(around.model_config) or "no full rows are predicted to fit"
         yield f"packing: auto is off: {reason}; a step learns from fewer samples than with packed rows"
+
+
+def _skipping_notice(config: Config, chosen: Mapping[str, Any]) -> Iterator[str]:
+    number = config.model.checkpoint_skip_layers
+    if number and chosen.get("gradient_checkpointing") is False:
+        yield f"checkpoint_skip_layers: {number} has no effect: gradient_checkpointing: auto recomputes no layer"
 
 
 def _cautious(config: Config, asked: Mapping[str, Any], notices: tuple[str, ...]) -> Settled:

@@ -113,6 +113,15 @@ def test_only_open_keys_change(values: dict[str, Any], expected: set[str]) -> No
         assert settled.config.model.checkpoint_skip_layers == 3
 
 
+def test_skipped_layers_that_nothing_is_left_of_are_told() -> None:
+    config = load(gradient_checkpointing="auto", checkpoint_skip_layers=3)
+    told = "checkpoint_skip_layers: 3 has no effect: gradient_checkpointing: auto recomputes no layer"
+    for memory_gib, is_told in ((141, True), (12, False)):
+        settled = settle(config, around(memory_gib))
+        assert settled.config.model.gradient_checkpointing is not is_told
+        assert (told in settled.notices) is is_told
+
+
 def test_the_default_step_is_said() -> None:
     settled = settle(load(per_device_train_batch_size="auto"), around(24))
     assert settled.notices[0].startswith("global_batch_size: 16 rows a step, the default beside")
