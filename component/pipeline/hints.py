@@ -103,7 +103,8 @@ def hint_single_rows(config: Config) -> Iterator[Hint]:
     """Steps of one row."""
     if num_rows_per_step(config.training) == 1 and not config.training.packing:
         what = "each step learns from a single row, so gradients are mostly noise"
-        yield hint_at(config, "per_device_train_batch_size", what, "set gradient_accumulation_steps: 16")
+        key = "gradient_accumulation_steps" if config.training.global_batch_size is None else "global_batch_size"
+        yield hint_at(config, "per_device_train_batch_size", what, f"set {key}: 16")
 
 
 def hint_run_warmup(facts: Facts) -> Iterator[Hint]:

@@ -113,6 +113,12 @@ CASES: list[tuple[dict[str, Any], str, list[dict[str, Any]]]] = [
         [{"gradient_accumulation_steps": 2}, {"packing": "auto"}],
     ),
     (
+        {"per_device_train_batch_size": "auto", "global_batch_size": 1},
+        "per_device_train_batch_size: each step learns from a single row, so gradients are mostly noise; set "
+        "global_batch_size: 16",
+        [{"global_batch_size": 2}],
+    ),
+    (
         {"task_type": "kto", "per_device_train_batch_size": 2},
         "per_device_train_batch_size: kto estimates a divergence from the answers of a micro-batch, and 2 say little; "
         "use 4 or more",
