@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from component.config.errors import Problem
 from component.config.merged import Merged, Rule
+from component.config.nodes import excerpt, spell
 
 EMBEDDING = "embed_tokens"
+#: Argument of checkpointing that a config can write -> its values. All but offload, which is transformers', are those
+#: of torch.utils.checkpoint; what else it is given goes to the layers, which ignore it.
+CHECKPOINT_ARGUMENTS: Mapping[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("use_reentrant", "offload", "preserve_rng_state", "early_stop", "debug"), (True, False)),
+    "determinism_check": ("default", "none"),
+}
+#: What transformers' own trainer would take besides.
+FOREIGN_CHECKPOINT_ARGUMENTS = {"every_n_layers": "set checkpoint_skip_layers"}
 
 
 def check_skipped_layers(merged: Merged) -> Iterator[Problem]:
@@ -16,6 +26,20 @@ def check_skipped_layers(merged: Merged) -> Iterator[Problem]:
         what = "checkpoint_skip_layers without gradient_checkpointing, and no layer recomputes then"
         fix = "drop it, or set gradient_checkpointing: true"
         yield merged.clash("checkpoint_skip_layers", "gradient_checkpointing", what, fix)
+
+
+def check_checkpoint_arguments(merged: Merged) -> Iterator[Problem]:
+    """Arguments of checkpointing are known, and have values that it knows."""
+    key = "gradient_checkpointing_kwargs"
+    for name, value in merged[key].items():
+        values = CHECKPOINT_ARGUMENTS.get(name)
+        if values is None:
+            known = f"use {', '.join(CHECKPOINT_ARGUMENTS)}"
+            fix = FOREIGN_CHECKPOINT_ARGUMENTS.get(name, known)
+            yield Problem(merged.places[key], key, f'there is no argument "{excerpt(name)}"', fix)
+        elif not any(value is item or (isinstance(item, str) and value == item) for item in values):
+            fix = f"use {' or '.join(map(spell, values))}"
+            yield Problem(merged.places[key], key, f"{name} is {excerpt(spell(value))}", fix)
 
 
 def check_dequantized_base(merged: Merged) -> Iterator[Problem]:
@@ -59,6 +83,7 @@ def check_tiled_mlp(merged: Merged) -> Iterator[Problem]:
 
 MEMORY_RULES: tuple[Rule, ...] = (
     check_skipped_layers,
+    check_checkpoint_arguments,
     check_dequantized_base,
     check_fp8_base,
     check_offloaded_embedding,

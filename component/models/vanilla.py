@@ -163,8 +163,11 @@ def _prepare_base(base: PreTrainedModel, request: LoadRequest) -> None:
         tile_mlps(base)
     if request.model.gradient_checkpointing:
         arguments = dict(request.gradient_checkpointing_kwargs)
-        arguments.pop("offload", None)  # transformers' own, as in its trainer
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=arguments or None, offload=_offloads(request))
+        arguments.pop("offload", None)  # no argument of torch's
+        if _offloads(request):
+            # TRL switches checkpointing off for a reference, and on again without this argument.
+            base.gradient_checkpointing_enable = partial(base.gradient_checkpointing_enable, offload=True)
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=arguments or None)
         if request.model.checkpoint_skip_layers:
             skip_checkpointing(base, request.model.checkpoint_skip_layers)
     base.train()

@@ -152,7 +152,9 @@ def build_trl_arguments(
         context,
         arguments_class,
         # TRL switches checkpointing off for a reference, and on again with these.
-        gradient_checkpointing_kwargs=dict(training.gradient_checkpointing_kwargs),
+        gradient_checkpointing_kwargs={
+            name: value for name, value in training.gradient_checkpointing_kwargs.items() if name != "offload"
+        },
         remove_unused_columns=False,  # the collators read what no forward pass has an argument for
         **own,
     )

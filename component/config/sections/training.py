@@ -92,7 +92,8 @@ class TrainingSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMe
     neftune_noise_alpha: float | None = key(None, "Noise on embeddings (https://arxiv.org/abs/2310.05914).", above=0)
     gradient_checkpointing_kwargs: dict[str, Any] = key(
         {"use_reentrant": False},
-        "Arguments of torch.utils.checkpoint; offload: true keeps what is recomputed from in main memory.",
+        "Arguments of torch.utils.checkpoint: use_reentrant, preserve_rng_state, early_stop, debug, determinism_check; "
+        "offload: true keeps what is recomputed from in main memory.",
         loaders=("vanilla",),
         memory=True,
     )

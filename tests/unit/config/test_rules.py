@@ -58,6 +58,19 @@ IMPOSSIBLE = [
         "init_lora_weights: an orthogonal start needs an even rank, and lora_rank is 5; use lora_rank: 6",
     ),
     (
+        ["gradient_checkpointing_kwargs.ofload=true"],
+        'gradient_checkpointing_kwargs: there is no argument "ofload"; use use_reentrant, offload, preserve_rng_state, '
+        "early_stop, debug, determinism_check",
+    ),
+    (
+        ["gradient_checkpointing_kwargs.every_n_layers=2"],
+        'gradient_checkpointing_kwargs: there is no argument "every_n_layers"; set checkpoint_skip_layers',
+    ),
+    (
+        ["gradient_checkpointing_kwargs.offload=1"],
+        "gradient_checkpointing_kwargs: offload is 1; use true or false",
+    ),
+    (
         ["gradient_checkpointing=false", "checkpoint_skip_layers=4"],
         "checkpoint_skip_layers: checkpoint_skip_layers without gradient_checkpointing, and no layer recomputes then; "
         "drop it, or set gradient_checkpointing: true",

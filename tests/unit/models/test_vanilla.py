@@ -9,6 +9,7 @@ import torch
 
 from component.config.errors import UserError
 from component.config.schema import AdapterSection
+from component.models import vanilla
 from component.models.precision import resolve_precision
 from component.models.quantization import four_bit_layers
 from component.models.tokenizer import load_tokenizer
@@ -154,3 +155,14 @@ def test_a_tokenizer_beyond_the_embeddings_is_refused(section, adapter, cpu) -> 
             hardware=cpu,
             gradient_checkpointing_kwargs={},
         )
+
+
+def test_checkpoints_stay_in_main_memory_where_checkpointing_is_switched_off_and_on(load, monkeypatch) -> None:
+    """As TRL does it for a reference, with the arguments of torch.utils.checkpoint alone."""
+    monkeypatch.setattr(vanilla, "_offloads", lambda request: True)
+    base = load(gradient_checkpointing=True).model.get_base_model()
+    seen = [base.model.layers[0]._gradient_checkpointing_func.func]
+    base.gradient_checkpointing_disable()
+    base.gradient_checkpointing_enable({"use_reentrant": False})
+    seen.append(base.model.layers[0]._gradient_checkpointing_func.func)
+    assert [function.__qualname__.rpartition(".")[2] for function in seen] == ["checkpoint_func"] * 2
