@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from component.config.choices import DIVERGENCE_LOSSES, LOSSES, MARGIN_LOSSES, MEAN_LOSSES
+from component.config.choices import DIVERGENCE_LOSSES, LOSSES, MARGIN_LOSSES, MEAN_LOSSES, SMOOTHED_LOSSES
 from component.config.errors import Problem
+from component.config.keys import LANGUAGE_MODEL_TASKS, SHIPPED_TASKS
 from component.config.merged import Merged, Rule
 from component.config.schema import schema_fields
 
@@ -121,6 +122,21 @@ def check_liger(merged: Merged) -> Iterator[Problem]:
             yield merged.clash(key, "use_liger_kernel", what, "drop one of them")
 
 
+def check_smoothing_factor(merged: Merged) -> Iterator[Problem]:
+    """transformers smooths labels itself, outside of the model, in its own trainer alone."""
+    key, name, task = "extra_training_args", "label_smoothing_factor", merged["task_type"]
+    if not merged[key].get(name) or task not in SHIPPED_TASKS:
+        return
+    if task not in LANGUAGE_MODEL_TASKS:
+        fix = f"use label_smoothing with loss_type {', '.join(SMOOTHED_LOSSES.get(task, ()))}"
+        yield Problem(
+            merged.places[key], key, f"{name} is not read by {task}", fix if task in SMOOTHED_LOSSES else "drop it"
+        )
+    elif merged["use_unsloth"] is not False:
+        what = f"{name} is computed from scores that Unsloth's own loss replaces"
+        yield merged.clash(key, "use_unsloth", what, "drop it, or set use_unsloth: false")
+
+
 def _losses(merged: Merged) -> list[str]:
     """The losses, also where the task's own default stands."""
     defaults = schema_fields()["loss_type"].metadata["default_by_task"]
@@ -135,4 +151,5 @@ LOSS_RULES: tuple[Rule, ...] = (
     check_kto,
     check_cpo,
     check_liger,
+    check_smoothing_factor,
 )

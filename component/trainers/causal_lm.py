@@ -20,7 +20,7 @@ from component.trainers.arguments import build_training_arguments
 from component.trainers.chunked_loss import ChunkedLoss, predicted_positions
 from component.trainers.experts import router_loss, router_part
 from component.trainers.liger import choose_liger
-from component.trainers.loss_choice import choose_loss
+from component.trainers.loss_choice import check_smoothing, choose_loss
 from component.trainers.packing import PackingChoice, choose_packing
 from component.trainers.run_trainer import RunTrainer, run_callbacks
 
@@ -144,6 +144,7 @@ def build_causal_lm_trainer(
     if context.loader == "vanilla" and not trainer.model_accepts_loss_kwargs:
         # Classes such as Gemma 4's take no count of tokens: the loss of a step would be a mean of micro-batch means.
         trainer.compute_loss_func = next_token_loss
+    check_smoothing(trainer)
     loss, trainer.chunked_loss = choose_loss(trainer, training, context)
     collator.finds_positions = trainer.chunked_loss is not None
     context.notices.extend(loss.notices())

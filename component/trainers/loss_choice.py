@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from component.config.errors import UserError
 from component.config.keys import ADAPTER_MODES
 from component.config.usual import USUAL_LOSS_CHUNK
 from component.models.unsloth_import import why_all_scores
@@ -85,12 +86,37 @@ def _unsloth_loss(context: RunContext) -> str:
     return f"Unsloth's own loss, which makes scores of all tokens: {obstacle}"
 
 
+def check_smoothing(trainer: Trainer) -> None:
+    """Refuse label smoothing where transformers' is something else than the loss of the model with smoothed labels.
+
+    Args:
+        trainer: built, with the model that it trains.
+
+    Raises:
+        UserError: naming the model's class, and the reason.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    if trainer.label_smoother is None:
+        return
+    model = getattr(trainer.model, "get_base_model", lambda: trainer.model)()
+    name, reason = type(model).__name__, None
+    if name not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() or not trainer.model_accepts_loss_kwargs:
+        reason = "transformers does not smooth the loss of next tokens for this class"
+    elif getattr(model.config, "output_router_logits", False):
+        reason = "transformers leaves the load balancing of its experts out"
+    if reason is not None:
+        raise UserError(f"extra_training_args: label_smoothing_factor with {name}: {reason}; drop it")
+
+
 def why_whole(training: TrainingSection, *, loader: str, has_liger: bool) -> str | None:
     """Why scores are made for all tokens at once, whatever the model; None where it is up to that."""
     if loader != "vanilla":
         return f"the loader {loader} is not known to leave the loss to transformers"
     if has_liger:
         return "Liger computes it, in parts of its own"
+    if training.extra_training_args.get("label_smoothing_factor"):
+        return "label_smoothing_factor is computed outside of the model, from all scores"
     if training.torch_compile:
         return "a compiled model is one graph, of which it cannot be taken out"
     if training.fsdp or training.deepspeed:

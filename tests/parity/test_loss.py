@@ -152,3 +152,22 @@ def test_what_is_trained_and_quantized(tiny_settings, tmp_path) -> None:
     assert type(base.model.embed_tokens) is torch.nn.Embedding
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert len(trained) == 28 and all("lora_A" in name or "lora_B" in name for name in trained)
+
+
+def test_smoothed_labels(full_settings, tiny_model, conversations, tmp_path) -> None:
+    """A tenth of each label is spread over the vocabulary; a mean over the tokens of all micro-batches too."""
+    batches = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    smoothing = {"extra_training_args": {"label_smoothing_factor": 0.1}}
+    built = build_run(prepare(load_config({**full_settings, **batches, **smoothing, "output_dir": str(tmp_path)})))
+    reason = "label_smoothing_factor is computed outside of the model, from all scores"
+    assert built.context.decided["loss_chunk_tokens"] == {"asked": None, "got": None, "reason": reason}
+    trainer = built.trainer
+    micro_batches, num_items = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 2, trainer.args.device)
+    trainer.current_gradient_accumulation_steps = 2
+    loss, expected = 0.0, 0.0
+    for batch in micro_batches:
+        scores = trainer.model(input_ids=batch["input_ids"], attention_mask=batch.get("attention_mask")).logits
+        targets = {"target": batch["labels"][:, 1:].flatten(), "reduction": "sum", "label_smoothing": 0.1}
+        expected += torch.nn.functional.cross_entropy(scores[:, :-1].flatten(0, 1), **targets).item()
+        loss += trainer.training_step(trainer.model, dict(batch), num_items).item()
+    assert loss == pytest.approx(expected / num_items.item(), abs=TOLERANCE)

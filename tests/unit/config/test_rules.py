@@ -58,6 +58,20 @@ IMPOSSIBLE = [
         "init_lora_weights: an orthogonal start needs an even rank, and lora_rank is 5; use lora_rank: 6",
     ),
     (
+        ["extra_training_args.label_smoothing_factor=0.1", "task_type=dpo"],
+        "extra_training_args: label_smoothing_factor is not read by dpo; use label_smoothing with loss_type exo_pair, "
+        "robust, aot, aot_unpaired",
+    ),
+    (
+        ["extra_training_args.label_smoothing_factor=0.1", "task_type=reward"],
+        "extra_training_args: label_smoothing_factor is not read by reward; drop it",
+    ),
+    (
+        ["extra_training_args.label_smoothing_factor=0.1", "use_unsloth=auto"],
+        "extra_training_args: label_smoothing_factor is computed from scores that Unsloth's own loss replaces; drop "
+        "it, or set use_unsloth: false",
+    ),
+    (
         ["gradient_checkpointing_kwargs.ofload=true"],
         'gradient_checkpointing_kwargs: there is no argument "ofload"; use use_reentrant, offload, preserve_rng_state, '
         "early_stop, debug, determinism_check",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from component.config.errors import UserError
 from component.config.load import Config, load_config
 from component.models.precision import resolve_precision
 from component.models.tiny_families import TINY_FAMILIES, build_family_config
@@ -15,7 +17,7 @@ from component.pipeline.plan_inputs import setting_of
 from component.planning.shape import FUSED_PROJECTIONS
 from component.runtime.hardware import Hardware
 from component.trainers.chunked_loss import ChunkedLoss, find_head
-from component.trainers.loss_choice import foresee_whole
+from component.trainers.loss_choice import check_smoothing, foresee_whole
 
 GPU = Hardware("cuda", "test GPU", 2**36, 2**36, (8, 0), True, 1)
 
@@ -62,6 +64,7 @@ def test_heads_with_adapters(settings: dict[str, Any], lora: dict[str, Any], is_
         ({}, {}, True),
         ({"use_liger_kernel": True}, {}, False),
         ({"torch_compile": True}, {}, False),
+        ({"extra_training_args": {"label_smoothing_factor": 0.1}}, {}, False),
         ({"fsdp": "full_shard"}, {}, False),
         ({}, {"final_logit_softcapping": 30.0}, False),
         ({}, {"final_logit_softcapping": None}, True),
@@ -73,3 +76,25 @@ def test_what_a_plan_is_made_with(settings: dict[str, Any], model_config: dict[s
     precision = resolve_precision(config.model, GPU)
     setting = setting_of(config, {"model_type": "llama", **model_config}, GPU, "vanilla", precision)
     assert setting.chunks_loss is chunks
+
+
+@pytest.mark.parametrize(
+    ("family", "takes_count", "reason"),
+    [
+        ("llama", True, None),
+        ("llama", False, "transformers does not smooth the loss of next tokens for this class"),
+        ("mixtral", True, "transformers leaves the load balancing of its experts out"),
+    ],
+)
+def test_label_smoothing_is_refused_where_it_would_be_another_loss(
+    family: str, takes_count: bool, reason: str | None
+) -> None:
+    config = build_family_config(family, vocab_size=64, token_ids={"pad_token_id": 0})
+    config.output_router_logits = family == "mixtral"
+    model = AutoModelForCausalLM.from_config(config)
+    trainer = SimpleNamespace(model=model, model_accepts_loss_kwargs=takes_count, label_smoother=object())
+    if reason is None:
+        check_smoothing(trainer)
+        return
+    with pytest.raises(UserError, match=f"label_smoothing_factor with {type(model).__name__}: {reason}; drop it"):
+        check_smoothing(trainer)
