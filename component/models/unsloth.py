@@ -45,7 +45,6 @@ from component.models.unsloth_import import (
     call_unsloth,
     has_fused_dropout,
     import_unsloth,
-    knows_loss_limit,
     quietly,
 )
 from component.models.unsloth_lora import FusedAdapters, fuse_adapters
@@ -292,8 +291,6 @@ def _ignored(request: LoadRequest) -> list[str]:
         notices.append(f"lora_dropout: {adapter.lora_dropout} loses Unsloth's fused LoRA kernels; 0 keeps them")
     if model.train_mode != "full" and adapter.use_dora:
         notices.append("use_dora: loses Unsloth's fused LoRA kernels")
-    if model.loss_chunk_tokens is not None and not (request.hardware.kind == "cuda" and knows_loss_limit()):
-        notices.append("loss_chunk_tokens: ignored, Unsloth's loss knows no such limit here")
     if model.attn_implementation != "auto":
         notices.append(f"attn_implementation: {model.attn_implementation} is ignored, Unsloth chooses its own")
     if model.gradient_checkpointing and dict(request.gradient_checkpointing_kwargs) != {"use_reentrant": False}:

@@ -29,7 +29,7 @@ class LossChoice:
 
     Attributes:
         asked: the value of `loss_chunk_tokens`.
-        got: tokens whose scores exist at once; None where this framework does not compute the loss.
+        got: tokens whose scores exist at once; None where another loss decides that, or all of them do.
         reason: why, in words for a person.
     """
 
@@ -45,7 +45,7 @@ class LossChoice:
         """Say so where the config is not followed."""
         if self.asked is None or self.got is not None:
             return []
-        return [f"loss_chunk_tokens: {self.asked} is not used, scores are made for all tokens at once: {self.reason}"]
+        return [f"loss_chunk_tokens: {self.asked} is not used: {self.reason}"]
 
 
 def choose_loss(
@@ -58,7 +58,8 @@ def choose_loss(
     """
     asked = training.loss_chunk_tokens
     if context.loader == "unsloth":
-        return LossChoice(asked, asked, _unsloth_loss(context)), None
+        has_limit = context.hardware.kind == "cuda" and why_all_scores() is None
+        return LossChoice(asked, asked if has_limit else None, _unsloth_loss(context)), None
     obstacle = why_whole(training, loader=context.loader, has_liger=trainer.args.use_liger_kernel)
     if obstacle is None and not trainer.model_accepts_loss_kwargs:
         obstacle = "this model class takes no count of tokens"
@@ -79,7 +80,7 @@ def choose_loss(
 
 def _unsloth_loss(context: RunContext) -> str:
     if context.hardware.kind != "cuda":
-        return "Unsloth's own loss"
+        return "Unsloth's own loss, which knows no such limit on a CPU"
     obstacle = why_all_scores()
     if obstacle is None:
         return "Unsloth's own loss, of learned tokens alone"

@@ -36,3 +36,18 @@ def test_of_which_tokens_unsloth_makes_scores(
     context = SimpleNamespace(loader="unsloth", hardware=SimpleNamespace(kind="cuda"))
     choice, ours = choose_loss(None, SimpleNamespace(loss_chunk_tokens=None), context)
     assert (choice.reason, ours) == (reason, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_known", "asked", "got"),
+    [("cuda", True, 64, 64), ("cuda", True, None, None), ("cuda", False, 64, None), ("cpu", True, 64, None)],
+)
+def test_a_limit_that_unsloth_does_not_know_is_told(
+    kind: str, is_known: bool, asked: int | None, got: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unsloth_import, "knows_loss_limit", lambda: is_known)
+    context = SimpleNamespace(loader="unsloth", hardware=SimpleNamespace(kind=kind))
+    choice, _ = choose_loss(None, SimpleNamespace(loss_chunk_tokens=asked), context)
+    assert choice.got == got
+    told = [f"loss_chunk_tokens: {asked} is not used: {choice.reason}"]
+    assert choice.notices() == (told if asked != got else [])
