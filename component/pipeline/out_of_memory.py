@@ -27,6 +27,7 @@ from component.planning.memory import plan_memory
 from component.planning.read_config import mean_workload, read_workload
 from component.planning.shape import read_shape
 from component.runtime.device_memory import release_memory
+from component.runtime.distributed import launcher_words
 
 #: Of the peak that was predicted and did not fit, what the next settings may be predicted to take: the planner was
 #: wrong at least once.
@@ -97,7 +98,7 @@ def resume_command(config: Config, overrides: Mapping[str, Any]) -> str:
         for key, place in config.places.items()
         if place.source == COMMAND_LINE.source and key not in overrides and key in config.written
     ]
-    return shlex.join(["python", "train.py", "--train_args_file", config.path, *given, *changes])
+    return shlex.join([*launcher_words(), "train.py", "--train_args_file", config.path, *given, *changes])
 
 
 def _spell(value: Any) -> str:

@@ -5,11 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from component.config.errors import MachineError
 
 NVIDIA_PROC_FOLDER = Path("/proc/driver/nvidia/gpus")
+
+#: Launcher -> its words, and options -> what they count: processes of the run, those of a machine, or machines.
+LAUNCHERS: Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
+    "torchrun": (("torchrun",), {"--nnodes": "machines", "--nproc_per_node": "here"}),
+    "accelerate": (("accelerate", "launch"), {"--num_machines": "machines", "--num_processes": "all"}),
+    "deepspeed": (("deepspeed",), {"--num_nodes": "machines", "--num_gpus": "here"}),
+}
+#: Variable that one launcher alone sets -> which; transformers sets others of accelerate's itself.
+LAUNCHER_MARKS = {
+    "ACCELERATE_DYNAMO_USE_DYNAMIC": "accelerate",
+    "ACCELERATE_CONFIG_DS_FIELDS": "accelerate",
+    "CROSS_SIZE": "deepspeed",
+}
 
 
 def has_launcher() -> bool:
@@ -38,6 +52,22 @@ def world_size() -> int:
 def is_main_process() -> bool:
     """Whether this process writes the run folder and talks to the user."""
     return rank() == 0
+
+
+def launcher_words() -> list[str]:
+    """What stands before `train.py` on the command line that started this run, with its number of processes.
+
+    Options that a launcher does not hand on, such as its own config file or where machines meet, are not known here.
+    """
+    if not has_launcher():
+        return ["python"]
+    size = world_size()
+    here = _number("LOCAL_WORLD_SIZE", default=_number("LOCAL_SIZE", default=size))
+    machines = max(1, size // max(1, here))
+    name = next((name for variable, name in LAUNCHER_MARKS.items() if variable in os.environ), "torchrun")
+    words, options = LAUNCHERS[name]
+    numbers = {"all": size, "here": here, "machines": machines}
+    return [*words, *(f"{key}={numbers[of]}" for key, of in options.items() if of != "machines" or machines > 1)]
 
 
 def use_one_gpu() -> str | None:

@@ -185,7 +185,7 @@ def test_grpo_evaluates_whole_groups() -> None:
     assert settle(config, around(141)).config.training.per_device_eval_batch_size == 4
 
 
-def test_resume_command(tmp_path: Any) -> None:
+def test_resume_command(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(
         "\n".join(f"{key}: {str(value).lower() if value is True else value}" for key, value in BASE.items())
@@ -196,3 +196,6 @@ def test_resume_command(tmp_path: Any) -> None:
         f'python train.py --train_args_file {path} \'train_file=["a.jsonl", "b c.jsonl"]\' use_unsloth=auto '
         "per_device_train_batch_size=4 gradient_checkpointing=true"
     )
+    for name, value in {"LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert resume_command(config, {}).startswith("torchrun --nproc_per_node=2 train.py --train_args_file ")

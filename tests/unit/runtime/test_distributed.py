@@ -14,7 +14,15 @@ from component.runtime import distributed
 
 @pytest.fixture(autouse=True)
 def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "CUDA_VISIBLE_DEVICES"):
+    for name in (
+        "RANK",
+        "LOCAL_RANK",
+        "WORLD_SIZE",
+        "LOCAL_WORLD_SIZE",
+        "LOCAL_SIZE",
+        "CUDA_VISIBLE_DEVICES",
+        *distributed.LAUNCHER_MARKS,
+    ):
         # setenv first: monkeypatch then restores what use_one_gpu writes, too.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
@@ -32,6 +40,26 @@ def test_a_launcher_gives_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     values = (distributed.rank(), distributed.local_rank(), distributed.world_size())
     assert (distributed.has_launcher(), *values) == (True, 5, 1, 8)
     assert not distributed.is_main_process()
+
+
+@pytest.mark.parametrize(
+    ("marks", "words"),
+    [
+        ({}, ["torchrun", "--nproc_per_node=4"]),
+        ({"LOCAL_WORLD_SIZE": "2"}, ["torchrun", "--nnodes=2", "--nproc_per_node=2"]),
+        ({"ACCELERATE_DYNAMO_USE_DYNAMIC": "False"}, ["accelerate", "launch", "--num_processes=4"]),
+        ({"ACCELERATE_CONFIG_DS_FIELDS": ""}, ["accelerate", "launch", "--num_processes=4"]),
+        ({"CROSS_SIZE": "1", "LOCAL_SIZE": "4"}, ["deepspeed", "--num_gpus=4"]),
+        ({"ACCELERATE_MIXED_PRECISION": "bf16"}, ["torchrun", "--nproc_per_node=4"]),
+    ],
+)
+def test_the_launcher_is_named_with_its_processes(
+    monkeypatch: pytest.MonkeyPatch, marks: dict[str, str], words: list[str]
+) -> None:
+    assert distributed.launcher_words() == ["python"]
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "4", **marks}.items():
+        monkeypatch.setenv(name, value)
+    assert distributed.launcher_words() == words
 
 
 def test_a_scheduler_that_numbers_machines_is_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
