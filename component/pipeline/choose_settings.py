@@ -12,6 +12,7 @@ from component.config.load import Config
 from component.config.settle import with_values
 from component.models.packed_attention import why_not_packable
 from component.pipeline.batches import rows_per_process
+from component.pipeline.saving_settings import fewest_savings, spell_overrides
 from component.pipeline.steps import num_rows_per_step
 from component.planning.choose import Candidate, Choice, Freedom, Layout, choose
 from component.planning.gpus import Gpu
@@ -92,7 +93,7 @@ def settle(config: Config, around: Surroundings, recorded: Mapping[str, Any] | N
         origin = "chosen" if again is None else "chosen anew, as what the attempt before chose is not predicted to fit"
     facts = {"asked": asked, "chosen": chosen, "origin": origin, "device": around.device, **choice.to_dict()}
     told = (*_packing_notice(chosen, around), *_skipping_notice(config, chosen))
-    notices = (*notices, *told, _say(chosen, choice, origin, around))
+    notices = (*notices, *told, _say(chosen, choice, origin, around), *_saving_notice(config, choice))
     return Settled(with_values(config, chosen), facts, notices, choice)
 
 
@@ -146,6 +147,12 @@ def _skipping_notice(config: Config, chosen: Mapping[str, Any]) -> Iterator[str]
     number = config.model.checkpoint_skip_layers
     if number and chosen.get("gradient_checkpointing") is False:
         yield f"checkpoint_skip_layers: {number} has no effect: gradient_checkpointing: auto recomputes no layer"
+
+
+def _saving_notice(config: Config, choice: Choice) -> Iterator[str]:
+    saving = {} if choice.fits else fewest_savings(config, choice.chosen.workload, room=choice.room)
+    if saving:
+        yield f"auto: with {' '.join(spell_overrides(saving))}, which is never chosen by itself, it is predicted to fit"
 
 
 def _cautious(config: Config, asked: Mapping[str, Any], notices: tuple[str, ...]) -> Settled:

@@ -20,12 +20,14 @@ from component.pipeline.batches import rows_per_process
 from component.pipeline.plan_inputs import setting_of
 from component.pipeline.plan_run import data_size
 from component.pipeline.prepare import PreparedRun
+from component.pipeline.saving_settings import fewest_savings, spell_overrides
 from component.pipeline.settle_run import device_room
 from component.planning.choose import Candidate, Freedom, Layout, choose
 from component.planning.gpus import describe_hardware
 from component.planning.memory import plan_memory
-from component.planning.read_config import mean_workload, read_workload
+from component.planning.read_config import Setting, mean_workload, read_workload
 from component.planning.shape import read_shape
+from component.planning.workload import Workload
 from component.runtime.device_memory import release_memory
 from component.runtime.distributed import launcher_words
 
@@ -59,7 +61,7 @@ def memory_advice(prepared: PreparedRun, trainer: Any, *, may_save: bool = True)
         raise DeviceMemoryError(
             f"out of memory after step {trainer.state.global_step}: {reason}",
             _start_of(saved, folder),
-            _advice(prepared.config, overrides),
+            _advice(prepared, overrides),
         ) from None
 
 
@@ -82,10 +84,12 @@ def _start_of(saved: Path | None, folder: Path) -> str:
     return f"the run goes on from {earlier}" if earlier else "there is no checkpoint yet; the run starts again"
 
 
-def _advice(config: Config, overrides: Mapping[str, Any]) -> str:
-    if not overrides:
-        return f"nothing that leaves what is learned alone takes less; use {OTHER_WAYS} in a new output_dir"
-    return f"go on with: {resume_command(config, overrides)}"
+def _advice(prepared: PreparedRun, overrides: Mapping[str, Any]) -> str:
+    if overrides:
+        return f"go on with: {resume_command(prepared.config, overrides)}"
+    saving = _savings(prepared)
+    first = f"{' '.join(spell_overrides(saving))}, " if saving else ""
+    return f"nothing that can be changed in this output_dir takes less; use {first}{OTHER_WAYS} in a new one"
 
 
 def resume_command(config: Config, overrides: Mapping[str, Any]) -> str:
@@ -110,19 +114,15 @@ def fitting_overrides(prepared: PreparedRun) -> dict[str, Any]:
 
     Empty where these do already.
     """
-    config = prepared.config
-    shape = read_shape(prepared.model_config)
-    if shape is None:
+    config, now = prepared.config, _planned(prepared)
+    if now is None:
         return _halved(config)
-    card = describe_hardware(prepared.hardware)
-    setting = setting_of(config, prepared.model_config, prepared.hardware, prepared.loader.got, prepared.precision)
-    data = data_size(prepared)
-    now = read_workload(config, shape, setting, data)
-    limit = NEXT_SHARE * min(plan_memory(now).reserved, device_room(config, prepared.hardware))
+    card, setting, data = describe_hardware(prepared.hardware), _setting(prepared), data_size(prepared)
+    limit = _limit(prepared, now)
     layouts = []
     for rows in _micro_batches(config):
         smaller = with_values(config, _batch(config, rows) | {"gradient_checkpointing": True})
-        workload = replace(read_workload(smaller, shape, setting, data), is_dequantized=False)
+        workload = replace(read_workload(smaller, now.shape, setting, data), is_dequantized=False)
         steps = rows_per_process(config) // rows
         layouts.append(Layout(workload, mean_workload(workload, data), steps))
     skips = config.model.task_type in LANGUAGE_MODEL_TASKS
@@ -131,6 +131,28 @@ def fitting_overrides(prepared: PreparedRun) -> dict[str, Any]:
     )
     chosen = choose(layouts, freedom, card, room=limit).chosen  # where nothing has room, what takes least
     return _written(config, chosen) if chosen.memory.reserved < plan_memory(now).reserved else {}
+
+
+def _savings(prepared: PreparedRun) -> Mapping[str, Any]:
+    """Settings that only a new run can take; none where nothing is predicted, or they do not do."""
+    now = _planned(prepared)
+    return {} if now is None else fewest_savings(prepared.config, now, room=_limit(prepared, now))
+
+
+def _planned(prepared: PreparedRun) -> Workload | None:
+    shape = read_shape(prepared.model_config)
+    return None if shape is None else read_workload(prepared.config, shape, _setting(prepared), data_size(prepared))
+
+
+def _setting(prepared: PreparedRun) -> Setting:
+    return setting_of(
+        prepared.config, prepared.model_config, prepared.hardware, prepared.loader.got, prepared.precision
+    )
+
+
+def _limit(prepared: PreparedRun, now: Workload) -> float:
+    """Bytes that the next settings may reserve, after those of `now` did not fit."""
+    return NEXT_SHARE * min(plan_memory(now).reserved, device_room(prepared.config, prepared.hardware))
 
 
 def _micro_batches(config: Config) -> list[int]:

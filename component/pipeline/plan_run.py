@@ -26,10 +26,11 @@ from component.pipeline.plan_inputs import (
     size_of,
     understand_shape,
 )
+from component.pipeline.saving_settings import open_savings, overrides_of, spell_overrides, with_savings
 from component.pipeline.settle_run import settle_planned
 from component.pipeline.steps import num_optimizer_steps
 from component.planning.gpus import COMPARED, GPUS, Gpu, describe_hardware
-from component.planning.plan import Plan, find_alternative, judge, plan
+from component.planning.plan import Alternative, Plan, find_alternative, judge, plan
 from component.planning.read_config import DataSize, Setting, mean_workload, read_workload
 from component.planning.served import why_not_served
 from component.planning.shape import MAX_SIZE, ModelShape, read_shape
@@ -156,9 +157,7 @@ def compare_cards(made: Plan, config: Config) -> tuple[CardFacts, ...]:
 
 def _card_facts(made: Plan, config: Config, whole: Gpu, may_use_unsloth: bool) -> CardFacts:
     card = limited(whole, config) or whole
-    found = find_alternative(
-        made.workload, card, micro_batches=made.micro_batches, may_use_unsloth=may_use_unsloth, may_use_liger=False
-    )
+    found = _find_alternative(made, config, card, may_use_unsloth)
     overrides = dict(found.overrides) if found else {}
     if config.training.global_batch_size is not None:
         overrides.pop("gradient_accumulation_steps", None)  # it follows
@@ -166,7 +165,22 @@ def _card_facts(made: Plan, config: Config, whole: Gpu, may_use_unsloth: bool) -
         name=f"{card.title}, {card.memory_bytes / 2**30:.0f} GiB",
         verdict=judge(made.memory, card),
         obstacle=why_not_served(card.capability),
-        overrides=None if found is None else tuple(f"{key}={value}" for key, value in overrides.items()),
+        overrides=None if found is None else spell_overrides(overrides),
         allocated_bytes=found.allocated if found else None,
         tokens_per_second=found.tokens_per_second if found else None,
     )
+
+
+def _find_alternative(made: Plan, config: Config, card: Gpu, may_use_unsloth: bool) -> Alternative | None:
+    """The nearest settings that fit a card; where none do, those beside all that save memory for time."""
+    for savings in ((), tuple(open_savings(config, made.workload))):
+        found = find_alternative(
+            with_savings(made.workload, savings),
+            card,
+            micro_batches=made.micro_batches,
+            may_use_unsloth=may_use_unsloth,
+            may_use_liger=False,
+        )
+        if found is not None:
+            return replace(found, overrides={**overrides_of(savings), **found.overrides})
+    return None

@@ -122,6 +122,19 @@ def test_skipped_layers_that_nothing_is_left_of_are_told() -> None:
         assert (told in settled.notices) is is_told
 
 
+@pytest.mark.parametrize("memory_gib", [7.5, 9])
+def test_where_nothing_fits_what_would_is_named(memory_gib: float) -> None:
+    said = settle(load(**OPEN), around(memory_gib)).notices[-1]
+    saving, _, rest = said.removeprefix("auto: with ").partition(", ")
+    assert rest == "which is never chosen by itself, it is predicted to fit"
+    values = dict(item.split("=") for item in saving.split())
+    assert values and settle(load(**OPEN, **values), around(memory_gib)).choice.fits
+
+
+def test_where_nothing_at_all_fits_nothing_is_named() -> None:
+    assert "predicted to fit" not in settle(load(**OPEN), around(5)).notices[-1].partition("this takes least")[2]
+
+
 def test_the_default_step_is_said() -> None:
     settled = settle(load(per_device_train_batch_size="auto"), around(24))
     assert settled.notices[0].startswith("global_batch_size: 16 rows a step, the default beside")

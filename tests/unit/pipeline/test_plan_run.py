@@ -93,6 +93,16 @@ def test_what_a_large_card_had_room_for_is_undone_on_small_ones() -> None:
     assert cards["H200 141 GB, 8 GiB"].verdict == "does not fit"
 
 
+def test_the_smallest_cards_are_advised_to_save_memory_for_time() -> None:
+    """Only where nothing else fits, and then it does."""
+    tight = load_config(LLAMA, ["use_unsloth=true", "max_memory_gib=7"])
+    (card, *_) = [card for card in compare_cards(plan_config(tight, "h200").plan, tight) if "H200" in card.name]
+    assert card.overrides is not None and {"offload_embedding=true", "tiled_mlp=true"} <= set(card.overrides)
+    again = plan_config(load_config(LLAMA, ["use_unsloth=true", "max_memory_gib=7", *card.overrides]), "h200").plan
+    assert again.verdict == "fits"
+    assert again.memory.allocated == pytest.approx(card.allocated_bytes)
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [

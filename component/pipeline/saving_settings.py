@@ -1,0 +1,76 @@
+"""Settings that take less memory for more time, for a config with which nothing that is chosen by itself fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+from component.config.keys import ADAPTER_MODES, LANGUAGE_MODEL_TASKS
+from component.config.load import Config
+from component.config.memory_rules import EMBEDDING
+from component.planning.memory import plan_memory
+from component.planning.workload import Workload
+from component.runtime.distributed import world_size
+
+#: Tokens of a small part of the loss, as in train_args/base/minimal_memory.json.
+SMALL_LOSS_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Saving:
+    """A key of the config and its value, and the field of a workload that it sets."""
+
+    key: str
+    value: Any
+    field: str
+    field_value: Any
+
+
+def open_savings(config: Config, workload: Workload) -> Iterator[Saving]:
+    """What a config could still take."""
+    model, training, shape = config.model, config.training, workload.shape
+    has_parts = workload.loader == "unsloth" or workload.loss_chunk_tokens is not None
+    if workload.task in LANGUAGE_MODEL_TASKS and has_parts and (training.loss_chunk_tokens or 2**31) > SMALL_LOSS_CHUNK:
+        yield Saving("loss_chunk_tokens", SMALL_LOSS_CHUNK, "loss_chunk_tokens", SMALL_LOSS_CHUNK)
+    if "adamw" in workload.optimizer and "8bit" not in workload.optimizer:
+        yield Saving("optim", "paged_adamw_8bit", "optimizer", "paged_adamw_8bit")
+    saved = {name.rpartition(".")[2] for name in config.adapter.modules_to_save}
+    is_frozen = model.train_mode in ADAPTER_MODES and EMBEDDING not in saved and not model.new_tokens
+    is_alone = not shape.is_tied and world_size() == 1 and not training.deepspeed and not training.fsdp
+    if is_frozen and is_alone and not workload.offloads_embedding:
+        yield Saving("offload_embedding", True, "offloads_embedding", True)
+    if workload.mlp_tile_tokens is None and not shape.experts_per_layer and not workload.has_liger:
+        yield Saving("tiled_mlp", True, "mlp_tile_tokens", shape.hidden)
+
+
+def fewest_savings(config: Config, workload: Workload, *, room: float) -> Mapping[str, Any]:
+    """Find the fewest of these settings with which a workload is predicted to fit; none where all do not do.
+
+    Args:
+        room: bytes that may be reserved.
+    """
+    savings = tuple(open_savings(config, workload))
+    for number in range(1, 1 + len(savings)):
+        for some in combinations(savings, number):
+            if plan_memory(with_savings(workload, some)).reserved <= room:
+                return overrides_of(some)
+    return {}
+
+
+def with_savings(workload: Workload, savings: Iterable[Saving]) -> Workload:
+    """The same with these settings."""
+    return replace(workload, **{saving.field: saving.field_value for saving in savings})
+
+
+def overrides_of(savings: Iterable[Saving]) -> dict[str, Any]:
+    """Their keys and values."""
+    return {saving.key: saving.value for saving in savings}
+
+
+def spell_overrides(overrides: Mapping[str, Any]) -> tuple[str, ...]:
+    """Overrides, each as it is written on the command line."""
+    return tuple(
+        f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in overrides.items()
+    )
