@@ -40,7 +40,7 @@ def advise(tmp_path: Path):
         prepared = SimpleNamespace(
             config=config, hardware=H200, loader=loader, model_config=LLAMA_8B,
             precision=resolve_precision(config.model, H200),
-            data=SimpleNamespace(train=SimpleNamespace(lengths=lengths)),
+            data=SimpleNamespace(train=SimpleNamespace(lengths=lengths, num_supervised_tokens=lengths)),
         )  # fmt: skip
         room = room_bytes(prepared, round(peak * GIB))
         found = faster_settings.faster_settings(prepared, round(peak * GIB), room=room)

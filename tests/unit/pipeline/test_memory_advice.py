@@ -22,10 +22,11 @@ LEAST = {"per_device_train_batch_size": 1, "gradient_checkpointing": True, "dequ
 def prepared(memory_gib: float, model_config: Any = KNOWN_CONFIGS[NAME]) -> Any:
     config = load_config({"model_name_or_path": NAME, "train_file": "d", "output_dir": "o", **LEAST})
     card = Hardware("cuda", "test GPU", round(memory_gib * GIB), round(memory_gib * GIB), (8, 0), True, 1)
+    lengths = np.full(100, 2048)
     return SimpleNamespace(
         config=config, hardware=card, loader=LoaderChoice(False, "vanilla", ""), model_config=model_config,
         precision=resolve_precision(config.model, card),
-        data=SimpleNamespace(train=SimpleNamespace(lengths=np.full(100, 2048))),
+        data=SimpleNamespace(train=SimpleNamespace(lengths=lengths, num_supervised_tokens=lengths)),
     )  # fmt: skip
 
 
