@@ -89,7 +89,7 @@ def test_the_ceiling(page: str, tables: dict[str, list[list[str]]]) -> None:
     assert f"at most {most} times as fast" in page and f"at most {most} x on full rows" in page
     assert [row[0].partition(" ")[0] for row in tables["ceilings"][: len(CARDS)]] == ["T4", "V100", "A100", "H200"]
     plain = planned(LLAMA3_8B, "h200", **PLAIN, max_seq_length=2048, per_device_train_batch_size=4)
-    assert plain.loader == "vanilla" and plain.plan.workload.is_mixed
+    assert plain.setting.loader == "vanilla" and plain.plan.workload.is_mixed
     assert plain.plan.time is not None and plain.plan.time.tokens_per_second == pytest.approx(6_308, rel=0.1)
 
 
