@@ -22,11 +22,14 @@ from component.pipeline.benchmark.firefly_cases import (
 )
 from component.pipeline.benchmark.options import QUICK_MODEL, add_common_options
 from component.pipeline.benchmark.results import DONE, summarize
+from component.pipeline.benchmark.results_file import Fields
 from component.pipeline.benchmark.suite import Suite
 from component.pipeline.benchmark.table import render_rows
 from component.runtime.command import positive_int
 
 SUITE, MODEL, WARM_UP = "firefly", "llama3 8b", 1
+#: Of a size that a bare loop's result lacks.
+NOT_MEASURED = {"status": "not run"}
 #: max_seq_length and rows of a micro-batch.
 Cell = tuple[int, int]
 #: Setup -> cell -> median result; a cell that was not run is absent.
@@ -50,7 +53,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run_suite(options: argparse.Namespace) -> None:
     """Measure each setup on each size, and hold the changes against the published ones."""
-    suite, cells = Suite(SUITE, options), cells_of(options)
+    suite, cells = Suite(SUITE, options, fields_of), cells_of(options)
     names = [name for name in SETUPS if name in {BASELINE, *options.setups}]
     if options.quick:
         names = [BASELINE, "Lampyris, Firefly's settings, vanilla"]
@@ -101,12 +104,22 @@ def read_cells(suite: Suite, cases: Mapping[Cell | None, Case], cells: Sequence[
         if cell in cases:
             summary = summarize(suite.runs(cases[cell]))
         else:
-            runs = suite.runs(cases[None])
-            name = f"{cell[0]} x {cell[1]}"
-            summary = summarize([run["cells"][name] if run["status"] == DONE else run for run in runs])
+            summary = summarize([_of_cell(run, f"{cell[0]} x {cell[1]}") for run in suite.runs(cases[None])])
         if summary is not None:
             found[cell] = summary
     return found
+
+
+def _of_cell(run: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    if run["status"] != DONE:
+        return run
+    found = run["cells"].get(name)
+    return found if isinstance(found, dict) and "status" in found else NOT_MEASURED
+
+
+def fields_of(entry: Mapping[str, Any]) -> Fields:
+    """Fields of a run that ended well: a bare loop has one result for each size."""
+    return {"cells": dict} if entry["settings"].get("cells") else {}
 
 
 CAPTION = (

@@ -52,6 +52,10 @@ def files_of(options: argparse.Namespace) -> Files:
     return Files(options.scratch.absolute(), options.tokenizer)
 
 
-def effort_of(options: argparse.Namespace) -> Effort:
-    """How much is measured."""
-    return Effort(options.repeats, options.minutes, options.retry)
+def effort_of(options: argparse.Namespace, deadline: float) -> Effort:
+    """How much is measured.
+
+    Args:
+        deadline: of all the suite's cases together, a time of `time.monotonic()`.
+    """
+    return Effort(options.repeats, deadline, options.retry)

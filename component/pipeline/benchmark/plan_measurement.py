@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import shutil
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from component.artifacts.strict_json import write_atomically
+from component.config.errors import UserError
 from component.config.load import load_config
 from component.pipeline.benchmark.plan_cases import Case
+from component.pipeline.benchmark.process_memory import release_memory
+from component.pipeline.benchmark.results_file import Fields, check_fields, read_json_object
 from component.pipeline.build_run import build_trainer
 from component.pipeline.load_models import load_models
 from component.pipeline.plan_run import data_size
@@ -27,10 +28,35 @@ NUM_STEPS, NUM_WARM_UP = 4, 2
 RESULTS, STARTED = "results.json", "started.txt"
 
 
+#: Fields of the result of a config that was measured, of its data and of its card.
+MEASURED: Fields = {
+    "settings": dict, "loader": str, "precision": list, "data": dict, "gpu": dict, "step_seconds": (int, float),
+    "peak_allocated_bytes": (int, type(None)), "peak_reserved_bytes": (int, type(None)),
+}  # fmt: skip
+DATA: Fields = {"num_rows": int, "mean_tokens": (int, float), "longest": int}
+CARD: Fields = {"kind": str, "name": str, "total_memory_bytes": int}
+
+
 def read_results(folder: Path) -> dict[str, Any]:
-    """Results so far, by name of the case."""
+    """Results so far, by name of the case.
+
+    Raises:
+        UserError: the file is damaged, or of another suite.
+    """
     path = folder / RESULTS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.exists():
+        return {}
+    results = read_json_object(path)
+    if "schema_version" in results:
+        raise UserError(f"{path}: results of another suite, not of plan; move it, or name another --output")
+    for name, result in results.items():
+        has_failed = isinstance(result, dict) and "failed" in result
+        check_fields(path, json.dumps(name), result, {"failed": list} if has_failed else MEASURED)
+        if has_failed:
+            continue
+        check_fields(path, f"{json.dumps(name)}.data", result["data"], DATA)
+        check_fields(path, f"{json.dumps(name)}.gpu", result["gpu"], CARD)
+    return results
 
 
 def keep_result(folder: Path, case: Case, result: dict[str, Any]) -> None:
@@ -53,7 +79,7 @@ def measure_cases(cases: Sequence[Case], folder: Path, models: Path, *, deadline
         (folder / STARTED).write_text(case.name, encoding="utf-8")
         shutil.rmtree(folder / "run", ignore_errors=True)
         keep_result(folder, case, _measure(case, folder, models))
-        _release()
+        release_memory()
 
 
 def _measure(case: Case, folder: Path, models: Path) -> dict[str, Any]:
@@ -66,7 +92,7 @@ def _measure(case: Case, folder: Path, models: Path) -> dict[str, Any]:
     write_checkpoint(models, case.shape)
     Path(settings["train_file"]).parent.mkdir(parents=True, exist_ok=True)
     settings["train_file"] = str(write_rows(folder / "rows", case, num_steps=NUM_STEPS))
-    _release()
+    release_memory()
     prepared = prepare(load_config(settings))
     made_at = time.monotonic()
     measured = _train(prepared)
@@ -129,7 +155,7 @@ def _train(prepared: PreparedRun) -> dict[str, Any]:
     trainer = built.trainer
     timer = StepTimer()
     trainer.add_callback(timer)
-    _release()
+    release_memory()
     after_load = torch.cuda.memory_allocated() if torch.cuda.is_available() else None
     trainer.train()
     return {
@@ -151,24 +177,3 @@ def _peaks(torch: Any) -> dict[str, int | None]:
         "peak_allocated_bytes": torch.cuda.max_memory_allocated(),
         "peak_reserved_bytes": torch.cuda.max_memory_reserved(),
     }
-
-
-def _release() -> None:
-    """Give back what the last case had, Unsloth's buffers and bitsandbytes' list too, and begin to count anew."""
-    checkpointing = sys.modules.get("unsloth_zoo.gradient_checkpointing")
-    # The module declares its buffers; only `initialize_unsloth_gradient_checkpointing` makes the name.
-    if getattr(checkpointing, "GPU_BUFFERS", None) is not None:
-        checkpointing.reset_unsloth_gradient_checkpointing_buffers()
-    optimizers = sys.modules.get("bitsandbytes.optim.optimizer")
-    if optimizers is not None:
-        # With 8-bit states transformers registers every embedding for 32-bit ones, and the list outlives the model.
-        optimizers.GlobalOptimManager.get_instance().initialize()
-    kernels = sys.modules.get("unsloth.kernels.utils")
-    for name in ("WEIGHT_BUFFERS", "ABSMAX_BUFFERS"):
-        buffers = getattr(kernels, name, [])
-        buffers[:] = [None] * len(buffers)
-    gc.collect()
-    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
-        cuda = sys.modules["torch"].cuda
-        cuda.empty_cache()
-        cuda.reset_peak_memory_stats()

@@ -22,7 +22,7 @@ from component.planning.memory import LIBRARY_BYTES
 from component.planning.plan import Plan, plan
 from component.planning.read_config import DataSize, Setting, read_workload
 from component.planning.shape import read_shape
-from component.runtime.command import non_empty
+from component.runtime.command import non_empty, positive_float
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 LOADERS = ("vanilla", "unsloth")
@@ -199,7 +199,9 @@ def cases_of(loader: str, *, quick: bool) -> list[Case]:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the suite."""
     parser.add_argument("--quick", action="store_true", help="two tiny configs, also on a CPU: shows that it runs")
-    parser.add_argument("--minutes", type=float, default=30, metavar="N", help="no further config begins after these")
+    parser.add_argument(
+        "--minutes", type=positive_float, default=30, metavar="N", help="no further config begins after these"
+    )
     parser.add_argument("--models", type=non_empty, metavar="FOLDER", help="where random checkpoints are made, 40 GB")
     parser.add_argument("--measure", choices=LOADERS, help=argparse.SUPPRESS)
     parser.add_argument("--output", default="output/benchmark-plan", type=non_empty, metavar="FOLDER")

@@ -40,7 +40,7 @@ def render(scale: Scale, results: Results) -> list[str]:
     """The parts of the page: scores, learning rates, curves, gradients, failures."""
     parts = [_scores(scale, results), _rates(scale, results), _curves(scale, results), _gradients(scale, results)]
     failed = [
-        f"- {case.kind}, {case.name}, seed {case.seed}: {_last(run['lines'])}"
+        f"- {case.kind}, {case.name}, seed {case.seed}: {_last(run.get('lines', []))}"
         for case in known_cases(scale, results)
         for run in results.runs(case)
         if run["status"] != DONE

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from component.pipeline.benchmark.quality_cases import (
@@ -17,6 +19,28 @@ from component.pipeline.benchmark.quality_cases import (
     score_case,
 )
 from component.pipeline.benchmark.results import DONE, Results
+from component.pipeline.benchmark.results_file import Fields
+
+NAME = "quality"
+NUMBER = (int, float)
+#: Kind of a case -> fields of a run that ended well.
+FIELDS: Mapping[str, Fields] = {
+    "base": {"num_parameters": int, "last_loss": NUMBER},
+    "rate": {"eval_loss": NUMBER},
+    "score": {"eval_loss": NUMBER},
+    "curve": {"losses": list},
+    "answers": {"num_exact": int, "num_questions": int},
+    "gradient": {"loss": NUMBER, "error": NUMBER, "cosine": NUMBER, "worst_error": NUMBER},
+}
+
+
+def open_results(path: Path) -> Results:
+    """The results of the suite in a file, which may not exist yet.
+
+    Raises:
+        UserError: it holds something else, or is damaged.
+    """
+    return Results(path, NAME, lambda entry: FIELDS.get(str(entry.get("kind")), {}))
 
 
 def known_cases(scale: Scale, results: Results) -> list[Case]:

@@ -40,9 +40,8 @@ def _describe(facts: Mapping[str, Any]) -> str:
     gpus, git = facts["gpus"], facts["git"]
     machine = f"{gpus[0]['name']} ({gpus[0]['memory']}, driver {gpus[0]['driver']})" if gpus else facts["cpu"]
     versions = [f"{name} {facts['packages'][name]}" for name in NAMED_PACKAGES if facts["packages"].get(name)]
-    commit = (
-        "no git commit" if not git["commit"] else f"commit {git['commit'][:12]}{', changed' if git['dirty'] else ''}"
-    )
+    changed = ", changed" if git.get("dirty") else ""
+    commit = f"commit {git['commit'][:12]}{changed}" if git["commit"] else "no git commit"
     return f"{machine}; Python {facts['python']}, {', '.join(versions)}; {commit}"
 
 

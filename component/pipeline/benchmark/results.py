@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from component.artifacts.strict_json import to_json_text, write_atomically
-from component.config.errors import UserError
 from component.pipeline.benchmark.case import Case
+from component.pipeline.benchmark.results_file import FieldsOf, check_runs, check_suite, read_json_object
 
 DONE, OUT_OF_MEMORY, FAILED = "done", "out of memory", "failed"
 SCHEMA_VERSION = 1
@@ -22,16 +22,25 @@ class Results:
 
     Args:
         path: of the file, which may not exist yet.
+        suite: whose results they are; by default the file has its name.
+        fields_of: gives the fields that a run which ended well has for sure, by the entry of its case.
 
     Raises:
-        UserError: it exists and holds something else.
+        UserError: it exists and holds something else, or is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.content: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "surroundings": {}, "cases": []}
-        if path.is_file():
-            self.content = _read(path)
+    def __init__(self, path: Path, suite: str | None = None, fields_of: FieldsOf = lambda _entry: {}) -> None:
+        self._path, self._suite, self._fields_of = path, suite or path.stem, fields_of
+        self.content: dict[str, Any] = {}
+        self.reload()
+
+    def reload(self) -> None:
+        """Read the file anew, as after another process has added to it."""
+        self.content = {"schema_version": SCHEMA_VERSION, "suite": self._suite, "surroundings": {}, "cases": []}
+        if self._path.exists():
+            self.content = read_json_object(self._path)
+            check_suite(self._path, self.content, self._suite, SCHEMA_VERSION)
+            check_runs(self._path, self.content, (DONE, OUT_OF_MEMORY, FAILED), self._fields_of)
 
     def runs(self, case: Case) -> list[dict[str, Any]]:
         """The runs of a case so far, oldest first."""
@@ -75,16 +84,6 @@ def _identity(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if name not in ("name", "runs")}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}; mend or move the file") from error
-    if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
-        raise UserError(f"{path}: not the results of a suite; move it, or name another --output")
-    return content
-
-
 def summarize(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """One result of several runs: the median of each number over those that ended well, the rest from the last one.
 
@@ -98,10 +97,11 @@ def summarize(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     numbers = {
         name: statistics.median(values)
         for name in good[-1]
-        if (values := [run[name] for run in good if _is_number(run.get(name))])
+        if (values := [run[name] for run in good if is_number(run.get(name))])
     }
     return {**good[-1], **numbers, "num_runs": len(good), "num_failed": len(runs) - len(good)}
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value of a result is a number, truth values aside."""
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -24,12 +24,12 @@ class Effort:
 
     Attributes:
         repeats: runs of each case; all cases have one before one has two.
-        minutes: after which no further case begins.
+        deadline: a time of `time.monotonic()` after which no further case begins.
         retry: try cases again that have failed.
     """
 
     repeats: int = 1
-    minutes: float = float("inf")
+    deadline: float = float("inf")
     retry: bool = False
 
 
@@ -41,7 +41,6 @@ def run_cases(
     Returns:
         Whether all cases have their runs.
     """
-    deadline = time.monotonic() + 60 * effort.minutes
     files.folder.mkdir(parents=True, exist_ok=True)
     surroundings = environment_facts(REPOSITORY)
     if effort.retry:
@@ -51,7 +50,7 @@ def run_cases(
         for case in cases:
             if not _is_wanted(results.runs(case), repeat):
                 continue
-            if time.monotonic() > deadline:
+            if time.monotonic() > effort.deadline:
                 return False
             say(f"{case.name} ...")
             run = run_case(case, files, surroundings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from component.pipeline.benchmark.case import TRAIN, Case
 from component.pipeline.benchmark.options import effort_of, files_of
 from component.pipeline.benchmark.report import describe_surroundings, write_text
 from component.pipeline.benchmark.results import Results, summarize
+from component.pipeline.benchmark.results_file import FieldsOf
 from component.pipeline.benchmark.runner import run_cases
 from component.pipeline.benchmark.table import Line
 
@@ -24,13 +26,18 @@ class Suite:
 
     Args:
         name: of the suite and its files.
-        options: with the common ones.
+        options: with the common ones; time begins to count now.
+        fields_of: see `Results`.
+
+    Raises:
+        UserError: the results there are of something else or damaged, or an option names nothing that can be used.
     """
 
-    def __init__(self, name: str, options: argparse.Namespace) -> None:
+    def __init__(self, name: str, options: argparse.Namespace, fields_of: FieldsOf = lambda _entry: {}) -> None:
         self._name, self._options = name, options
+        self._deadline = time.monotonic() + 60 * options.minutes
         self.files = files_of(options)
-        self.results = Results(options.output / f"{name}.json")
+        self.results = Results(options.output / f"{name}.json", name, fields_of)
         self._cases: list[Case] = []
         self._is_whole = True
 
@@ -43,7 +50,8 @@ class Suite:
         """Run cases that lack their runs, as long as there is time, and give all with their medians."""
         self._cases += cases
         if self._is_whole:
-            self._is_whole = run_cases(cases, self.results, self.files, effort_of(self._options), say)
+            effort = effort_of(self._options, self._deadline)
+            self._is_whole = run_cases(cases, self.results, self.files, effort, say)
         return [Line(case, summarize(self.results.runs(case))) for case in cases]
 
     def runs(self, case: Case) -> list[dict[str, Any]]:

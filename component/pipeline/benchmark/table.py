@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from component.pipeline.benchmark.case import Case
-from component.pipeline.benchmark.results import DONE, FAILED
+from component.pipeline.benchmark.results import DONE, FAILED, is_number
 
 #: The median result of a case, or None where it was not run.
 Summary = Mapping[str, Any]
@@ -30,7 +30,8 @@ class Line:
 
     def number(self, name: str) -> float | None:
         """A measured number; None where there is none."""
-        return self.summary.get(name) if self.summary is not None and self.is_done else None
+        value = self.summary.get(name) if self.summary is not None and self.is_done else None
+        return value if is_number(value) else None
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def verdict(line: Line) -> str:
     if line.summary["status"] != FAILED:
         return str(line.summary["status"])
     reason = str(line.summary.get("reason", "")).replace("|", "/")[:REASON_LETTERS]
-    return f"failed, exit {line.summary['exit_code']}: {reason}"
+    return f"failed, exit {line.summary.get('exit_code', '?')}: {reason}"
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def test_a_command_goes_on_where_it_stopped(monkeypatch: pytest.MonkeyPatch, tmp
     failed = {"status": FAILED, "date": "2026-11-28T10:00:00+00:00", "exit_code": 2, "reason": "no such key"}
     answers = {"good": done(10.0), "broken": failed, "large": {**failed, "status": OUT_OF_MEMORY}}
     path, cases = tmp_path / "x.json", [good, broken, large]
-    assert run_with(monkeypatch, path, cases, Effort(minutes=-1), answers) == []
+    assert run_with(monkeypatch, path, cases, Effort(deadline=0.0), answers) == []
     assert run_with(monkeypatch, path, cases[:1], Effort(), answers) == ["good"]
     assert run_with(monkeypatch, path, cases, Effort(), answers) == ["broken", "large"]
     assert run_with(monkeypatch, path, cases, Effort(repeats=3), answers) == ["good", "good"]
@@ -83,11 +84,63 @@ def test_a_command_goes_on_where_it_stopped(monkeypatch: pytest.MonkeyPatch, tmp
     assert content["cases"][1]["settings"] == {"train_mode": "qlora", "lora_rank": 8}
 
 
+def refused(path: Path, content: Any) -> str:
+    """The message over a file of such content."""
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        Results(path)
+    assert str(error.value).startswith(f"{path}: ") and "move" in str(error.value)
+    return str(error.value)
+
+
 def test_results_of_something_else_are_not_overwritten(tmp_path: Path) -> None:
-    for content in ("[1]", "{", '{"schema_version": 0}'):
-        (tmp_path / "x.json").write_text(content)
-        with pytest.raises(UserError, match="x.json: "):
-            Results(tmp_path / "x.json")
+    path = tmp_path / "x.json"
+    assert "holds no JSON object" in refused(path, "[1]")
+    assert "cannot be read" in refused(path, "{")
+    assert "not the results of a suite" in refused(path, {"schema_version": 0, "cases": []})
+    assert 'add "suite": "x" at its top' in refused(path, {"schema_version": 1, "cases": []})
+    Results(tmp_path / "chat.json").add(case("one"), done(1.0), FACTS)
+    assert "results of suite chat, not of x" in refused(path, (tmp_path / "chat.json").read_text())
+    assert Results(tmp_path / "chat.json").runs(case("one"))
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (("surroundings",), "surroundings is missing"),
+        (("cases", 0, "runs"), "cases[0].runs is missing"),
+        (("cases", 0, "runs", 0, "status"), "cases[0].runs[0].status is missing"),
+        (("cases", 0, "runs", 0, "date"), "cases[0].runs[0].date is missing"),
+        (("surroundings", "@", "git"), "surroundings.@.git is missing"),
+        (("surroundings", "@", "gpus", 0, "memory"), "surroundings.@.gpus[0].memory is missing"),
+    ],
+)
+def test_damaged_results_say_where(tmp_path: Path, place: tuple[Any, ...], message: str) -> None:
+    results = Results(tmp_path / "x.json")
+    results.add(case("one"), done(1.0), FACTS)
+    (name,) = results.content["surroundings"]
+    content: Any = deepcopy(results.content)
+    part = content
+    for key in place[:-1]:
+        part = part[name if key == "@" else key]
+    del part[place[-1]]
+    assert message.replace("@", name) in refused(tmp_path / "x.json", content)
+
+
+def test_results_of_other_types_say_where(tmp_path: Path) -> None:
+    path, results = tmp_path / "x.json", Results(tmp_path / "x.json")
+    results.add(case("one"), done(1.0), FACTS)
+    for field, value, message in (
+        ("date", 5, "cases[0].runs[0].date is of the wrong type, int"),
+        ("status", "well", "cases[0].runs[0].status is 'well', none of done"),
+        ("surroundings", "?", "names none of the file's surroundings"),
+    ):
+        content = deepcopy(results.content)
+        content["cases"][0]["runs"][0][field] = value
+        assert message in refused(path, content)
+    path.write_text(json.dumps(results.content))
+    with pytest.raises(UserError, match=r"cases\[0\]\.runs\[0\]\.cells is missing"):
+        Results(path, fields_of=lambda _entry: {"cells": dict})
 
 
 def test_medians_are_over_runs_that_ended_well() -> None:

@@ -16,11 +16,13 @@ import pytest
 from torch import nn
 
 from component.artifacts.error_picture import draw_errors
+from component.config.errors import UserError
 from component.config.load import load_config
 from component.pipeline.benchmark import plan_suite
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES
-from component.pipeline.benchmark.plan_measurement import _release, case_settings, read_results
+from component.pipeline.benchmark.plan_measurement import case_settings, read_results
 from component.pipeline.benchmark.plan_suite import compare, failures, points, render
+from component.pipeline.benchmark.process_memory import release_memory
 from component.planning.shape import read_shape
 
 
@@ -74,6 +76,25 @@ def test_errors_are_shares_of_what_was_measured(tmp_path: Path) -> None:
     assert (tmp_path / "errors.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_damaged_results_say_where(tmp_path: Path) -> None:
+    path, case = tmp_path / "results.json", CASES[6]
+    whole = {**result(case, tmp_path, allocated=1, seconds=1.0)}
+    whole["gpu"] = {**whole["gpu"], "total_memory_bytes": 150 * 10**9}
+    for content, message in (
+        ("{", "cannot be read"),
+        ([], "holds no JSON object"),
+        ({"schema_version": 1, "cases": []}, "results of another suite, not of plan"),
+        ({case.name: {**whole, "data": {}}}, "num_rows is missing"),
+        ({case.name: {**whole, "step_seconds": "1"}}, "step_seconds is of the wrong type, str"),
+        ({case.name: {"failed": None}}, "failed is of the wrong type"),
+    ):
+        path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+        with pytest.raises(UserError, match=f"results.json: .*{message}"):
+            read_results(tmp_path)
+    path.write_text(json.dumps({case.name: whole}), encoding="utf-8")
+    assert len(compare(CASES, read_results(tmp_path))) == 1
+
+
 def test_release_lets_go_of_embeddings_that_bitsandbytes_lists() -> None:
     """transformers' Trainer registers them so for 8-bit optimizers; the list would keep them for good."""
     from bitsandbytes.optim import GlobalOptimManager
@@ -84,7 +105,7 @@ def test_release_lets_go_of_embeddings_that_bitsandbytes_lists() -> None:
     del embeddings
     gc.collect()
     assert weight() is not None
-    _release()
+    release_memory()
     assert weight() is None
 
 
@@ -93,9 +114,9 @@ def test_release_leaves_buffers_that_unsloth_has_not_made(monkeypatch: pytest.Mo
     module = ModuleType("unsloth_zoo.gradient_checkpointing")
     exec("def reset_unsloth_gradient_checkpointing_buffers():\n    GPU_BUFFERS.clear()", module.__dict__)
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    _release()
+    release_memory()
     module.GPU_BUFFERS = ["buffer"]
-    _release()
+    release_memory()
     assert module.GPU_BUFFERS == []
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from component.artifacts.quality_picture import draw_quality
+from component.config.errors import UserError
 from component.config.load import load_config
 from component.pipeline.benchmark.gradient_error import compare_gradients, fill_adapter
 from component.pipeline.benchmark.quality_cases import (
@@ -30,7 +31,7 @@ from component.pipeline.benchmark.quality_cases import (
 )
 from component.pipeline.benchmark.quality_measurement import HELD_OUT, NUM_TRAINED, write_rows
 from component.pipeline.benchmark.quality_page import EXACT, LOSS, pictured, render, scores_of
-from component.pipeline.benchmark.quality_progress import chosen_rates, known_cases, pending_cases
+from component.pipeline.benchmark.quality_progress import chosen_rates, known_cases, open_results, pending_cases
 from component.pipeline.benchmark.quality_statistics import interval, paired
 from component.pipeline.benchmark.results import DONE, FAILED, Results
 
@@ -67,7 +68,7 @@ def test_each_seed_has_rows_of_its_own(tmp_path: Path) -> None:
 
 def finish(results: Results, cases, **run) -> None:
     for case in cases:
-        results.add(case, {"status": DONE, **run}, SURROUNDINGS)
+        results.add(case, {"status": DONE, "date": "2026-11-28", **run}, SURROUNDINGS)
 
 
 def test_cases_follow_from_results(tmp_path: Path) -> None:
@@ -91,8 +92,14 @@ def test_cases_follow_from_results(tmp_path: Path) -> None:
     finish(results, scores[:1], eval_loss=0.3)
     (answers,) = pending_cases(FULL, results, "answers")
     assert answers == answers_case(scores[0]) and answers.folder == scores[0].folder
-    results.add(scores[1], {"status": FAILED, "lines": ["it broke"]}, SURROUNDINGS)
+    results.add(scores[1], {"status": FAILED, "date": "2026-11-28", "lines": ["it broke"]}, SURROUNDINGS)
     assert scores[1] not in pending_cases(FULL, Results(tmp_path / "results.json"), "vanilla")
+
+
+def test_results_that_lack_what_the_page_shows(tmp_path: Path) -> None:
+    finish(Results(tmp_path / "quality.json"), rate_cases(FULL)[:1], num_exact=1)
+    with pytest.raises(UserError, match=r"quality.json: cases\[0\]\.runs\[0\]\.eval_loss is missing"):
+        open_results(tmp_path / "quality.json")
 
 
 @pytest.mark.parametrize("scale", [FULL, QUICK], ids=["full", "quick"])
@@ -131,7 +138,11 @@ def test_the_page(tmp_path: Path) -> None:
     assert scores[LOSS][0][:2] == ("full", 15.0) and losses == curves and errors == {}
     draw_quality(scores, losses, errors, tmp_path / "quality.png")
     assert (tmp_path / "quality.png").read_bytes().startswith(b"\x89PNG")
-    results.add(score_case(QUICK, QUICK.ways[0], 1, 1e-3), {"status": FAILED, "lines": ["it broke"]}, SURROUNDINGS)
+    results.add(
+        score_case(QUICK, QUICK.ways[0], 1, 1e-3),
+        {"status": FAILED, "date": "2026-11-28", "lines": ["it broke"]},
+        SURROUNDINGS,
+    )
     assert "- score, full, seed 1: it broke" in "\n".join(render(QUICK, results))
 
 

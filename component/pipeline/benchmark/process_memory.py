@@ -1,0 +1,27 @@
+"""What several runs in one process leave to the next one, given back."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+
+def release_memory() -> None:
+    """Give back what the last case had, Unsloth's buffers and bitsandbytes' list too, and begin to count anew."""
+    checkpointing = sys.modules.get("unsloth_zoo.gradient_checkpointing")
+    # The module declares its buffers; only `initialize_unsloth_gradient_checkpointing` makes the name.
+    if getattr(checkpointing, "GPU_BUFFERS", None) is not None:
+        checkpointing.reset_unsloth_gradient_checkpointing_buffers()
+    optimizers = sys.modules.get("bitsandbytes.optim.optimizer")
+    if optimizers is not None:
+        # With 8-bit states transformers registers every embedding for 32-bit ones, and the list outlives the model.
+        optimizers.GlobalOptimManager.get_instance().initialize()
+    kernels = sys.modules.get("unsloth.kernels.utils")
+    for name in ("WEIGHT_BUFFERS", "ABSMAX_BUFFERS"):
+        buffers = getattr(kernels, name, [])
+        buffers[:] = [None] * len(buffers)
+    gc.collect()
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        cuda = sys.modules["torch"].cuda
+        cuda.empty_cache()
+        cuda.reset_peak_memory_stats()
