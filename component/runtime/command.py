@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from component.config.errors import EXIT_INTERRUPTED, RunError
 from component.runtime.redaction import redact
@@ -51,7 +53,7 @@ def positive_int(text: str) -> int:
 
 
 def positive_float(text: str) -> float:
-    """A number above 0, as `type` of an option.
+    """A finite number above 0, as `type` of an option.
 
     Raises:
         ArgumentTypeError: it is none.
@@ -60,9 +62,27 @@ def positive_float(text: str) -> float:
         number = float(text)
     except ValueError:
         number = 0.0
-    if not number > 0:
+    if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"got {text!r}; give a number above 0")
     return number
+
+
+class Distinct(argparse.Action):
+    """Takes the values of an option with several, each of them once; as `action` of it."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Store the values.
+
+        Raises:
+            ArgumentError: one is there twice.
+        """
+        chosen: Sequence[Any] = values
+        repeated = next((value for place, value in enumerate(chosen) if value in chosen[:place]), None)
+        if repeated is not None:
+            raise argparse.ArgumentError(self, f"got {repeated} twice; name each once")
+        setattr(namespace, self.dest, values)
 
 
 def folder_path(text: str) -> Path:

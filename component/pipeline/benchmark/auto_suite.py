@@ -37,7 +37,7 @@ from component.pipeline.benchmark.table import (
 )
 from component.pipeline.plan_inputs import own_gpu
 from component.planning.gpus import CONTEXT_BYTES
-from component.runtime.command import positive_int
+from component.runtime.command import Distinct, positive_float, positive_int
 
 SUITE, MODEL, GIB = "auto", "llama3 8b", 2**30
 SPEED = "real_tokens_per_second"
@@ -47,11 +47,22 @@ GRID_COLUMNS = (REAL_TOKENS, ALLOCATED, RESERVED, LAST_LOSS, number("evaluation 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the suite."""
     add_common_options(parser, SUITE, model=MODEL)
-    parser.add_argument("--caps", nargs="+", type=float, default=list(CAPS), metavar="GIB")
     parser.add_argument(
-        "--micro_batches", nargs="+", type=positive_int, default=[1, 4, 8], metavar="N",
+        "--caps", nargs="+", type=positive_float, action=Distinct, default=list(CAPS), metavar="GIB",
+        help="of memory, in GiB; one beyond the card's is the card's",
+    )  # fmt: skip
+    parser.add_argument(
+        "--micro_batches", nargs="+", type=_micro_batch, action=Distinct, default=[1, 4, 8], metavar="N",
         help=f"rows of a micro-batch in the grid; divisors of {GLOBAL_BATCH}",
     )  # fmt: skip
+
+
+def _micro_batch(text: str) -> int:
+    number = positive_int(text)
+    if GLOBAL_BATCH % number:
+        divisors = [rows for rows in range(1, GLOBAL_BATCH + 1) if GLOBAL_BATCH % rows == 0]
+        raise argparse.ArgumentTypeError(f"got {text!r}; use divisors of {GLOBAL_BATCH}: {divisors}")
+    return number
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from component.pipeline.benchmark.case import Case, Rows
 from component.pipeline.benchmark.chat_cases import COMMON, QUICK_CASES, QUICK_KEYS, VARIANTS, Variant
 from component.pipeline.benchmark.options import QUICK_MODEL, add_common_options
 from component.pipeline.benchmark.suite import Suite, speed_and_memory
-from component.runtime.command import positive_float, positive_int
+from component.runtime.command import Distinct, positive_float, positive_int
 
 SUITE, MODEL = "chat", "llama3 8b"
 #: Steps that are not timed, and those that are.
@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the suite."""
     add_common_options(parser, SUITE, model=MODEL)
     names = [name for variants in VARIANTS.values() for name in variants]
-    parser.add_argument("--cases", nargs="+", choices=names, metavar="NAME", help="lines of the table")
+    parser.add_argument("--cases", nargs="+", action=Distinct, choices=names, metavar="NAME", help="lines of the table")
     parser.add_argument("--rows", choices=["chat", "full"], default="chat", help="full: every row is full")
     parser.add_argument("--max_seq_length", type=positive_int, default=2048, metavar="N")
     parser.add_argument("--max_memory_gib", type=positive_float, metavar="X", help="a cap for every run")

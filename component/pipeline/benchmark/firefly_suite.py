@@ -25,7 +25,7 @@ from component.pipeline.benchmark.results import DONE, summarize
 from component.pipeline.benchmark.results_file import Fields
 from component.pipeline.benchmark.suite import Suite
 from component.pipeline.benchmark.table import render_rows
-from component.runtime.command import positive_int
+from component.runtime.command import Distinct, positive_int
 
 SUITE, MODEL, WARM_UP = "firefly", "llama3 8b", 1
 #: Of a size that a bare loop's result lacks.
@@ -43,8 +43,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--setups", nargs="+", default=defaults, choices=list(SETUPS), metavar="NAME", help=f"of {', '.join(SETUPS)}"
     )
-    parser.add_argument("--lengths", nargs="+", type=positive_int, default=list(LENGTHS), metavar="N")
-    parser.add_argument("--batches", nargs="+", type=positive_int, default=list(BATCHES), metavar="N")
+    for name, numbers in (("--lengths", LENGTHS), ("--batches", BATCHES)):
+        parser.add_argument(name, nargs="+", type=positive_int, action=Distinct, default=list(numbers), metavar="N")
     parser.add_argument("--steps", type=positive_int, default=3, metavar="N", help="timed steps; published: 50")
     parser.add_argument(
         "--accumulation", type=positive_int, default=2, metavar="N", help="micro-batches of a step; published: 16"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import pytest
 
 from component.config.load import load_config
 from component.pipeline.benchmark.auto_cases import GLOBAL_BATCH, auto_case, build_case, grid_points
-from component.pipeline.benchmark.auto_suite import Compared, best_of, count_out_of_memory, render_compared
+from component.pipeline.benchmark.auto_suite import Compared, add_options, best_of, count_out_of_memory, render_compared
 from component.pipeline.benchmark.table import Line
 
 GIB = 2**30
@@ -27,6 +28,15 @@ def test_every_point_is_a_config_of_the_same_global_batch() -> None:
         files = {"model_name_or_path": "m", "train_file": "f", "eval_file": "e", "output_dir": "o"}
         training = load_config({**case.settings, **files}).training
         assert training.per_device_train_batch_size * training.gradient_accumulation_steps == GLOBAL_BATCH
+
+
+@pytest.mark.parametrize("arguments", [["--caps", "nan"], ["--caps", "0"], ["--caps", "-8"], ["--micro_batches", "3"]])
+def test_values_that_mean_nothing(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(arguments)
+    assert f"argument {arguments[0]}: got {arguments[1]!r}" in capsys.readouterr().err
 
 
 def test_a_cap_beyond_the_card_is_none() -> None:

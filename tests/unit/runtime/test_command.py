@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from component.runtime.command import non_empty, positive_int
+from component.runtime.command import Distinct, non_empty, positive_float, positive_int
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -19,9 +19,22 @@ def test_values_of_options() -> None:
     for text in ("0", "-1", "x", "1.5", ""):
         with pytest.raises(argparse.ArgumentTypeError, match="give a whole number above 0"):
             positive_int(text)
+    assert positive_float("0.5") == 0.5
+    for text in ("0", "-1", "nan", "inf", "x", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match="give a number above 0"):
+            positive_float(text)
     assert non_empty("a") == "a"
     with pytest.raises(argparse.ArgumentTypeError, match="is empty"):
         non_empty(" ")
+
+
+def test_values_are_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--caps", nargs="+", type=positive_float, action=Distinct)
+    assert parser.parse_args(["--caps", "8", "12"]).caps == [8.0, 12.0]
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--caps", "8", "12", "8.0"])
+    assert "argument --caps: got 8.0 twice; name each once" in capsys.readouterr().err
 
 
 EVALUATE = ["script/evaluate.py", "--model", "m", "--data", "d"]
