@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from component.config.errors import MachineError
-from component.runtime.command import non_empty, positive_int
+from component.pipeline.benchmark.sources import check_tokenizer_name
+from component.runtime.command import folder_path, non_empty, positive_int
 from component.runtime.environment import package_versions
 from component.runtime.hardware import cpu_name
 
@@ -260,15 +261,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="200 rows, once, on all cores: shows that it runs, measures nothing"
     )
-    parser.add_argument("--output", default="output/benchmark-data", type=non_empty, metavar="FOLDER")
+    parser.add_argument("--output", default=Path("output/benchmark-data"), type=folder_path, metavar="FOLDER")
 
 
 def run_suite(options: argparse.Namespace) -> None:
-    """Measure the preparation of conversations."""
+    """Measure the preparation of conversations.
+
+    Raises:
+        UserError: `--tokenizer` names none.
+        MachineError: a way failed.
+    """
+    check_tokenizer_name(options.tokenizer)
     compare_preparations(
         options.tokenizer,
         REPOSITORY,
-        Path(options.output),
+        options.output,
         num_rows=200 if options.quick else options.rows,
         repeats=1 if options.quick else options.repeats,
         one_core_too=not options.quick,

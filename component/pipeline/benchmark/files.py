@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from component.artifacts.strict_json import write_atomically
-from component.config.errors import MachineError, UserError
+from component.config.errors import EXIT_USER, MachineError, UserError
 from component.pipeline.benchmark.case import TRAIN, Case, Rows
 from component.pipeline.benchmark.checkpoint import is_complete
 from component.pipeline.benchmark.child import run_child
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES
 from component.pipeline.benchmark.rows import one_token_words, write_rows
+from component.pipeline.benchmark.sources import check_model, read_model_sizes
 from component.planning.known_shapes import KNOWN_CONFIGS
 from component.planning.shape import ModelShape, read_shape
 
@@ -37,16 +38,20 @@ class Files:
     folder: Path
     tokenizer: Path | None = None
     _words: dict[Path, list[str]] = field(default_factory=dict)
+    _failed: dict[str, MachineError] = field(default_factory=dict)
 
     def checkpoint(self, model: str) -> Path:
         """The folder of a model: a real one as it is, or random weights of a shape.
 
         Raises:
-            UserError: there is neither such a folder nor such a shape.
+            UserError: there is neither such a folder nor such a shape, or the folder holds no checkpoint.
             MachineError: it could not be made; the end of the output is in the message.
         """
         if Path(model).is_dir():
+            check_model(Path(model))
             return Path(model).absolute()
+        if model in self._failed:
+            raise self._failed[model]
         sizes_of(model)
         target = self.folder / "models" / self.checkpoint_name(model)
         if is_complete(target):
@@ -59,7 +64,10 @@ class Files:
         ended = run_child(command, log=log_of(target))
         if ended.code:
             shutil.rmtree(target, ignore_errors=True)
-            raise MachineError(f"a checkpoint of {model} cannot be made:", *ended.lines)
+            if ended.code == EXIT_USER and ended.lines:
+                raise UserError(ended.lines[-1])
+            self._failed[model] = MachineError(f"a checkpoint of {model} cannot be made:", *ended.lines)
+            raise self._failed[model]
         return target
 
     def checkpoint_name(self, model: str) -> str:
@@ -126,8 +134,7 @@ def sizes_of(model: str) -> Mapping[str, Any]:
 
 def shape_of(model: str) -> ModelShape | None:
     """The shape of a case's model; None where the planner does not know its layers."""
-    config = Path(model) / "config.json"
-    return read_shape(json.loads(config.read_text(encoding="utf-8")) if config.is_file() else sizes_of(model))
+    return read_shape(read_model_sizes(Path(model)) if Path(model).is_dir() else sizes_of(model))
 
 
 def log_of(checkpoint: Path) -> Path:

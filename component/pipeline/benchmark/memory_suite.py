@@ -29,6 +29,7 @@ from component.pipeline.benchmark.suite import Suite, say
 from component.pipeline.benchmark.table import Line, render_rows, verdict
 from component.pipeline.plan_inputs import own_gpu
 from component.planning.memory import MemoryPlan
+from component.runtime.command import Distinct
 
 SUITE, GIB = "memory", 2**30
 #: Disk beyond a checkpoint's weights: its tokenizer, rows, logs.
@@ -43,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES), metavar="MODE")
     parser.add_argument("--measure", action="store_true", help="run what this card and this disk have room for")
     parser.add_argument(
-        "--measure_context", nargs="*", type=int, default=[], choices=list(CARDS), metavar="GB",
+        "--measure_context", nargs="*", type=int, action=Distinct, default=[], choices=list(CARDS), metavar="GB",
         help="run QLoRA of the 8B shape on the longest row planned for these cards, under a cap of their memory",
     )  # fmt: skip
 
@@ -81,6 +82,7 @@ def run_suite(options: argparse.Namespace) -> None:
     shapes = {size: SHAPES[size] for size in options.shapes}
     if options.model or options.quick:
         model = options.model or QUICK_MODEL
+        shape_of(model)  # tells what is no checkpoint and no shape before anything is planned
         shapes = {Path(model).name: model}
     peaks = [_peak(suite, size, model, mode, options) for size, model in shapes.items() for mode in _modes(options)]
     contexts = {size: plan_contexts(model) for size, model in SHAPES.items() if size in options.shapes}

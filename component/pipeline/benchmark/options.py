@@ -7,6 +7,7 @@ from pathlib import Path
 
 from component.pipeline.benchmark.files import Files
 from component.pipeline.benchmark.runner import Effort
+from component.pipeline.benchmark.sources import check_tokenizer
 from component.runtime.command import folder_path, non_empty, positive_float, positive_int
 
 #: Name of the shape of `--quick`.
@@ -47,7 +48,13 @@ def add_common_options(parser: argparse.ArgumentParser, suite: str, *, model: st
 
 
 def files_of(options: argparse.Namespace) -> Files:
-    """Where the suite's files are, its output folder made."""
+    """Where the suite's files are, its output folder made.
+
+    Raises:
+        UserError: `--tokenizer` names none.
+    """
+    if options.tokenizer is not None:
+        check_tokenizer(options.tokenizer)
     options.output.mkdir(parents=True, exist_ok=True)
     return Files(options.scratch.absolute(), options.tokenizer)
 

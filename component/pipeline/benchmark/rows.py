@@ -9,6 +9,7 @@ from pathlib import Path
 
 from component.config.errors import UserError
 from component.pipeline.benchmark.case import Rows
+from component.pipeline.benchmark.sources import read_tokenizer_file
 
 #: Of the log-normal lengths: standard deviation of their logarithm.
 SPREAD = 0.8
@@ -47,11 +48,9 @@ def one_token_words(model: Path) -> list[str]:
     """Lower-case words that the tokenizer of a folder makes one token of, with the space before them.
 
     Raises:
-        UserError: there are too few.
+        UserError: there are too few, or its file is damaged.
     """
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    tokenizer = read_tokenizer_file("--model", model)
     found = []
     for token, _ in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
         word = token.removeprefix("\u0120").removeprefix("\u2581")

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from component.config.errors import MachineError
 from component.pipeline.benchmark.case import Case
 from component.pipeline.benchmark.child import REPOSITORY, run_child
 from component.pipeline.benchmark.files import Files, shape_of
-from component.pipeline.benchmark.measured import read_run
+from component.pipeline.benchmark.measured import read_run, reason_of
 from component.pipeline.benchmark.results import DONE, FAILED, Results
 from component.runtime.environment import environment_facts
 from component.runtime.hardware import model_flops_utilization, peak_bf16_flops
@@ -69,19 +70,40 @@ def run_case(case: Case, files: Files, surroundings: dict[str, Any]) -> dict[str
 
     Args:
         surroundings: with the `gpus` whose speed the MFU is a share of.
+
+    Returns:
+        Its result; where its checkpoint could not be made, why.
+
+    Raises:
+        UserError: its model or tokenizer is none.
     """
-    command, output = files.prepare(case)
+    try:
+        command, output = files.prepare(case)
+    except MachineError as error:
+        return _not_started(error)
     output.parent.mkdir(parents=True, exist_ok=True)
     log = files.folder / "logs" / f"{''.join(letter if letter.isalnum() else '-' for letter in case.name)}.log"
     log.parent.mkdir(exist_ok=True)
     first_step = output / "metrics.jsonl"
     environment = {"UNSLOTH_COMPILE_LOCATION": str(files.folder / "unsloth_compiled"), **case.environment}
     ended = run_child(command, log=log, first_step=first_step, environment=environment)
-    run = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **read_run(case, output, ended)}
+    run = {"date": _now(), **read_run(case, output, ended)}
     if run["status"] == DONE:
         run["mfu"] = utilization(case, run.get("real_tokens_per_second"), surroundings)
     shutil.rmtree(output, ignore_errors=True)  # an adapter of 8B at rank 64 takes 0.7 GB
     return run
+
+
+def _not_started(error: MachineError) -> dict[str, Any]:
+    lines = str(error).splitlines()
+    return {
+        "status": FAILED, "date": _now(), "exit_code": error.exit_code, "seconds": 0.0, "lines": lines,
+        "reason": f"{lines[0]} {reason_of(lines[1:])}",
+    }  # fmt: skip
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def utilization(case: Case, tokens_per_second: float | None, surroundings: dict[str, Any]) -> float | None:

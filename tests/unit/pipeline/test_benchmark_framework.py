@@ -21,6 +21,7 @@ from component.pipeline.benchmark.measured import attention_of, read_run, speed_
 from component.pipeline.benchmark.report import describe_surroundings
 from component.pipeline.benchmark.results import DONE, FAILED, OUT_OF_MEMORY, Results, summarize
 from component.pipeline.benchmark.runner import Effort, run_cases, utilization
+from component.pipeline.benchmark.sources import check_tokenizer, check_tokenizer_name
 from component.pipeline.benchmark.table import Line, render_table
 
 ROWS = Rows("chat", 8, 128, 32)
@@ -241,10 +242,52 @@ def test_files_of_a_case(tiny_model: Path, tmp_path: Path) -> None:
         sizes_of("nothing")
 
 
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "has no config.json or adapter_config.json; name a model"),
+        ({"config.json": "{"}, "cannot be read"),
+        ({"config.json": '{"model_type": 3}'}, "model_type is 3"),
+        ({"config.json": '{"model_type": "llama"}'}, "has no weights"),
+        ({"config.json": '{"model_type": "llama"}', "model.safetensors": ""}, "has no tokenizer.json"),
+        ({"config.json": '{"model_type": "llama"}', "model.bin": "", "tokenizer.json": "{"}, "mend the file"),
+    ],
+)
+def test_a_folder_that_is_no_checkpoint(tmp_path: Path, files: dict[str, str], message: str) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError) as error:
+        Files(tmp_path / "files").checkpoint(str(tmp_path))
+    assert str(error.value).startswith("--model: ") and message in str(error.value)
+
+
+def test_what_is_no_tokenizer(tmp_path: Path, tiny_model: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged/tokenizer.json").write_text("{")
+    for name, message in (
+        ("none", "does not exist; name a folder with tokenizer.json"),
+        ("file", "is a file"),
+        (".", "has no tokenizer.json; name a folder that has one"),
+        ("damaged", "cannot be read"),
+    ):
+        with pytest.raises(UserError, match=f"--tokenizer: .*{message}"):
+            check_tokenizer(tmp_path / name)
+    check_tokenizer(tiny_model)
+    with pytest.raises(UserError, match="--tokenizer: .* is no folder"):
+        check_tokenizer_name(str(tmp_path / "none"))
+
+
 def test_a_checkpoint_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(files, "run_child", lambda command, log: Ended(4, 1.0, None, ("no memory",)))
-    with pytest.raises(UserError, match="no memory"):
-        Files(tmp_path).checkpoint("llama3 8b")
+    """What the user can mend ends the suite; what else goes wrong is tried once and is the result of each case."""
+    ends = iter([Ended(2, 1.0, None, ("--tokenizer: too many tokens",)), Ended(1, 1.0, None, ("no memory",))])
+    monkeypatch.setattr(files, "run_child", lambda command, log: next(ends))
+    made, large = Files(tmp_path), replace(case("x"), model="llama3 8b")
+    with pytest.raises(UserError, match="^--tokenizer: too many tokens$"):
+        runner.run_case(large, made, FACTS)
+    for _ in range(2):
+        run = runner.run_case(large, made, FACTS)
+        assert (run["status"], run["reason"]) == (FAILED, "a checkpoint of llama3 8b cannot be made: no memory")
 
 
 def test_a_meter_leaves_the_warm_up_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
