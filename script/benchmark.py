@@ -31,6 +31,7 @@ from component.pipeline.benchmark import (
     memory_suite,
     plan_suite,
     quality_suite,
+    shared_runs,
     task_suite,
 )
 from component.runtime.command import run_command
@@ -47,6 +48,7 @@ SUITES = {
     "quality": (quality_suite, "what each mode and loader learns, over five seeds; gradients against float32"),
     "data": (data_suite, "preparation of conversations, beside others' ways; needs no GPU"),
     "checkpoint": (checkpoint_command, "no suite: make the random checkpoint that suites make themselves"),
+    "runs": (shared_runs, "no suite: runs that share a process, which suites call"),
 }
 
 

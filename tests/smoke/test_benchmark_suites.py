@@ -19,7 +19,15 @@ import pytest
 
 from component.config.errors import RunError
 from component.pipeline import run
-from component.pipeline.benchmark import auto_suite, chat_suite, firefly_suite, loader_suite, memory_suite, runner
+from component.pipeline.benchmark import (
+    auto_suite,
+    chat_suite,
+    firefly_suite,
+    loader_suite,
+    memory_suite,
+    runner,
+    shared_runs,
+)
 from component.pipeline.benchmark.baseline import run_baseline
 from component.pipeline.benchmark.case import TRAIN
 from component.pipeline.benchmark.child import Ended
@@ -42,7 +50,16 @@ def ran(monkeypatch: pytest.MonkeyPatch, repository: Path) -> list[str]:
         measure = runpy.run_path(str(repository / program))["measure"]
         return Ended(run_baseline(program, measure, arguments), 1.0, 0.5, ())
 
+    def share_here(command: Sequence[str], *, log: Path, environment: Any) -> Ended:
+        assert tuple(command[1:3]) == shared_runs.COMMAND
+        programs.append("runs")
+        directory = Path.cwd()
+        shared_runs.run_suite(argparse.Namespace(job=Path(command[-1])))
+        monkeypatch.chdir(directory)
+        return Ended(0, 1.0, None, ())
+
     monkeypatch.setattr(runner, "run_child", run_here)
+    monkeypatch.setattr(shared_runs, "run_child", share_here)
     return programs
 
 
@@ -87,10 +104,10 @@ def test_chat(ran: list[str], quick: Callable[..., Path], capsys: pytest.Capture
 
 
 def test_firefly(ran: list[str], quick: Callable[..., Path]) -> None:
-    """The bare loop measures all sizes in one process, train.py each in one; both have numbers in the table."""
+    """Both measure all sizes in one process, and have numbers in the table."""
     output = quick(firefly_suite)
     bare, *ours = cases_of(output, "firefly")
-    assert ran == ["script/baselines/bare_loop.py", *[TRAIN] * 4]
+    assert ran == ["script/baselines/bare_loop.py", "runs"]
     assert list(bare["runs"][0]["cells"]) == ["64 x 1", "64 x 2", "128 x 1", "128 x 2"]
     assert [case["runs"][0]["status"] for case in ours] == ["done"] * 4
     table = (output / "firefly.md").read_text(encoding="utf-8")
@@ -112,7 +129,9 @@ def test_auto(ran: list[str], quick: Callable[..., Path]) -> None:
     """The best of the grid, and `auto` or why it did not run: its keys may be missing, and then it is a line too."""
     output = quick(auto_suite)
     auto, *grid = cases_of(output, "auto")
-    assert [case["runs"][0]["status"] for case in grid] == ["done", "done"] and len(ran) == 3
+    assert [case["runs"][0]["status"] for case in grid] == ["done", "done"] and ran == [TRAIN, "runs"]
+    quick(auto_suite)
+    assert len(ran) == 2, "nothing is run again"
     assert grid[0]["runs"][0]["eval_loss"] > 0
     row = (output / "auto.md").read_text(encoding="utf-8").splitlines()[2]
     assert row.startswith("| 141 | ") and "packed, " in row

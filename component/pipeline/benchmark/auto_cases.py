@@ -13,12 +13,7 @@ CAPS = (8, 12, 16, 24, 48, 80, 141)
 #: Of an epoch and of its evaluation; a step has so many rows, packs where rows are packed.
 NUM_ROWS, NUM_EVAL_ROWS, GLOBAL_BATCH, LENGTH, MEAN_TOKENS = 512, 64, 8, 2048, 330
 WARM_UP = 2
-#: How layers recompute: its name -> keys.
-RECOMPUTATION: Mapping[str, Mapping[str, Any]] = {
-    "all layers recompute": {"gradient_checkpointing": True},
-    "half of the layers recompute": {"gradient_checkpointing": True, "checkpoint_skip_layers": 16},
-    "no layer recomputes": {"gradient_checkpointing": False},
-}
+ALL, HALF, NONE = "all layers recompute", "half of the layers recompute", "no layer recomputes"
 
 
 @dataclass(frozen=True)
@@ -36,13 +31,18 @@ class Point:
         parts = ["packed" if self.packing else "padded", f"{self.rows} rows", self.recomputation]
         return ", ".join([*parts, *(["dequantized base"] if self.dequantizes else [])])
 
-    def settings(self) -> dict[str, Any]:
-        """Its keys."""
+    def settings(self, num_layers: int) -> dict[str, Any]:
+        """Its keys.
+
+        Args:
+            num_layers: of the model.
+        """
         return {
             "packing": self.packing,
             "per_device_train_batch_size": self.rows,
             "gradient_accumulation_steps": GLOBAL_BATCH // self.rows,
-            **RECOMPUTATION[self.recomputation],
+            "gradient_checkpointing": self.recomputation != NONE,
+            **({"checkpoint_skip_layers": num_layers // 2} if self.recomputation == HALF else {}),
             **({"dequantize_base": True} if self.dequantizes else {}),
         }
 
@@ -50,16 +50,16 @@ class Point:
 def grid_points(micro_batches: Sequence[int]) -> Iterator[Point]:
     """The grid: packed rows in every combination, padded ones in the largest micro-batch alone, where they do best."""
     for rows in micro_batches:
-        for recomputation in RECOMPUTATION:
+        for recomputation in (ALL, HALF, NONE):
             for dequantizes in (False, True):
                 yield Point(True, rows, recomputation, dequantizes)
-    for recomputation in ("all layers recompute", "no layer recomputes"):
+    for recomputation in (ALL, NONE):
         for dequantizes in (False, True):
             yield Point(False, max(micro_batches), recomputation, dequantizes)
 
 
 #: On a CPU: what can be told apart there.
-QUICK_POINTS = (Point(True, 1, "all layers recompute", False), Point(True, 2, "no layer recomputes", False))
+QUICK_POINTS = (Point(True, 1, ALL, False), Point(True, 2, NONE, False))
 QUICK_ROWS, QUICK_LENGTH = 32, 128
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from component.artifacts.benchmark_picture import Curves, draw_curves
+from component.config.errors import UserError
 from component.pipeline.benchmark.auto_cases import (
     CAPS,
     GLOBAL_BATCH,
@@ -20,12 +21,15 @@ from component.pipeline.benchmark.auto_cases import (
     build_case,
     grid_points,
 )
+from component.pipeline.benchmark.case import Case
+from component.pipeline.benchmark.files import shape_of
 from component.pipeline.benchmark.options import QUICK_MODEL, add_common_options
 from component.pipeline.benchmark.results import OUT_OF_MEMORY
 from component.pipeline.benchmark.suite import Suite
 from component.pipeline.benchmark.table import (
     ALLOCATED,
     LAST_LOSS,
+    NOT_RUN,
     REAL_TOKENS,
     RESERVED,
     RUNS,
@@ -40,6 +44,7 @@ from component.planning.gpus import CONTEXT_BYTES
 from component.runtime.command import Distinct, positive_float, positive_int
 
 SUITE, MODEL, GIB = "auto", "llama3 8b", 2**30
+NOTHING = "nothing is predicted to fit"
 SPEED = "real_tokens_per_second"
 GRID_COLUMNS = (REAL_TOKENS, ALLOCATED, RESERVED, LAST_LOSS, number("evaluation loss", "eval_loss", ".4f"), RUNS)
 
@@ -67,12 +72,17 @@ def _micro_batch(text: str) -> int:
 
 @dataclass(frozen=True)
 class Compared:
-    """A cap: what `auto` did under it, how often it ran out of memory, and the fastest of the grid that fits it."""
+    """A cap: what `auto` did under it, how often it ran out of memory, and the fastest of the grid that fits it.
+
+    Attributes:
+        is_grid_whole: whether all points of the grid were run.
+    """
 
     cap: float
     auto: Line
     num_out_of_memory: int
     best: Line | None
+    is_grid_whole: bool = True
 
     @property
     def ratio(self) -> float | None:
@@ -82,16 +92,20 @@ class Compared:
 
 
 def run_suite(options: argparse.Namespace) -> None:
-    """Run `auto` under each cap, then the grid without one, and compare."""
+    """Run `auto` under each cap in a process of its own, then the grid without one in one process, and compare.
+
+    Raises:
+        UserError: the planner does not know the model.
+    """
     suite, card = Suite(SUITE, options), own_gpu()
     model = QUICK_MODEL if options.quick and options.model == MODEL else options.model
     card_gib = card.memory_bytes / GIB if card else None
     caps = sorted(options.caps)[-1:] if options.quick else sorted(options.caps)
     autos = suite.measure([auto_case(cap, model, card_gib, quick=options.quick) for cap in caps])
-    points = QUICK_POINTS if options.quick else tuple(grid_points(options.micro_batches))
-    grid = suite.measure([build_case(point.name, model, point.settings(), quick=options.quick) for point in points])
+    grid = suite.measure(_grid(model, options), share_process=True)
+    is_whole = all(line.summary for line in grid)
     compared = [
-        Compared(cap, line, count_out_of_memory(suite.runs(line.case)), best_of(grid, cap))
+        Compared(cap, line, count_out_of_memory(suite.runs(line.case)), best_of(grid, cap), is_whole)
         for cap, line in zip(caps, autos, strict=True)
     ]
     suite.write(
@@ -101,9 +115,24 @@ def run_suite(options: argparse.Namespace) -> None:
     draw_curves(curves(compared), suite.picture)
 
 
+def _grid(model: str, options: argparse.Namespace) -> list[Case]:
+    shape = shape_of(model)
+    if shape is None:
+        raise UserError(
+            f"--model: the planner, by which auto chooses, does not know the layers of {model}; use another"
+        )
+    points = QUICK_POINTS if options.quick else tuple(grid_points(options.micro_batches))
+    return [build_case(point.name, model, point.settings(shape.num_layers), quick=options.quick) for point in points]
+
+
+def choice_of(run: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """What run.json says of the choice; empty where the run did not come to it."""
+    return ((run or {}).get("manifest") or {}).get("auto") or {}
+
+
 def count_out_of_memory(runs: Sequence[Mapping[str, Any]]) -> int:
-    """Runs that ended for want of memory."""
-    return sum(run["status"] == OUT_OF_MEMORY for run in runs)
+    """Runs that ended for want of memory although the choice was predicted to fit."""
+    return sum(run["status"] == OUT_OF_MEMORY and choice_of(run).get("fits", True) for run in runs)
 
 
 def fits(line: Line, cap: float) -> bool:
@@ -122,9 +151,14 @@ def best_of(grid: Sequence[Line], cap: float) -> Line | None:
 
 
 def chosen_settings(line: Line) -> str:
-    """What `auto` chose, from run.json."""
-    auto = ((line.summary or {}).get("manifest") or {}).get("auto") or {}
-    return " ".join(f"{key}={str(value).lower()}" for key, value in auto.get("chosen", {}).items()) or "-"
+    """What `auto` chose and whether that was predicted to fit, or why there is nothing to show."""
+    choice = choice_of(line.summary)
+    chosen = " ".join(f"{key}={str(value).lower()}" for key, value in choice.get("chosen", {}).items()) or "-"
+    if choice.get("fits", True):
+        return chosen if line.is_done else verdict(line)
+    least = choice["predicted"]["peak_reserved_bytes"] / GIB
+    nothing = f"{NOTHING}: the least takes {least:.2f} of {choice['room_bytes'] / GIB:.2f} GiB"
+    return f"{chosen} ({nothing}, and it ran)" if line.is_done else nothing
 
 
 def render_compared(compared: Sequence[Compared]) -> str:
@@ -137,7 +171,9 @@ def render_compared(compared: Sequence[Compared]) -> str:
     ratios = [item.ratio for item in compared if item.ratio is not None]
     total = sum(item.num_out_of_memory for item in compared)
     worst = f"Worst ratio {min(ratios):.3f}" if ratios else "No ratio"
-    return f"{render_rows(titles, rows)}\n\n{worst}; {total} runs of auto out of memory."
+    unfit = sum(not choice_of(item.auto.summary).get("fits", True) for item in compared)
+    none = f" Under {unfit} caps nothing was predicted to fit, and that was said beforehand." if unfit else ""
+    return f"{render_rows(titles, rows)}\n\n{worst}; {total} runs of auto out of memory.{none}"
 
 
 def _row(item: Compared) -> list[str]:
@@ -145,10 +181,10 @@ def _row(item: Compared) -> list[str]:
     best = item.best.number(SPEED) if item.best else None
     return [
         f"{item.cap:g}",
-        chosen_settings(item.auto) if item.auto.is_done else verdict(item.auto),
+        chosen_settings(item.auto),
         f"{speed:,.0f}" if speed else "-",
         f"{reserved / GIB:.2f}" if reserved else "-",
-        item.best.case.name if item.best else "none fits",
+        item.best.case.name if item.best else "none fits" if item.is_grid_whole else NOT_RUN,
         f"{best:,.0f}" if best else "-",
         f"{item.ratio:.3f}" if item.ratio is not None else "-",
         str(item.num_out_of_memory),
@@ -158,8 +194,8 @@ def _row(item: Compared) -> list[str]:
 CAPTION = (
     f"{{model}}, QLoRA of rank 64 through Unsloth; an epoch of {NUM_ROWS} rows, log-normal, mean {MEAN_TOKENS} tokens, "
     f"at most {LENGTH}, {GLOBAL_BATCH} rows (or packs) a step, and an evaluation of {NUM_EVAL_ROWS} rows. "
-    "`auto` ran under the cap; a point of the grid ran once without one, and fits a cap where what it reserved and "
-    f"{CONTEXT_BYTES / GIB:.2f} GiB of CUDA's own do."
+    "`auto` ran under the cap; points of the grid ran once without one, in one process, and fit a cap where what they "
+    f"reserved and {CONTEXT_BYTES / GIB:.2f} GiB of CUDA's own do."
 )
 
 

@@ -22,7 +22,7 @@ FIREFLY: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Setup:
-    """A column of the table: a program and its keys beside Firefly's; a bare loop measures all sizes in one process."""
+    """A column of the table: a program and its keys beside Firefly's; sizes share a process."""
 
     program: str
     keys: Mapping[str, Any]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from component.artifacts.benchmark_picture import Curves, draw_curves
-from component.pipeline.benchmark.case import BARE_LOOP, Case, Rows
+from component.pipeline.benchmark.case import BARE_LOOP, TRAIN, Case, Rows
 from component.pipeline.benchmark.chat_cases import QUICK_KEYS
 from component.pipeline.benchmark.firefly_cases import (
     BASELINE,
@@ -58,7 +58,8 @@ def run_suite(options: argparse.Namespace) -> None:
     if options.quick:
         names = [BASELINE, "Lampyris, Firefly's settings, vanilla"]
     cases = {name: build_cases(name, cells, options) for name in names}
-    suite.measure([case for found in cases.values() for case in found.values()])
+    for name, found in cases.items():
+        suite.measure(list(found.values()), share_process=SETUPS[name].program == TRAIN)
     grid: Grid = {name: read_cells(suite, found, cells) for name, found in cases.items()}
     suite.write(
         f"{options.model}, Firefly's settings: {describe(options)}", render_grid(grid, cells), CAPTION,
@@ -76,7 +77,7 @@ def cells_of(options: argparse.Namespace) -> list[Cell]:
 
 
 def build_cases(name: str, cells: Sequence[Cell], options: argparse.Namespace) -> dict[Cell | None, Case]:
-    """One case for each size, or for all of them, under None, where a bare loop measures them in one process."""
+    """One case for each size, or for all of them, under None, where a bare loop measures them with one model."""
     setup = SETUPS[name]
     steps, accumulation = (1, 1) if options.quick else (options.steps, options.accumulation)
     quick = QUICK_KEYS if options.quick else {}
@@ -124,7 +125,8 @@ def fields_of(entry: Mapping[str, Any]) -> Fields:
 
 CAPTION = (
     "Speed and memory: change against Firefly at the same size, speed in tokens per second, memory as the peak that "
-    "torch allocates. Every row has max_seq_length real tokens. A bare loop measures all sizes with one model."
+    "torch allocates. Every row has max_seq_length real tokens. A process measures all sizes, fewest tokens first."
+    " A bare loop has one model for them, train.py one for each."
 )
 
 

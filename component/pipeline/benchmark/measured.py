@@ -30,9 +30,18 @@ def read_run(case: Case, output: Path, ended: Ended) -> dict[str, Any]:
         "first_step_seconds": None if ended.first_step_seconds is None else round(ended.first_step_seconds, 2),
     }
     if run["status"] != DONE:
-        return {**run, "reason": reason_of(ended.lines), "lines": list(ended.lines)}
+        return {**run, "reason": reason_of(ended.lines), "lines": list(ended.lines), **_choice_of(output)}
     measured = read_manifest(output, case.warm_up) if case.program == TRAIN else _read(output / RESULT)
     return {**run, **measured}
+
+
+def _choice_of(output: Path) -> dict[str, Any]:
+    """What `auto` chose for a run of train.py that did not come to its end, so far as its run.json was written."""
+    try:
+        content = _read(output / "run.json")
+    except (OSError, ValueError):
+        return {}
+    return {"manifest": {"auto": content["auto"]}} if content.get("auto") else {}
 
 
 def status_of(ended: Ended) -> str:

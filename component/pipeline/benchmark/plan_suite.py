@@ -17,8 +17,8 @@ from component.artifacts.strict_json import write_atomically
 from component.config.load import load_config
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES, Case
 from component.pipeline.benchmark.plan_measurement import STARTED, keep_result, measure_cases, read_results
+from component.pipeline.benchmark.process_memory import foreign_bytes
 from component.planning.gpus import describe_gpu
-from component.planning.memory import LIBRARY_BYTES
 from component.planning.plan import Plan, plan
 from component.planning.read_config import DataSize, Setting, read_workload
 from component.planning.shape import read_shape
@@ -128,17 +128,12 @@ def _compare(case: Case, result: Mapping[str, Any]) -> Comparison:
     card = describe_gpu(gpu["name"], gpu["total_memory_bytes"], capability) if is_cuda else None
     timed = replace(workload, sample_tokens=result["data"]["mean_tokens"]) if workload.is_packed else None
     predicted = plan(workload, card, micro_batches=config.training.gradient_accumulation_steps, timed=timed)
-    left_over = foreign_bytes(result)
+    left_over = foreign_bytes(result.get("left_over_bytes"))
     allocated, reserved = (
         None if peak is None else peak - left_over
         for peak in (result["peak_allocated_bytes"], result["peak_reserved_bytes"])
     )
     return Comparison(case.name, case.is_held_out, predicted, allocated, reserved, result["step_seconds"])
-
-
-def foreign_bytes(result: Mapping[str, Any]) -> float:
-    """Bytes of a result's peak that earlier cases had left, the libraries' workspace aside: every process has that."""
-    return max(0.0, (result.get("left_over_bytes") or 0) - LIBRARY_BYTES)
 
 
 def render(comparisons: Sequence[Comparison], failed: Mapping[str, str]) -> str:

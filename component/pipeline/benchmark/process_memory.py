@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import sys
 
+from component.planning.memory import LIBRARY_BYTES
+
 
 def release_memory() -> None:
     """Give back what the last case had, Unsloth's buffers and bitsandbytes' list too, and begin to count anew."""
@@ -25,3 +27,18 @@ def release_memory() -> None:
         cuda = sys.modules["torch"].cuda
         cuda.empty_cache()
         cuda.reset_peak_memory_stats()
+    if "torch._dynamo" in sys.modules:
+        # Compiled code is kept by the shapes and flags that it was made for; beyond some number of them none is made.
+        sys.modules["torch"]._dynamo.reset()
+
+
+def allocated_bytes() -> int | None:
+    """Memory of the GPU that tensors of this process have now; None where there is none."""
+    import torch
+
+    return torch.cuda.memory_allocated() if torch.cuda.is_available() else None
+
+
+def foreign_bytes(left_over: float | None) -> float:
+    """Of what was allocated before a run began, that of earlier runs; every process has the libraries' workspace."""
+    return max(0.0, (left_over or 0) - LIBRARY_BYTES)

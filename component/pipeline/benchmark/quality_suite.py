@@ -58,8 +58,7 @@ def run_suite(options: argparse.Namespace) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     if options.retry:
         results = open_results(file)
-        for case in known_cases(scale, results):
-            results.drop_failed(case)
+        results.drop_failed(known_cases(scale, results))
     is_whole = _run_stages(scale, options, file, scratch)
     results = open_results(file)
     draw_quality(*pictured(scale, results), output / f"{NAME}.png")

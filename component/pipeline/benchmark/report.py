@@ -29,10 +29,10 @@ def describe_surroundings(cases: Sequence[Case], results: Results) -> str:
     dates: dict[str, list[str]] = {}
     for case in cases:
         for run in results.runs(case):
-            dates.setdefault(run["surroundings"], []).append(run["date"][:10])
+            where = _describe(results.content["surroundings"][run["surroundings"]])
+            dates.setdefault(where, []).append(run["date"][:10])
     return "\n".join(
-        f"Measured {' to '.join(sorted({min(days), max(days)}))} on {_describe(results.content['surroundings'][name])}."
-        for name, days in dates.items()
+        f"Measured {' to '.join(sorted({min(days), max(days)}))} on {where}." for where, days in dates.items()
     )
 
 

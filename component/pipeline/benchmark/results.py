@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +30,17 @@ class Results:
     """
 
     def __init__(self, path: Path, suite: str | None = None, fields_of: FieldsOf = lambda _entry: {}) -> None:
-        self._path, self._suite, self._fields_of = path, suite or path.stem, fields_of
+        self.path, self.suite, self._fields_of = path, suite or path.stem, fields_of
         self.content: dict[str, Any] = {}
         self.reload()
 
     def reload(self) -> None:
         """Read the file anew, as after another process has added to it."""
-        self.content = {"schema_version": SCHEMA_VERSION, "suite": self._suite, "surroundings": {}, "cases": []}
-        if self._path.exists():
-            self.content = read_json_object(self._path)
-            check_suite(self._path, self.content, self._suite, SCHEMA_VERSION)
-            check_runs(self._path, self.content, (DONE, OUT_OF_MEMORY, FAILED), self._fields_of)
+        self.content = {"schema_version": SCHEMA_VERSION, "suite": self.suite, "surroundings": {}, "cases": []}
+        if self.path.exists():
+            self.content = read_json_object(self.path)
+            check_suite(self.path, self.content, self.suite, SCHEMA_VERSION)
+            check_runs(self.path, self.content, (DONE, OUT_OF_MEMORY, FAILED), self._fields_of)
 
     def runs(self, case: Case) -> list[dict[str, Any]]:
         """The runs of a case so far, oldest first."""
@@ -62,18 +62,20 @@ class Results:
             self.content["cases"].append(entry)
         entry["name"] = case.name
         entry["runs"].append({**run, "surroundings": name})
-        write_atomically(self._path, to_json_text(self.content, indent=1) + "\n")
+        write_atomically(self.path, to_json_text(self.content, indent=1) + "\n")
 
     def note(self, name: str, value: Any) -> None:
         """Put something beside the runs, such as predictions, and write the file."""
         self.content[name] = value
-        write_atomically(self._path, to_json_text(self.content, indent=1) + "\n")
+        write_atomically(self.path, to_json_text(self.content, indent=1) + "\n")
 
-    def drop_failed(self, case: Case) -> None:
-        """Forget the runs of a case that failed, so that it is tried again."""
-        entry = self._find(case)
-        if entry is not None:
+    def drop_failed(self, cases: Iterable[Case]) -> None:
+        """Forget the runs of cases that failed, so that they are tried again, and write the file."""
+        entries = [entry for case in cases if (entry := self._find(case)) is not None]
+        for entry in entries:
             entry["runs"] = [run for run in entry["runs"] if run["status"] != FAILED]
+        if entries:
+            write_atomically(self.path, to_json_text(self.content, indent=1) + "\n")
 
     def _find(self, case: Case) -> dict[str, Any] | None:
         wanted = json.loads(to_json_text(case.identity()))

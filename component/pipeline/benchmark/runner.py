@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from component.config.errors import MachineError
 from component.pipeline.benchmark.case import Case
-from component.pipeline.benchmark.child import REPOSITORY, run_child
+from component.pipeline.benchmark.child import REPOSITORY, Ended, run_child
 from component.pipeline.benchmark.files import Files, shape_of
 from component.pipeline.benchmark.measured import read_run, reason_of
 from component.pipeline.benchmark.results import DONE, FAILED, Results
@@ -45,24 +46,25 @@ def run_cases(
     files.folder.mkdir(parents=True, exist_ok=True)
     surroundings = environment_facts(REPOSITORY)
     if effort.retry:
-        for case in cases:
-            results.drop_failed(case)
-    for repeat in range(effort.repeats):
-        for case in cases:
-            if not _is_wanted(results.runs(case), repeat):
-                continue
-            if time.monotonic() > effort.deadline:
-                return False
-            say(f"{case.name} ...")
-            run = run_case(case, files, surroundings)
-            results.add(case, run, surroundings)
-            say(f"{case.name}: {_in_a_line(run)}")
+        results.drop_failed(cases)
+    while (case := next_wanted(cases, results, effort.repeats)) is not None:
+        if time.monotonic() > effort.deadline:
+            return False
+        say(f"{case.name} ...")
+        run = run_case(case, files, surroundings)
+        results.add(case, run, surroundings)
+        say(f"{case.name}: {in_a_line(run)}")
     return True
 
 
-def _is_wanted(runs: Sequence[dict[str, Any]], repeat: int) -> bool:
-    """Whether a case still lacks a run of this round."""
-    return len(runs) <= repeat and all(run["status"] == DONE for run in runs)
+def next_wanted(cases: Sequence[Case], results: Results, repeats: int) -> Case | None:
+    """The next case to run, round by round; None where all have their runs."""
+    for repeat in range(repeats):
+        for case in cases:
+            runs = results.runs(case)
+            if len(runs) <= repeat and all(run["status"] == DONE for run in runs):
+                return case
+    return None
 
 
 def run_case(case: Case, files: Files, surroundings: dict[str, Any]) -> dict[str, Any]:
@@ -80,13 +82,26 @@ def run_case(case: Case, files: Files, surroundings: dict[str, Any]) -> dict[str
     try:
         command, output = files.prepare(case)
     except MachineError as error:
-        return _not_started(error)
+        return not_started(error)
     output.parent.mkdir(parents=True, exist_ok=True)
     log = files.folder / "logs" / f"{''.join(letter if letter.isalnum() else '-' for letter in case.name)}.log"
     log.parent.mkdir(exist_ok=True)
     first_step = output / "metrics.jsonl"
-    environment = {"UNSLOTH_COMPILE_LOCATION": str(files.folder / "unsloth_compiled"), **case.environment}
-    ended = run_child(command, log=log, first_step=first_step, environment=environment)
+    ended = run_child(command, log=log, first_step=first_step, environment=child_environment(case, files))
+    return finished_run(case, output, ended, surroundings)
+
+
+def child_environment(case: Case, files: Files) -> dict[str, str]:
+    """Variables of the process that runs a case."""
+    return {"UNSLOTH_COMPILE_LOCATION": str(files.folder / "unsloth_compiled"), **case.environment}
+
+
+def finished_run(case: Case, output: Path, ended: Ended, surroundings: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of a case that was run, whose output is removed.
+
+    Args:
+        surroundings: with the `gpus` whose speed the MFU is a share of.
+    """
     run = {"date": _now(), **read_run(case, output, ended)}
     if run["status"] == DONE:
         run["mfu"] = utilization(case, run.get("real_tokens_per_second"), surroundings)
@@ -94,7 +109,8 @@ def run_case(case: Case, files: Files, surroundings: dict[str, Any]) -> dict[str
     return run
 
 
-def _not_started(error: MachineError) -> dict[str, Any]:
+def not_started(error: MachineError) -> dict[str, Any]:
+    """The result of a case whose files could not be made."""
     lines = str(error).splitlines()
     return {
         "status": FAILED, "date": _now(), "exit_code": error.exit_code, "seconds": 0.0, "lines": lines,
@@ -106,7 +122,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def utilization(case: Case, tokens_per_second: float | None, surroundings: dict[str, Any]) -> float | None:
+def utilization(case: Case, tokens_per_second: float | None, surroundings: Mapping[str, Any]) -> float | None:
     """MFU of real tokens, by the parameters of the model without its adapter and the card's datasheet."""
     shape, gpus = shape_of(case.model), surroundings["gpus"]
     if shape is None or not gpus or tokens_per_second is None:
@@ -119,7 +135,8 @@ def utilization(case: Case, tokens_per_second: float | None, surroundings: dict[
     )
 
 
-def _in_a_line(run: dict[str, Any]) -> str:
+def in_a_line(run: Mapping[str, Any]) -> str:
+    """What came of a run."""
     if run["status"] != DONE:
         return f"{run['status']}: {run['reason']}" if run["status"] == FAILED else run["status"]
     speed, peak = run.get("real_tokens_per_second"), run.get("peak_allocated_bytes")

@@ -16,6 +16,7 @@ from component.pipeline.benchmark.report import describe_surroundings, write_tex
 from component.pipeline.benchmark.results import Results, summarize
 from component.pipeline.benchmark.results_file import FieldsOf
 from component.pipeline.benchmark.runner import run_cases
+from component.pipeline.benchmark.shared_runs import run_sharing
 from component.pipeline.benchmark.table import Line
 
 UNFINISHED = "Not all cases were run; the same command goes on."
@@ -46,12 +47,17 @@ class Suite:
         """Where its picture goes."""
         return self._options.output / f"{self._name}.png"
 
-    def measure(self, cases: Sequence[Case]) -> list[Line]:
-        """Run cases that lack their runs, as long as there is time, and give all with their medians."""
+    def measure(self, cases: Sequence[Case], *, share_process: bool = False) -> list[Line]:
+        """Run cases that lack their runs, as long as there is time, and give all with their medians.
+
+        Args:
+            share_process: they are of train.py with one model; see `shared_runs`.
+        """
         self._cases += cases
         if self._is_whole:
             effort = effort_of(self._options, self._deadline)
-            self._is_whole = run_cases(cases, self.results, self.files, effort, say)
+            run_all = run_sharing if share_process else run_cases
+            self._is_whole = run_all(cases, self.results, self.files, effort, say)
         return [Line(case, summarize(self.results.runs(case))) for case in cases]
 
     def runs(self, case: Case) -> list[dict[str, Any]]:

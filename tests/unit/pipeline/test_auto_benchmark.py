@@ -24,7 +24,7 @@ def test_every_point_is_a_config_of_the_same_global_batch() -> None:
     points = list(grid_points([1, 4, 8]))
     assert len(points) == len({point.name for point in points}) == 22
     for point in points:
-        case = build_case(point.name, "m", point.settings(), quick=False)
+        case = build_case(point.name, "m", point.settings(32), quick=False)
         files = {"model_name_or_path": "m", "train_file": "f", "eval_file": "e", "output_dir": "o"}
         training = load_config({**case.settings, **files}).training
         assert training.per_device_train_batch_size * training.gradient_accumulation_steps == GLOBAL_BATCH
@@ -51,6 +51,35 @@ def test_the_best_is_the_fastest_that_fits() -> None:
     assert best_of(grid, 8).case.name == "middle"
     assert best_of(grid, 12).case.name == "fast"
     assert best_of(grid, 2) is None
+    auto = line("auto", None)
+    assert "| none fits |" in render_compared([Compared(2, auto, 0, None)])
+    assert "| not run |" in render_compared([Compared(2, auto, 0, None, is_grid_whole=False)])
+
+
+def test_half_of_the_layers_is_half_of_the_models() -> None:
+    skipped = {point.settings(28).get("checkpoint_skip_layers") for point in grid_points([1])}
+    assert skipped == {None, 14}
+
+
+def test_that_nothing_fits_is_no_lack_of_memory() -> None:
+    """It was said before: a run that ends so all the same is counted apart, and one that comes through is a result."""
+    auto = {
+        "chosen": {"per_device_train_batch_size": 1}, "fits": False, "room_bytes": 7.0 * GIB,
+        "predicted": {"peak_reserved_bytes": 7.25 * GIB},
+    }  # fmt: skip
+    ended = {"status": "out of memory", "manifest": {"auto": auto}}
+    assert count_out_of_memory([ended]) == 0
+    case = line("a", 1.0).case
+    small = Compared(8, Line(case, ended), 0, None)
+    ran = Compared(9, line("a", 100.0, 7.0, manifest={"auto": auto}), 0, None)
+    assert render_compared([small, ran]).splitlines()[2:] == [
+        "| 8 | nothing is predicted to fit: the least takes 7.25 of 7.00 GiB | - | - | none fits | - | - | 0 |",
+        "| 9 | per_device_train_batch_size=1 (nothing is predicted to fit: the least takes 7.25 of 7.00 GiB, and it "
+        + "ran) | 100 | 7.00 | none fits | - | - | 0 |",
+        "",
+        "No ratio; 0 runs of auto out of memory. "
+        "Under 2 caps nothing was predicted to fit, and that was said beforehand.",
+    ]
 
 
 def test_the_table() -> None:
