@@ -32,11 +32,13 @@ def release_memory() -> None:
         sys.modules["torch"]._dynamo.reset()
 
 
-def allocated_bytes() -> int | None:
-    """Memory of the GPU that tensors of this process have now; None where there is none."""
-    import torch
+def allocated_bytes() -> int:
+    """Memory of the GPU that tensors of this process have now.
 
-    return torch.cuda.memory_allocated() if torch.cuda.is_available() else None
+    torch is not imported for it: the first run sets up torch's allocator, and must come before that.
+    """
+    torch = sys.modules.get("torch")
+    return torch.cuda.memory_allocated() if torch is not None and torch.cuda.is_available() else 0
 
 
 def foreign_bytes(left_over: float | None) -> float:
