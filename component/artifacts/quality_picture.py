@@ -46,6 +46,8 @@ def draw_quality(
     _finish(left, "loss of each step, all rows in every step", "optimizer step")
     if curves:
         left.set_yscale("log")
+        for formatter in (left.yaxis.set_major_formatter, left.yaxis.set_minor_formatter):
+            formatter("{x:g}")
         left.legend(fontsize=7, frameon=False)
     right.barh(list(errors), [100 * error for error in errors.values()], color=COLOR)
     right.invert_yaxis()

@@ -71,7 +71,9 @@ class Files:
         return target
 
     def checkpoint_name(self, model: str) -> str:
-        """Name of the folder of a shape's random weights."""
+        """Name of the folder of a shape's random weights; one of the same sizes by another name is the same."""
+        sizes = sizes_of(model)
+        model = next((name for name, known in CASE_SHAPES.items() if known == sizes), model)
         name = "".join(letter if letter.isalnum() else "-" for letter in model)
         return name if self.tokenizer is None else f"{name}-{self.tokenizer.name}"
 

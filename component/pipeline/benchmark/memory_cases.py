@@ -36,6 +36,9 @@ MINIMAL, LONG = (str(REPOSITORY / "train_args/base" / name) for name in ("minima
 #: What stands for these files in a checkout that has none of them.
 PLAIN: Mapping[str, Any] = {"gradient_checkpointing": True, "optim": "paged_adamw_8bit"}
 LENGTH, WARM_UP, STEPS = 1024, 1, 2
+#: Of the longest rows, unless longer ones are asked for: a row of a million tokens takes three quarters of an hour.
+CONTEXT_TOKENS = 2**17
+OF_CONTEXTS: Mapping[str, Any] = {"gradient_accumulation_steps": 1, "max_steps": 2}
 #: On a CPU: no Unsloth, no 8-bit optimizer and none of what spares a GPU's memory.
 QUICK_KEYS: Mapping[str, Any] = {
     "use_cpu": True, "use_unsloth": False, "optim": "adamw_torch", "max_seq_length": 64, "gradient_checkpointing": True,

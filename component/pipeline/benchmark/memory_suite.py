@@ -14,10 +14,12 @@ from component.pipeline.benchmark.checkpoint import is_complete
 from component.pipeline.benchmark.files import Files, log_of, shape_of
 from component.pipeline.benchmark.memory_cases import (
     CARDS,
+    CONTEXT_TOKENS,
     LENGTH,
     LONG,
     MINIMAL,
     MODES,
+    OF_CONTEXTS,
     QUICK_KEYS,
     SHAPES,
     build_case,
@@ -29,7 +31,7 @@ from component.pipeline.benchmark.suite import Suite, say
 from component.pipeline.benchmark.table import Line, render_rows, verdict
 from component.pipeline.plan_inputs import own_gpu
 from component.planning.memory import MemoryPlan
-from component.runtime.command import Distinct
+from component.runtime.command import Distinct, positive_int
 
 SUITE, GIB = "memory", 2**30
 #: Disk beyond a checkpoint's weights: its tokenizer, rows, logs.
@@ -46,6 +48,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--measure_context", nargs="*", type=int, action=Distinct, default=[], choices=list(CARDS), metavar="GB",
         help="run QLoRA of the 8B shape on the longest row planned for these cards, under a cap of their memory",
+    )  # fmt: skip
+    parser.add_argument(
+        "--context_tokens", type=positive_int, default=CONTEXT_TOKENS, metavar="N",
+        help=f"rows of --measure_context are no longer: time grows with the square (default: {CONTEXT_TOKENS})",
     )  # fmt: skip
 
 
@@ -86,7 +92,7 @@ def run_suite(options: argparse.Namespace) -> None:
         shapes = {Path(model).name: model}
     peaks = [_peak(suite, size, model, mode, options) for size, model in shapes.items() for mode in _modes(options)]
     contexts = {size: plan_contexts(model) for size, model in SHAPES.items() if size in options.shapes}
-    ran = measure_contexts(suite, options.measure_context)
+    ran = measure_contexts(suite, options.measure_context, options.context_tokens)
     suite.results.note("planned", {
         "peaks": [[peak.size, peak.mode, *(round(part) for part in (peak.planned.allocated, peak.planned.reserved))]
                   for peak in peaks],
@@ -153,14 +159,18 @@ def plan_contexts(model: str) -> dict[int, int]:
     return {gigabytes: longest_row(model, settings, card) for gigabytes, (card, _) in CARDS.items()}
 
 
-def measure_contexts(suite: Suite, cards: Sequence[int]) -> list[Line]:
-    """Run the longest planned rows of the 8B shape, each under its card's memory."""
-    planned = plan_contexts(SHAPES["8B"]) if cards else {}
+def measure_contexts(suite: Suite, cards: Sequence[int], most: int) -> list[Line]:
+    """Run the longest planned rows of the 8B shape, each under its card's memory.
+
+    Args:
+        most: tokens of a row.
+    """
+    planned = {card: min(tokens, most) for card, tokens in plan_contexts(SHAPES["8B"]).items()} if cards else {}
     base = LONG if Path(LONG).is_file() else MINIMAL
     return suite.measure([
         build_case(
             f"8B, QLoRA, {planned[card]:,} tokens, {card} GB", SHAPES["8B"], "qlora", planned[card], base=base,
-            max_memory_gib=CARDS[card][1],
+            max_memory_gib=CARDS[card][1], **OF_CONTEXTS,
         )
         for card in cards if planned[card]
     ])  # fmt: skip

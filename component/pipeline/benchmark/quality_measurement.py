@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from component.artifacts.metrics import read_metrics
+from component.config.errors import UserError
 from component.pipeline.benchmark.child import Ended
 from component.pipeline.benchmark.gradient_error import (
     compare_gradients,
@@ -56,6 +57,26 @@ def measure_quality(scale: Scale, stage: Stage, results: Results, folder: Path, 
         kept = {"status": DONE, "date": now(), **measured, "seconds": round(time.monotonic() - began, 2)}
         results.add(case, kept, surroundings)
         gc.collect()
+
+
+def check_scratch(scale: Scale, results: Results, folder: Path) -> None:
+    """Check that what the cases to come are made of is there: results alone are not enough to go on.
+
+    Raises:
+        UserError: something is missing.
+    """
+    pending = [case for stage in scale.stages for case in pending_cases(scale, results, stage)]
+    needed = [folder / "base"] if any(case.kind != "base" for case in pending) else []
+    needed += [folder / "runs" / case.folder for case in pending if case.kind == "answers"]
+    for case in pending:
+        if case.kind == "gradient" and case.name != REFERENCE:
+            needed += [folder / "wide", folder / f"reference-{case.keys['train_mode']}.safetensors"]
+    missing = next((path for path in needed if not path.exists()), None)
+    if missing is not None:
+        raise UserError(
+            f"--scratch: {missing} is missing, from which the results in {results.path} go on; name the --scratch that "
+            "they were made with, or another --output"
+        )
 
 
 def failed_run(ended: Ended) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from component.artifacts.quality_picture import draw_quality
 from component.pipeline.benchmark.child import run_child
 from component.pipeline.benchmark.quality_cases import FULL, QUICK, Scale, Stage
-from component.pipeline.benchmark.quality_measurement import STARTED, failed_run, measure_quality
+from component.pipeline.benchmark.quality_measurement import STARTED, check_scratch, failed_run, measure_quality
 from component.pipeline.benchmark.quality_page import pictured, render
 from component.pipeline.benchmark.quality_progress import NAME, known_cases, open_results, pending_cases
 from component.pipeline.benchmark.report import describe_surroundings, write_text
@@ -59,6 +59,7 @@ def run_suite(options: argparse.Namespace) -> None:
     if options.retry:
         results = open_results(file)
         results.drop_failed(known_cases(scale, results))
+    check_scratch(scale, open_results(file), scratch)
     is_whole = _run_stages(scale, options, file, scratch)
     results = open_results(file)
     draw_quality(*pictured(scale, results), output / f"{NAME}.png")
@@ -91,8 +92,9 @@ def _run_stage(scale: Scale, stage: Stage, options: argparse.Namespace, scratch:
     if ended.code:
         started = (scratch / STARTED).read_text(encoding="utf-8") if (scratch / STARTED).is_file() else ""
         pending = pending_cases(scale, results, stage)
-        failed = next((case for case in pending if case.folder == started), pending[0])
-        results.add(failed, failed_run(ended), environment_facts(REPOSITORY))
+        failed = next((case for case in pending if case.folder == started), pending[0] if pending else None)
+        if failed is not None:
+            results.add(failed, failed_run(ended), environment_facts(REPOSITORY))
     return _num_runs(results) > before
 
 

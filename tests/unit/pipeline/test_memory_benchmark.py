@@ -52,3 +52,23 @@ def test_what_has_no_room_is_planned(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     reason = memory_suite.why_not_measured(Files(tmp_path), case, planned)
     # QLoRA would fit; the 16-bit weights that its checkpoint is made of do not.
     assert reason == "needs 131 GiB, and the card has 80"
+
+
+def test_the_8b_checkpoint_is_that_of_the_other_suites(tmp_path: Path) -> None:
+    assert Files(tmp_path).checkpoint_name(SHAPES["8B"]) == Files(tmp_path).checkpoint_name("llama3 8b") == "llama3-8b"
+
+
+def test_rows_are_no_longer_than_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest rows that 141 GB have room for would take an hour; two steps of one row each are enough."""
+    measured = []
+    monkeypatch.setattr(memory_suite, "plan_contexts", lambda _model: {24: 4096, 141: 2**20})
+
+    class Suite:
+        def measure(self, cases: list) -> list:
+            measured.extend(cases)
+            return []
+
+    memory_suite.measure_contexts(Suite(), [24, 141], 2**17)
+    assert [case.name for case in measured] == ["8B, QLoRA, 4,096 tokens, 24 GB", "8B, QLoRA, 131,072 tokens, 141 GB"]
+    assert measured[1].settings["max_seq_length"] == measured[1].rows.max_tokens == 2**17
+    assert measured[1].settings["gradient_accumulation_steps"] == 1 and measured[1].settings["max_steps"] == 2

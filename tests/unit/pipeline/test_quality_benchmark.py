@@ -29,7 +29,7 @@ from component.pipeline.benchmark.quality_cases import (
     rate_cases,
     score_case,
 )
-from component.pipeline.benchmark.quality_measurement import HELD_OUT, NUM_TRAINED, write_rows
+from component.pipeline.benchmark.quality_measurement import HELD_OUT, NUM_TRAINED, check_scratch, write_rows
 from component.pipeline.benchmark.quality_page import EXACT, LOSS, pictured, render, scores_of
 from component.pipeline.benchmark.quality_progress import chosen_rates, known_cases, open_results, pending_cases
 from component.pipeline.benchmark.quality_statistics import interval, paired
@@ -94,6 +94,23 @@ def test_cases_follow_from_results(tmp_path: Path) -> None:
     assert answers == answers_case(scores[0]) and answers.folder == scores[0].folder
     results.add(scores[1], {"status": FAILED, "date": "2026-11-28", "lines": ["it broke"]}, SURROUNDINGS)
     assert scores[1] not in pending_cases(FULL, Results(tmp_path / "results.json"), "vanilla")
+
+
+def test_results_do_not_go_on_without_their_files(tmp_path: Path) -> None:
+    """The small model, the reference of gradients, and runs that are to be asked."""
+    results, scratch = Results(tmp_path / "quality.json"), tmp_path / "scratch"
+    check_scratch(QUICK, results, scratch)
+    finish(results, [base_case(QUICK)], last_loss=1.0, num_parameters=5)
+    for case in rate_cases(QUICK):
+        finish(results, [case], eval_loss=case.keys["learning_rate"])
+    finish(results, gradient_cases(QUICK)[:1])
+    score = score_case(QUICK, QUICK.ways[0], 1, 1e-3)
+    finish(results, [score], eval_loss=1.0)
+    for path in ("base", "wide", "reference-qlora.safetensors", f"runs/{score.folder}"):
+        with pytest.raises(UserError, match="--scratch: .* is missing, from which the results in .*quality.json go on"):
+            check_scratch(QUICK, results, scratch)
+        (scratch / path).mkdir(parents=True)
+    check_scratch(QUICK, results, scratch)
 
 
 def test_results_that_lack_what_the_page_shows(tmp_path: Path) -> None:
