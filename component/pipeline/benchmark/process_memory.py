@@ -22,14 +22,15 @@ def release_memory() -> None:
     for name in ("WEIGHT_BUFFERS", "ABSMAX_BUFFERS"):
         buffers = getattr(kernels, name, [])
         buffers[:] = [None] * len(buffers)
+    if "torch._dynamo" in sys.modules:
+        # Compiled code is kept by the shapes and flags that it was made for; beyond some number of them none is made.
+        sys.modules["torch"]._dynamo.reset()
     gc.collect()
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
         cuda = sys.modules["torch"].cuda
         cuda.empty_cache()
         cuda.reset_peak_memory_stats()
-    if "torch._dynamo" in sys.modules:
-        # Compiled code is kept by the shapes and flags that it was made for; beyond some number of them none is made.
-        sys.modules["torch"]._dynamo.reset()
+        cuda.set_per_process_memory_fraction(1.0)  # a cap was the last run's own
 
 
 def allocated_bytes() -> int:
