@@ -27,8 +27,9 @@ from component.planning.weights import (
 from component.planning.workload import Workload
 
 #: What cuBLAS takes of torch's memory on Hopper, less elsewhere: 32 MiB for each thread that multiplies, the program's
-#: and autograd's. A process whose model is gone still has these 64 MiB (`benchmark.py plan`, first config).
-LIBRARY_BYTES = 64 * 2**20
+#: and autograd's; 8 each beside `offload_embedding`. A process whose model is gone still has these 64 MiB
+#: (`benchmark.py plan`, first config).
+LIBRARY_BYTES, SMALL_LIBRARY_BYTES = 64 * 2**20, 16 * 2**20
 #: Share of what comes and goes within a step that is lost between blocks of other sizes, and of what stays for the
 #: backward pass. README: 8.70 GiB of Unsloth's are 9.18 reserved, 19.90 of vanilla's 23.68, where one more tensor of
 #: float32 scores makes the difference.
@@ -71,7 +72,7 @@ def plan_memory(workload: Workload) -> MemoryPlan:
         Part("reference model", reference_bytes(workload)),
         Part("adapter", adapter_bytes(workload)),
         Part(f"optimizer ({workload.optimizer})", states),
-        Part("libraries", LIBRARY_BYTES),
+        Part("libraries", SMALL_LIBRARY_BYTES if workload.offloads_embedding else LIBRARY_BYTES),
     )
     moments = {name: tuple(parts) for name, parts in _moments(workload)}
     moments["optimizer step"] = (

@@ -75,4 +75,4 @@ def watch(settings: dict[str, Any]) -> Counter[str]:
             trainer.train()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    return Counter(f"{item.filename}:{item.lineno}" for item in caught if "synchronizing" in str(item.message))
+    return Counter(f"{item.filename}:{item.lineno}" for item in caught if "called a synchronizing" in str(item.message))

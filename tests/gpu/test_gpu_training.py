@@ -39,6 +39,8 @@ CASES = {
         "dequantize_base": "true",
         "checkpoint_skip_layers": "1",
     },
+    "fp8-bf16": {"train_mode": "lora", "bf16": "true", "learning_rate": "2e-3", "fp8_base": "true"},
+    "tiled-bf16": {"train_mode": "qlora", "bf16": "true", "learning_rate": "2e-3", "tiled_mlp": "true"},
     "full-bf16": {"train_mode": "full", "bf16": "true", "learning_rate": "1e-3"},
 }
 COMMON = {

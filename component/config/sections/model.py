@@ -114,7 +114,8 @@ class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMemor
     offload_embedding: bool = key(
         False,
         "Keep the frozen input embeddings in main memory and look rows up there: less memory on the device by "
-        "vocabulary x hidden size, for one wait of the host in each forward pass.",
+        "vocabulary x hidden size, for one wait of the host in each forward pass. cuBLAS's workspaces are 8 MiB then, "
+        "unless CUBLAS_WORKSPACE_CONFIG says otherwise.",
     )
     tiled_mlp: bool = key(
         False,

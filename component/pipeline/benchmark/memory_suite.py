@@ -44,6 +44,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_common_options(parser, SUITE, model=None)
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES), metavar="SIZE")
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES), metavar="MODE")
+    parser.add_argument(
+        "--accumulation", type=positive_int, default=2, metavar="N",
+        help="micro-batches of a step; with one, no gradients wait while another is computed (default: 2)",
+    )  # fmt: skip
     parser.add_argument("--measure", action="store_true", help="run what this card and this disk have room for")
     parser.add_argument(
         "--measure_context", nargs="*", type=int, action=Distinct, default=[], choices=list(CARDS), metavar="GB",
@@ -100,7 +104,7 @@ def run_suite(options: argparse.Namespace) -> None:
     })  # fmt: skip
     titles = ["model", "mode", "peak allocated GiB", "reserved GiB", "planned allocated", "planned reserved"]
     suite.write(
-        render_rows(titles, [peak.cells() for peak in peaks]), caption(),
+        render_rows(titles, [peak.cells() for peak in peaks]), caption(options.accumulation),
         render_rows(["QLoRA, longest row on", *(f"{card} GB" for card in CARDS)], [
             [size, *(f"{tokens:,}" if tokens else "does not fit" for tokens in found.values())]
             for size, found in contexts.items()
@@ -115,7 +119,7 @@ def _modes(options: argparse.Namespace) -> list[str]:
 
 
 def _peak(suite: Suite, size: str, model: str, mode: str, options: argparse.Namespace) -> Peak:
-    keys = QUICK_KEYS if options.quick else {}
+    keys = {"gradient_accumulation_steps": options.accumulation, **(QUICK_KEYS if options.quick else {})}
     case = build_case(f"{size}, {MODES[mode][0]}", model, mode, LENGTH, **keys)
     named = str(suite.files.checkpoint(model)) if options.quick else model
     planned = plan_peak(named, {**settings_of(mode, case.settings["max_seq_length"]), **keys})
@@ -188,12 +192,12 @@ def render_contexts(lines: Sequence[Line]) -> str:
     return render_rows(["longest row, measured", "reserved GiB", "tokens/s"], rows)
 
 
-def caption() -> str:
+def caption(accumulation: int) -> str:
     """What the first table stands on."""
     base = "train_args/base/minimal_memory.json" if Path(MINIMAL).is_file() else "checkpointing and paged_adamw_8bit"
     return (
-        f"One row of {LENGTH} tokens a micro-batch, {base}; rank 64 on all linear layers; QLoRA and LoRA through "
-        f"Unsloth. '{PLANNED}': not run here, the planner's figures stand beside it."
+        f"One row of {LENGTH} tokens a micro-batch, {accumulation} of them a step, {base}; rank 64 on all linear "
+        f"layers; QLoRA and LoRA through Unsloth. '{PLANNED}': not run here, the planner's figures stand beside it."
     )
 
 

@@ -7,7 +7,15 @@ import sys
 import pytest
 
 from component.runtime import allocator
-from component.runtime.allocator import EXPANDABLE, VARIABLES, allocator_settings, expand_segments
+from component.runtime.allocator import (
+    EXPANDABLE,
+    SMALL_WORKSPACE,
+    VARIABLES,
+    WORKSPACE,
+    allocator_settings,
+    expand_segments,
+    shrink_workspaces,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +24,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(allocator.platform, "release", lambda: "6.8.0-generic")
     monkeypatch.delitem(sys.modules, "torch", raising=False)
-    for name in VARIABLES:
+    for name in (*VARIABLES, WORKSPACE):
         monkeypatch.setenv(name, "")  # so that what is set below is taken back
         monkeypatch.delenv(name)
 
@@ -40,3 +48,13 @@ def test_where_it_is_left_alone(case: str, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(allocator.platform, "release", lambda: "5.15.0-microsoft-standard-WSL2")
     expand_segments(is_wanted=case != "unwanted")
     assert allocator_settings() == {}
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, SMALL_WORKSPACE), (":4096:8", ":4096:8")])
+def test_workspaces_shrink_where_memory_is_spared(before, after, monkeypatch: pytest.MonkeyPatch) -> None:
+    shrink_workspaces(is_wanted=False)
+    assert allocator_settings() == {}
+    if before:
+        monkeypatch.setenv(WORKSPACE, before)
+    shrink_workspaces(is_wanted=True)
+    assert allocator_settings() == {WORKSPACE: after}
