@@ -32,6 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", choices=["chat", "full"], default="chat", help="full: every row is full")
     parser.add_argument("--max_seq_length", type=positive_int, default=2048, metavar="N")
     parser.add_argument("--max_memory_gib", type=positive_float, metavar="X", help="a cap for every run")
+    parser.add_argument("--batch", type=positive_int, metavar="N", help="rows of a micro-batch, instead of each line's")
     parser.add_argument("--steps", type=positive_int, default=STEPS, metavar="N", help="timed steps")
 
 
@@ -53,17 +54,18 @@ def build_cases(options: argparse.Namespace) -> list[Case]:
 
 def _build(name: str, variant: Variant, options: argparse.Namespace) -> Case:
     warm_up, steps = (1, 1) if options.quick else (WARM_UP, options.steps)
+    batch = options.batch or variant.batch
     settings = {
         **COMMON,
         "max_seq_length": options.max_seq_length,
-        "per_device_train_batch_size": variant.batch,
+        "per_device_train_batch_size": batch,
         "max_steps": warm_up + steps,
         "logging_steps": warm_up,
         **variant.keys,
         **({"max_memory_gib": options.max_memory_gib} if options.max_memory_gib else {}),
         **(QUICK_KEYS if options.quick else {}),
     }
-    if variant.batch == "auto":
+    if batch == "auto":
         del settings["gradient_accumulation_steps"]  # follows from global_batch_size
     length = settings["max_seq_length"]
     mean = min(MEAN_TOKENS, length // 4)
