@@ -11,8 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from component.config.errors import UserError
 from component.models.decoder_layers import find_layers
@@ -67,10 +67,17 @@ def forward_in_tiles(whole: Callable[[Tensor], Tensor], hidden: Tensor, *, tile_
         return whole(hidden)
     tiles = rows.split(tile_tokens, dim=1)
     if torch.is_grad_enabled():
+        checkpoint = _own_checkpoint()
         parts = [checkpoint(whole, tile, use_reentrant=False) for tile in tiles]
     else:
         parts = [whole(tile) for tile in tiles]
     return torch.cat(parts, dim=1).view(*hidden.shape[:-1], -1)
+
+
+def _own_checkpoint() -> Callable[..., Tensor]:
+    """torch's own. Unsloth puts another in its place, whose one buffer a checkpoint within a checkpoint overwrites."""
+    module = torch.utils.checkpoint
+    return getattr(module, "_unsloth_pristine_checkpoint", None) or module.checkpoint
 
 
 def _leaving_inputs(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -43,6 +43,21 @@ def test_a_step_is_the_same(checkpoints: bool) -> None:
     assert rows == [16, 16, 10]
 
 
+def test_recomputation_is_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever Unsloth has put in its place."""
+
+    def nested(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a checkpoint within a checkpoint")
+
+    module = torch.utils.checkpoint
+    monkeypatch.setattr(module, "_unsloth_pristine_checkpoint", module.checkpoint, raising=False)
+    monkeypatch.setattr(module, "checkpoint", nested)
+    model = LlamaForCausalLM(LlamaConfig(**SIZES))
+    tile_mlps(model)
+    model(input_ids=IDS, labels=IDS, use_cache=False).loss.backward()
+    assert model.model.layers[0].mlp.up_proj.weight.grad is not None
+
+
 def test_what_a_loader_put_there_is_called_and_leaves_its_input() -> None:
     """As Unsloth's: its backward pass may write the input's gradient over the input."""
     model = LlamaForCausalLM(LlamaConfig(**SIZES))
