@@ -39,6 +39,8 @@ class Fp8Linear(nn.Linear):
         bias: shape (O,), None without.
     """
 
+    compute_dtype = torch.bfloat16
+
     def __init__(self, weight: Tensor, bias: nn.Parameter | None) -> None:
         super().__init__(weight.shape[1], weight.shape[0], bias=False, device="meta")
         values, scale = quantize_rows(weight)
@@ -139,5 +141,5 @@ def _scaled_product(one: Tensor, other: Tensor, of_rows: Tensor, of_columns: Ten
     # bfloat16 is all that kernels for such scales write.
     return functional.scaled_mm(
         one, other, of_rows, ScalingType.RowWise, of_columns, ScalingType.RowWise,
-        output_dtype=torch.bfloat16, use_fast_accum=True,
+        output_dtype=Fp8Linear.compute_dtype, use_fast_accum=True,
     ).to(dtype)  # fmt: skip

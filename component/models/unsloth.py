@@ -46,8 +46,9 @@ from component.models.unsloth_import import (
     has_fused_dropout,
     import_unsloth,
     quietly,
+    recomputation_flag,
 )
-from component.models.unsloth_lora import FusedAdapters, fuse_adapters
+from component.models.unsloth_lora import FusedAdapters, Seam, fuse_adapters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -169,10 +170,10 @@ def _prepare(module: ModuleType, base: PreTrainedModel, request: LoadRequest) ->
 
 
 def _fuse(module: ModuleType, prepared: Any, request: LoadRequest) -> FusedAdapters | None:
-    """Fuse adapters where their base is not in 4 bit; None where it is, or nothing is to be fused."""
+    """Fuse adapters; None where that is not wanted."""
     if not wants_fused_adapters(request.model, request.hardware):
         return None
-    return fuse_adapters(prepared, kernels=module.kernels, unsloth_version=module.__version__)
+    return fuse_adapters(prepared, Seam(module.kernels, module.__version__, recomputation_flag()))
 
 
 def _tile(base: PreTrainedModel) -> None:
@@ -185,9 +186,9 @@ def _tile(base: PreTrainedModel) -> None:
 
 
 def wants_fused_adapters(model: ModelSection, hardware: Hardware) -> bool:
-    """Whether adapters are to be fused: their base is in 16 bit or 8-bit floats, on a GPU."""
-    is_plain = model.train_mode == "lora" or (model.train_mode == "qlora" and model.dequantize_base)
-    return model.fused_lora and is_plain and hardware.kind == "cuda"
+    """Whether adapters are to be fused: on a GPU, on all bases but those of LLM.int8()."""
+    is_int8 = model.train_mode == "qlora" and model.quantization == "int8"
+    return model.fused_lora and model.train_mode != "full" and not is_int8 and hardware.kind == "cuda"
 
 
 def _packed_attention(module: ModuleType, base: PreTrainedModel, request: LoadRequest) -> PackedAttention:

@@ -8,7 +8,7 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -120,6 +120,15 @@ def why_all_scores() -> str | None:
         f"{name}={os.environ[name]}" for name, usual in USUAL_LOSS.items() if os.environ.get(name, usual) != usual
     ]
     return f"the environment has {', '.join(changed)}" if changed else None
+
+
+def recomputation_flag() -> Callable[[], bool]:
+    """What says whether its checkpointing computes a forward pass again whose output nobody reads."""
+    try:
+        from unsloth_zoo.gradient_checkpointing import in_gradient_checkpoint_recompute
+    except ImportError:
+        return lambda: False
+    return in_gradient_checkpoint_recompute
 
 
 def has_fused_dropout(hardware: Hardware) -> bool:

@@ -1,14 +1,14 @@
-"""Unsloth's layers on the fused adapters of `component.models.fused_lora`, where their base is in 16 bit.
+"""Unsloth's layers on the fused adapters of `component.models.fused_lora` and `fused_mlp`.
 
 The seam are three attributes that Unsloth itself sets on each layer: `self_attn.apply_qkv`, `self_attn.apply_o` and
-`mlp.forward`. What they held serves evaluation, generation and passes without the adapter.
+`mlp.forward`. What they held serves evaluation, generation, passes without the adapter, and layers that Unsloth
+compiles as a whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from component.models.unsloth_attention import SEAM_VERSIONS
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from component.models.fused_lora import Adapted
+    from component.models.fused_lora import Adapted, FourBitBase
 
 QUERY_KEY_VALUE, OUTPUT, MLP = ("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj", "down_proj")
 #: What Unsloth calls an MLP with adapters -> its kernels of the activation, in unsloth.kernels.
@@ -28,6 +28,12 @@ ACTIVATIONS = {
     "apply_lora_mlp_geglu_approx": ("geglu_approx_forward_kernel", "geglu_approx_backward_kernel"),
 }
 ADAPTER = "default"
+#: bitsandbytes' number formats of 4 bit.
+FOUR_BITS = ("nf4", "fp4")
+#: Unsloth's function that restores 4-bit weights, in unsloth.kernels.
+RESTORE = "fast_dequantize"
+#: Parts of decoder layers whose MLP comes last: what it gives is added to the residual stream and read by nothing else.
+MLP_LAST = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
 
 
 @dataclass(frozen=True)
@@ -53,23 +59,37 @@ class FusedAdapters:
         return f"query/key/value {self.attentions}, output {self.outputs}, mlp {self.mlps} of {self.num_layers} layers"
 
 
-def fuse_adapters(model: Any, *, kernels: ModuleType, unsloth_version: str) -> FusedAdapters:
+@dataclass(frozen=True)
+class Seam:
+    """What of Unsloth the fused adapters call.
+
+    Attributes:
+        kernels: its module of that name.
+        version: Unsloth's.
+        recomputes: whether its checkpointing computes a forward pass again whose output nobody reads.
+    """
+
+    kernels: ModuleType
+    version: str
+    recomputes: Callable[[], bool]
+
+
+def fuse_adapters(model: Any, seam: Seam) -> FusedAdapters:
     """Let the layers of a model train through fused adapters wherever all projections of a group allow it.
 
     Args:
         model: PeftModel that Unsloth has prepared.
-        kernels: Unsloth's module of that name.
     """
-    if unsloth_version not in SEAM_VERSIONS:
+    if seam.version not in SEAM_VERSIONS:
         known = " or ".join(SEAM_VERSIONS)
-        return FusedAdapters(obstacle=f"layers are reached in Unsloth {known} only, and this is {unsloth_version}")
+        return FusedAdapters(obstacle=f"layers are reached in Unsloth {known} only, and this is {seam.version}")
     _, layers = find_layers(model.get_base_model())
     counts = [0, 0, 0]
     for layer in layers:
-        for place, fuse in enumerate((_fuse_query_key_value, _fuse_output, partial(_fuse_mlp, module=kernels))):
-            counts[place] += fuse(layer)
+        for place, fuse in enumerate((_fuse_query_key_value, _fuse_output, _fuse_mlp)):
+            counts[place] += fuse(layer, seam)
     if not any(counts):
-        return FusedAdapters(obstacle="no group of projections has a plain adapter on a 16-bit base")
+        return FusedAdapters(obstacle="no group of projections has a plain adapter on frozen weights")
     return FusedAdapters(*counts, num_layers=len(layers))
 
 
@@ -90,8 +110,11 @@ class _Fused:
         self._fused, self._fallback = fused, fallback
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
+        import torch
+
         x: Tensor = arguments[-1]
-        if self._owner.training and x.dtype == self._dtype and all(map(_is_active, self._layers)):
+        is_ours = self._owner.training and x.dtype == self._dtype and not torch.compiler.is_compiling()
+        if is_ours and all(map(_is_active, self._layers)):
             return self._fused(x)
         return self._fallback(*arguments, **options)
 
@@ -100,20 +123,20 @@ def _is_active(layer: Any) -> bool:
     return not layer.disable_adapters and not layer.merged and list(layer.active_adapters) == [ADAPTER]
 
 
-def _fuse_query_key_value(layer: nn.Module) -> bool:
-    return _fuse_projections(layer, QUERY_KEY_VALUE, "apply_qkv")
+def _fuse_query_key_value(layer: nn.Module, seam: Seam) -> bool:
+    return _fuse_projections(layer, QUERY_KEY_VALUE, "apply_qkv", seam)
 
 
-def _fuse_output(layer: nn.Module) -> bool:
-    return _fuse_projections(layer, OUTPUT, "apply_o")
+def _fuse_output(layer: nn.Module, seam: Seam) -> bool:
+    return _fuse_projections(layer, OUTPUT, "apply_o", seam)
 
 
-def _fuse_projections(layer: nn.Module, names: Sequence[str], attribute: str) -> bool:
+def _fuse_projections(layer: nn.Module, names: Sequence[str], attribute: str, seam: Seam) -> bool:
     """Fuse projections of one input in the place of what Unsloth's attention calls; returns whether they are."""
     from component.models.fused_lora import SharedInput
 
     attention = getattr(layer, "self_attn", None)
-    adapted = _adapted(attention, names)
+    adapted = _adapted(attention, names, seam)
     fallback = getattr(attention, attribute, None)
     if adapted is None or fallback is None:
         return False
@@ -124,25 +147,25 @@ def _fuse_projections(layer: nn.Module, names: Sequence[str], attribute: str) ->
     return True
 
 
-def _fuse_mlp(layer: nn.Module, module: ModuleType) -> bool:
-    from component.models.fp8_linear import Fp8Linear
-    from component.models.fused_fp8_mlp import Fp8GatedMlp
-    from component.models.fused_lora import GatedMlp
+def _fuse_mlp(layer: nn.Module, seam: Seam) -> bool:
+    from component.models.fused_mlp import GatedMlp, SplitGatedMlp, never
 
     mlp = getattr(layer, "mlp", None)
-    adapted = _adapted(mlp, MLP)
+    adapted = _adapted(mlp, MLP, seam)
     fallback = getattr(mlp, "forward", None)
     function = getattr(fallback, "__func__", None)
     kernels = ACTIVATIONS.get(getattr(function, "__name__", ""))
-    if adapted is None or kernels is None:
+    if adapted is None or kernels is None or not all(hasattr(seam.kernels, name) for name in kernels):
         return False
-    is_fp8 = isinstance(adapted[0].base, Fp8Linear)
-    if not is_fp8 and (len({part.rank for part in adapted}) > 1 or any(part.base.bias is not None for part in adapted)):
+    is_16bit = all(part.has_16bit_weights for part in adapted)
+    if is_16bit and (len({part.rank for part in adapted}) > 1 or any(part.base.bias is not None for part in adapted)):
         return False
-    if not all(hasattr(module, name) for name in kernels):
-        return False
-    make = Fp8GatedMlp if is_fp8 else GatedMlp
-    fused = make(*adapted, *(getattr(module, name) for name in kernels))
+    is_last = {name for name, _ in layer.named_children()} == MLP_LAST
+    fused = (GatedMlp if is_16bit else SplitGatedMlp)(
+        *adapted,
+        *(getattr(seam.kernels, name) for name in kernels),
+        is_discarded=seam.recomputes if is_last else never,
+    )
     mlp.forward = _Fused(mlp, _modules(mlp, MLP), adapted[0].dtype, fused, fallback)
     return True
 
@@ -151,33 +174,46 @@ def _modules(owner: Any, names: Sequence[str]) -> tuple[Any, ...]:
     return tuple(getattr(owner, name) for name in names)
 
 
-def _adapted(owner: Any, names: Sequence[str]) -> list[Adapted] | None:
+def _adapted(owner: Any, names: Sequence[str], seam: Seam) -> list[Adapted] | None:
     """The layers of a group with their adapters; None where one of them is otherwise."""
-    found = [_plain_adapter(getattr(owner, name, None)) for name in names]
+    found = [_plain_adapter(getattr(owner, name, None), seam) for name in names]
     whole = [adapted for adapted in found if adapted is not None]
-    if len(whole) < len(names) or len({adapted.base.weight.dtype for adapted in whole}) > 1:
+    if len(whole) < len(names) or len({(type(adapted.base), adapted.dtype) for adapted in whole}) > 1:
         return None
     return whole
 
 
-def _plain_adapter(layer: Any) -> Adapted | None:
-    """A layer with one plain adapter on frozen weights of 16 bit or in an Fp8Linear; None for all others."""
+def _plain_adapter(layer: Any, seam: Seam) -> Adapted | None:
+    """A layer with one plain adapter on frozen weights; None for all others."""
     import torch
     from peft.tuners.lora import LoraLayer
 
-    from component.models.fp8_linear import Fp8Linear
     from component.models.fused_lora import Adapted
 
     if not isinstance(layer, LoraLayer) or set(layer.lora_A) != {ADAPTER}:
         return None
-    base, up = layer.base_layer, layer.lora_B[ADAPTER]
-    weight = getattr(base, "weight", None)
-    if weight is None or weight.requires_grad:
-        return None
-    if weight.dtype not in (torch.float16, torch.bfloat16) and not isinstance(base, Fp8Linear):
-        return None
-    if weight.ndim != 2 or hasattr(weight, "quant_state") or up.bias is not None:
+    base, up = _frozen_base(layer.base_layer, seam), layer.lora_B[ADAPTER]
+    if base is None or up.bias is not None:
         return None
     if not isinstance(layer.lora_dropout[ADAPTER], torch.nn.Identity) or getattr(layer, "lora_variant", None):
         return None
     return Adapted(base, layer.lora_A[ADAPTER].weight, up.weight, layer.scaling[ADAPTER])
+
+
+def _frozen_base(base: Any, seam: Seam) -> nn.Linear | FourBitBase | None:
+    """The layer as fused adapters take it: in 16 bit, in 8-bit floats, or in bitsandbytes' 4 bit; None for others."""
+    import torch
+
+    from component.models.fp8_linear import Fp8Linear
+    from component.models.fused_lora import FourBitBase
+
+    weight = getattr(base, "weight", None)
+    if weight is None or weight.requires_grad or weight.ndim != 2:
+        return None
+    if isinstance(base, Fp8Linear):
+        return base
+    if getattr(weight, "quant_state", None) is not None:
+        restore = getattr(seam.kernels, RESTORE, None)
+        is_four_bit = restore is not None and getattr(weight, "quant_type", None) in FOUR_BITS
+        return FourBitBase(base, restore) if is_four_bit else None
+    return base if weight.dtype in (torch.float16, torch.bfloat16) else None

@@ -89,8 +89,9 @@ class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMemor
     )
     fused_lora: bool = key(
         True,
-        "Where the base is not in 4 bit (lora, or dequantize_base), compute layers and adapters in fewer passes over "
-        "the activations than Unsloth does.",
+        "Compute layers and adapters in fewer passes over the activations than Unsloth does, and leave out of a "
+        "recomputation what nobody reads; not where Unsloth compiles whole layers (rows that are not packed), nor with "
+        "lora_dropout or use_dora.",
         modes=ADAPTER_MODES,
         loaders=("unsloth",),
     )

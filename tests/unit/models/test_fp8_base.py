@@ -11,8 +11,8 @@ from component.config.errors import UserError
 from component.config.load import load_config
 from component.models.fp8_base import check_fp8_base, round_base
 from component.models.fp8_linear import LARGEST, Fp8Linear, quantize_rows
-from component.models.fused_fp8_mlp import Fp8GatedMlp
 from component.models.fused_lora import Adapted, SharedInput
+from component.models.fused_mlp import SplitGatedMlp
 from component.models.precision import Precision
 from component.runtime.hardware import Hardware
 
@@ -70,7 +70,7 @@ def test_fused_projections_are_those_of_their_layers(bias: bool) -> None:
 
 def test_a_fused_mlp_is_that_of_its_layers() -> None:
     gate, up, down = adapted(HIDDEN, INNER, seed=1), adapted(HIDDEN, INNER, seed=2), adapted(INNER, HIDDEN, seed=3)
-    mlp = Fp8GatedMlp(gate, up, down, silu_gated, silu_gated_backward)
+    mlp = SplitGatedMlp(gate, up, down, silu_gated, silu_gated_backward)
     expected = lambda x: [plain(down, silu_gated(plain(gate, x), plain(up, x)))]  # noqa: E731
     compare(lambda x: [mlp(x)], expected, [gate, up, down])
 

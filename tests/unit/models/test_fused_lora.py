@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from component.models.fused_lora import Adapted, GatedMlp, SharedInput
+from component.models.fused_lora import Adapted, SharedInput
+from component.models.fused_mlp import GatedMlp, SplitGatedMlp
 
 HIDDEN, INNER, RANK, TOKENS = 12, 20, 4, 7
 
@@ -72,13 +73,14 @@ def test_projections_of_one_input(generator, x, bias) -> None:
     )
 
 
-def test_a_gated_mlp(generator, x) -> None:
+@pytest.mark.parametrize("kind", [GatedMlp, SplitGatedMlp])
+def test_a_gated_mlp(generator, x, kind) -> None:
     gate, up = (adapted(generator, HIDDEN, INNER) for _ in range(2))
     down = adapted(generator, INNER, HIDDEN, scaling=0.7)
     layers = [gate, up, down]
     expected = results(lambda x: [plain(down, silu_gated(plain(gate, x), plain(up, x)))], x, layers)
     weights = [layer.base.weight.clone() for layer in layers]
-    mlp = GatedMlp(gate, up, down, silu_gated, silu_gated_backward)
+    mlp = kind(gate, up, down, silu_gated, silu_gated_backward)
     assert_same(results(lambda x: [mlp(x)], x, layers), expected)
     assert all(torch.equal(layer.base.weight, weight) for layer, weight in zip(layers, weights, strict=True))
 

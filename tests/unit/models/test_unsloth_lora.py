@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from types import MethodType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit
 from torch.nn.functional import silu
 
 from component.config.schema import AdapterSection
 from component.models.decoder_layers import find_layers
+from component.models.fp8_base import round_base
 from component.models.unsloth_attention import SEAM_VERSIONS
-from component.models.unsloth_lora import FusedAdapters, fuse_adapters
+from component.models.unsloth_lora import FusedAdapters, Seam, fuse_adapters
 
 VERSION = SEAM_VERSIONS[0]
 
@@ -27,8 +30,12 @@ def backward_of_swiglu(gradient, gate, up):
 
 
 KERNELS = SimpleNamespace(
-    swiglu_fg_kernel=lambda gate, up: silu(gate) * up, swiglu_DWf_DW_dfg_kernel=backward_of_swiglu
+    swiglu_fg_kernel=lambda gate, up: silu(gate) * up,
+    swiglu_DWf_DW_dfg_kernel=backward_of_swiglu,
+    fast_dequantize=dequantize_4bit,
 )
+recomputing = [False]
+SEAM = Seam(KERNELS, VERSION, lambda: recomputing[0])
 
 
 def apply_lora_mlp_swiglu(self: Any, x: torch.Tensor) -> torch.Tensor:
@@ -38,11 +45,14 @@ def apply_lora_mlp_swiglu(self: Any, x: torch.Tensor) -> torch.Tensor:
 
 @pytest.fixture
 def layers(load, machines):
-    """A model of 16 bit with adapters, and its layers with the attributes that Unsloth sets."""
+    """A model with adapters, and its layers with the attributes that Unsloth sets."""
 
-    def build(**changes: Any) -> tuple[Any, list[Any]]:
+    def build(base: str = "16 bit", **changes: Any) -> tuple[Any, list[Any]]:
         adapter = AdapterSection(lora_rank=4, lora_alpha=8, **changes)
-        model = load(adapter, hardware=machines["fast cpu"], train_mode="lora").model
+        mode = "qlora" if base == "4 bit" else "lora"
+        model = load(adapter, hardware=machines["fast cpu"], train_mode=mode).model
+        if base == "fp8":
+            assert round_base(model.get_base_model()) is None
         found = list(find_layers(model.get_base_model())[1])
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
@@ -64,12 +74,13 @@ def results(function: Any, x: torch.Tensor, trained: list[torch.nn.Parameter]) -
     return [*(output.detach() for output in outputs), *torch.autograd.grad(total, trained)]
 
 
-def test_fused_groups_compute_what_unsloth_calls(layers) -> None:
+@pytest.mark.parametrize("base", ["16 bit", "4 bit", "fp8"])
+def test_fused_groups_compute_what_unsloth_calls(layers, base: str) -> None:
     """Within bf16's rounding, gradients of the adapters too; each group in its own place."""
-    model, found = layers()
+    model, found = layers(base)
     layer = found[1]
     own = layer.self_attn.apply_qkv, layer.self_attn.apply_o, layer.mlp.forward
-    assert fuse_adapters(model, kernels=KERNELS, unsloth_version=VERSION) == FusedAdapters(2, 2, 2, 2)
+    assert fuse_adapters(model, SEAM) == FusedAdapters(2, 2, 2, 2)
     fused = layer.self_attn.apply_qkv, layer.self_attn.apply_o, layer.mlp.forward
     model.train()
     x = torch.randn(1, 12, 64, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
@@ -84,11 +95,60 @@ def test_fused_groups_compute_what_unsloth_calls(layers) -> None:
             assert (one - other).float().norm() <= 0.02 * other.float().norm(), names
 
 
+@pytest.mark.parametrize("base", ["16 bit", "4 bit"])
+def test_an_output_that_nobody_reads_is_not_computed(layers, base: str, monkeypatch) -> None:
+    """A recomputation only keeps what the backward pass needs, and its gradients are the same."""
+    model, (layer, _) = layers(base)
+    fuse_adapters(model, SEAM)
+    model.train()
+    x = torch.randn(1, 12, 64, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16).requires_grad_()
+    trained = [x, *(p for p in layer.mlp.parameters() if p.requires_grad)]
+
+    def gradients() -> tuple[torch.Tensor, list[torch.Tensor]]:
+        output = layer.mlp.forward(x)
+        return output.detach(), list(torch.autograd.grad(output, trained, torch.ones_like(output)))
+
+    monkeypatch.setattr(torch, "empty_like", torch.zeros_like)
+    whole, expected = gradients()
+    recomputing[0] = True
+    try:
+        empty, found = gradients()
+    finally:
+        recomputing[0] = False
+    assert whole.abs().max() > 0 and empty.abs().max() == 0
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_an_mlp_that_is_followed_by_a_norm_is_always_computed(layers) -> None:
+    model, (layer, _) = layers()
+    layer.post_feedforward_layernorm = torch.nn.Identity()
+    fuse_adapters(model, SEAM)
+    model.train()
+    recomputing[0] = True
+    try:
+        output = layer.mlp.forward(torch.ones(1, 3, 64, dtype=torch.bfloat16))
+    finally:
+        recomputing[0] = False
+    expected = type(layer.mlp).forward(layer.mlp, torch.ones(1, 3, 64, dtype=torch.bfloat16))
+    torch.testing.assert_close(output, expected, rtol=0.02, atol=0.02)
+
+
+def test_compiled_layers_are_unsloths_own(layers, monkeypatch) -> None:
+    model, (layer, _) = layers()
+    calls: list[str] = []
+    layer.self_attn.apply_o = lambda own, x: calls.append("theirs") or own.o_proj(x)
+    fuse_adapters(model, SEAM)
+    model.train()
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    layer.self_attn.apply_o(layer.self_attn, torch.ones(1, 3, 64, dtype=torch.bfloat16))
+    assert calls == ["theirs"]
+
+
 def test_what_was_there_serves_evaluation_and_passes_without_the_adapter(layers) -> None:
     model, (layer, _) = layers()
     calls: list[str] = []
     layer.self_attn.apply_o = lambda own, x: calls.append("theirs") or own.o_proj(x)
-    fuse_adapters(model, kernels=KERNELS, unsloth_version=VERSION)
+    fuse_adapters(model, SEAM)
     attention, x = layer.self_attn, torch.ones(1, 3, 64, dtype=torch.bfloat16)
     model.train()
     attention.apply_o(attention, x)
@@ -104,10 +164,10 @@ def test_what_was_there_serves_evaluation_and_passes_without_the_adapter(layers)
 
 def test_what_cannot_be_fused_is_left_and_said(layers) -> None:
     model, _ = layers(lora_dropout=0.1)
-    none = fuse_adapters(model, kernels=KERNELS, unsloth_version=VERSION)
-    assert none.describe() == "no: no group of projections has a plain adapter on a 16-bit base"
-    other = fuse_adapters(model, kernels=KERNELS, unsloth_version="2030.1")
+    none = fuse_adapters(model, SEAM)
+    assert none.describe() == "no: no group of projections has a plain adapter on frozen weights"
+    other = fuse_adapters(model, replace(SEAM, version="2030.1"))
     assert other.describe() == f"no: layers are reached in Unsloth {VERSION} only, and this is 2030.1"
     model, (layer, _) = layers(lora_target_modules=["q_proj", "k_proj", "o_proj"])
-    assert fuse_adapters(model, kernels=KERNELS, unsloth_version=VERSION) == FusedAdapters(0, 2, 0, 2)
+    assert fuse_adapters(model, SEAM) == FusedAdapters(0, 2, 0, 2)
     assert not hasattr(layer.self_attn.apply_qkv, "_fused")
