@@ -102,7 +102,13 @@ def load_unsloth(
             "checkpoint_skip_layers": _skipped_layers(model),
             **({} if fused is None else {"fused_lora": fused.describe()}),
         },
-        notices=(*precision.notices, *told, *notices, *(packed.notices(hardware) if packed else ())),
+        notices=(
+            *precision.notices,
+            *told,
+            *notices,
+            *(fused.notices() if fused else ()),
+            *(packed.notices(hardware) if packed else ()),
+        ),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ ACTIVATIONS = {
     "apply_lora_mlp_geglu_approx": ("geglu_approx_forward_kernel", "geglu_approx_backward_kernel"),
 }
 ADAPTER = "default"
+NO_GROUP = "no group of projections has a plain adapter on frozen weights"
 #: bitsandbytes' number formats of 4 bit.
 FOUR_BITS = ("nf4", "fp4")
 #: Unsloth's function that restores 4-bit weights, in unsloth.kernels.
@@ -51,6 +53,10 @@ class FusedAdapters:
     mlps: int = 0
     num_layers: int = 0
     obstacle: str | None = None
+
+    def notices(self) -> list[str]:
+        """Speed that is lost, and why; what the config itself rules out is told elsewhere."""
+        return [] if self.obstacle in (None, NO_GROUP) else [f"fused_lora: Unsloth's own are used: {self.obstacle}"]
 
     def describe(self) -> str:
         """In words, for run.json."""
@@ -84,12 +90,20 @@ def fuse_adapters(model: Any, seam: Seam) -> FusedAdapters:
         known = " or ".join(SEAM_VERSIONS)
         return FusedAdapters(obstacle=f"layers are reached in Unsloth {known} only, and this is {seam.version}")
     _, layers = find_layers(model.get_base_model())
-    counts = [0, 0, 0]
+    counts, is_tried = [0, 0, 0], False
     for layer in layers:
-        for place, fuse in enumerate((_fuse_query_key_value, _fuse_output, _fuse_mlp)):
-            counts[place] += fuse(layer, seam)
+        groups = [fuse(layer, seam) for fuse in (_fuse_query_key_value, _fuse_output, _fuse_mlp)]
+        if not is_tried and any(groups):
+            obstacles = (group.why_different() for group in groups if group is not None)
+            if (obstacle := next(filter(None, obstacles), None)) is not None:
+                return FusedAdapters(obstacle=obstacle)
+            is_tried = True
+        for kind, group in enumerate(groups):
+            if group is not None:
+                group.install()
+                counts[kind] += 1
     if not any(counts):
-        return FusedAdapters(obstacle="no group of projections has a plain adapter on frozen weights")
+        return FusedAdapters(obstacle=NO_GROUP)
     return FusedAdapters(*counts, num_layers=len(layers))
 
 
@@ -98,16 +112,18 @@ class _Fused:
 
     Args:
         owner: the module whose `training` decides.
-        layers: the group's adapted layers.
-        dtype: that they compute in.
-        fallback: what was called before.
+        attribute: of the owner, that Unsloth calls.
+        names: of the group's adapted layers.
+        adapted: these layers.
+        fused: the group.
     """
 
     def __init__(
-        self, owner: nn.Module, layers: Sequence[Any], dtype: Any, fused: Callable[..., Any], fallback: Any
+        self, owner: nn.Module, attribute: str, names: Sequence[str], adapted: Sequence[Adapted], fused: Any
     ) -> None:
-        self._owner, self._layers, self._dtype = owner, layers, dtype
-        self._fused, self._fallback = fused, fallback
+        self._owner, self._attribute, self._adapted, self._fused = owner, attribute, adapted, fused
+        self._layers = tuple(getattr(owner, name) for name in names)
+        self._dtype, self._fallback = adapted[0].dtype, getattr(owner, attribute)
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         import torch
@@ -118,60 +134,69 @@ class _Fused:
             return self._fused(x)
         return self._fallback(*arguments, **options)
 
+    def install(self) -> None:
+        """Take the place."""
+        setattr(self._owner, self._attribute, self)
+
+    def why_different(self) -> str | None:
+        """Hold it to what was there; None where they agree. 8-bit floats are another base in Unsloth's own kernels."""
+        from component.models.fp8_linear import Fp8Linear
+        from component.models.fused_check import why_different
+
+        base = self._adapted[0].base
+        if isinstance(base, Fp8Linear):
+            return None
+        is_attention = self._attribute != "forward"
+        plain = partial(self._fallback, self._owner) if is_attention else self._fallback
+        trained = [matrix for layer in self._adapted for matrix in (layer.a, layer.b)]
+        return why_different(self._fused, plain, trained, width=base.in_features, dtype=self._dtype)
+
 
 def _is_active(layer: Any) -> bool:
     return not layer.disable_adapters and not layer.merged and list(layer.active_adapters) == [ADAPTER]
 
 
-def _fuse_query_key_value(layer: nn.Module, seam: Seam) -> bool:
+def _fuse_query_key_value(layer: nn.Module, seam: Seam) -> _Fused | None:
     return _fuse_projections(layer, QUERY_KEY_VALUE, "apply_qkv", seam)
 
 
-def _fuse_output(layer: nn.Module, seam: Seam) -> bool:
+def _fuse_output(layer: nn.Module, seam: Seam) -> _Fused | None:
     return _fuse_projections(layer, OUTPUT, "apply_o", seam)
 
 
-def _fuse_projections(layer: nn.Module, names: Sequence[str], attribute: str, seam: Seam) -> bool:
-    """Fuse projections of one input in the place of what Unsloth's attention calls; returns whether they are."""
+def _fuse_projections(layer: nn.Module, names: Sequence[str], attribute: str, seam: Seam) -> _Fused | None:
+    """Projections of one input, for the place of what Unsloth's attention calls; None where they cannot be fused."""
     from component.models.fused_lora import SharedInput
 
     attention = getattr(layer, "self_attn", None)
     adapted = _adapted(attention, names, seam)
-    fallback = getattr(attention, attribute, None)
-    if adapted is None or fallback is None:
-        return False
+    if adapted is None or getattr(attention, attribute, None) is None:
+        return None
     group = SharedInput(adapted)
     # Several projections come as a tuple, one alone as a tensor.
     call = group if len(names) > 1 else lambda x: group(x)[0]
-    setattr(attention, attribute, _Fused(attention, _modules(attention, names), adapted[0].dtype, call, fallback))
-    return True
+    return _Fused(attention, attribute, names, adapted, call)
 
 
-def _fuse_mlp(layer: nn.Module, seam: Seam) -> bool:
+def _fuse_mlp(layer: nn.Module, seam: Seam) -> _Fused | None:
     from component.models.fused_mlp import GatedMlp, SplitGatedMlp, never
 
     mlp = getattr(layer, "mlp", None)
     adapted = _adapted(mlp, MLP, seam)
-    fallback = getattr(mlp, "forward", None)
-    function = getattr(fallback, "__func__", None)
+    function = getattr(getattr(mlp, "forward", None), "__func__", None)
     kernels = ACTIVATIONS.get(getattr(function, "__name__", ""))
     if adapted is None or kernels is None or not all(hasattr(seam.kernels, name) for name in kernels):
-        return False
+        return None
     is_16bit = all(part.has_16bit_weights for part in adapted)
     if is_16bit and (len({part.rank for part in adapted}) > 1 or any(part.base.bias is not None for part in adapted)):
-        return False
+        return None
     is_last = {name for name, _ in layer.named_children()} == MLP_LAST
     fused = (GatedMlp if is_16bit else SplitGatedMlp)(
         *adapted,
         *(getattr(seam.kernels, name) for name in kernels),
         is_discarded=seam.recomputes if is_last else never,
     )
-    mlp.forward = _Fused(mlp, _modules(mlp, MLP), adapted[0].dtype, fused, fallback)
-    return True
-
-
-def _modules(owner: Any, names: Sequence[str]) -> tuple[Any, ...]:
-    return tuple(getattr(owner, name) for name in names)
+    return _Fused(mlp, "forward", MLP, adapted, fused)
 
 
 def _adapted(owner: Any, names: Sequence[str], seam: Seam) -> list[Adapted] | None:

@@ -133,11 +133,29 @@ def test_an_mlp_that_is_followed_by_a_norm_is_always_computed(layers) -> None:
     torch.testing.assert_close(output, expected, rtol=0.02, atol=0.02)
 
 
+def test_what_computes_otherwise_than_unsloth_is_not_used(layers) -> None:
+    """The groups of one layer are held to what they replace, before any of them takes its place."""
+    model, (layer, _) = layers("4 bit")
+    own = layer.self_attn.apply_qkv
+    wrong = SimpleNamespace(**vars(KERNELS) | {"fast_dequantize": lambda *weight: 1.1 * dequantize_4bit(*weight)})
+    found = fuse_adapters(model, replace(SEAM, kernels=wrong))
+    assert found.describe().startswith("no: fused adapters differ from Unsloth's own by 1")
+    assert len(found.notices()) == 1 and layer.self_attn.apply_qkv is own
+
+    def fail(*weight: Any) -> torch.Tensor:
+        raise RuntimeError("CUDA error: no such kernel\nmore")
+
+    failing = SimpleNamespace(**vars(KERNELS) | {"fast_dequantize": fail})
+    found = fuse_adapters(model, replace(SEAM, kernels=failing))
+    assert found.obstacle == "fused adapters fail here: CUDA error: no such kernel"
+
+
 def test_compiled_layers_are_unsloths_own(layers, monkeypatch) -> None:
     model, (layer, _) = layers()
     calls: list[str] = []
     layer.self_attn.apply_o = lambda own, x: calls.append("theirs") or own.o_proj(x)
     fuse_adapters(model, SEAM)
+    calls.clear()  # it was asked once, for comparison
     model.train()
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     layer.self_attn.apply_o(layer.self_attn, torch.ones(1, 3, 64, dtype=torch.bfloat16))
@@ -149,6 +167,7 @@ def test_what_was_there_serves_evaluation_and_passes_without_the_adapter(layers)
     calls: list[str] = []
     layer.self_attn.apply_o = lambda own, x: calls.append("theirs") or own.o_proj(x)
     fuse_adapters(model, SEAM)
+    calls.clear()  # it was asked once, for comparison
     attention, x = layer.self_attn, torch.ones(1, 3, 64, dtype=torch.bfloat16)
     model.train()
     attention.apply_o(attention, x)

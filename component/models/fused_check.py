@@ -1,0 +1,64 @@
+"""Whether fused adapters compute on this device what they replace, tried on a few random tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+#: Random tokens, and the share of a norm by which results may differ: each sum is rounded to 8 bits of mantissa, in an
+#: order of its own.
+NUM_TOKENS, TOLERANCE = 64, 0.03
+
+
+def why_different(
+    fused: Callable[[Tensor], Tensor | tuple[Tensor, ...]],
+    plain: Callable[[Tensor], Tensor | tuple[Tensor, ...]],
+    trained: Sequence[nn.Parameter],
+    *,
+    width: int,
+    dtype: torch.dtype,
+) -> str | None:
+    """Compare results, and their gradients, of an input and the parameters.
+
+    Args:
+        fused, plain: of an input of shape (1, T, width).
+        trained: parameters of both; the gradients of some may be 0.
+
+    Returns:
+        What is wrong with the fused one, None where nothing is.
+    """
+    device = trained[0].device
+    generator = torch.Generator(device).manual_seed(0)
+    x = torch.randn(1, NUM_TOKENS, width, generator=generator, device=device).to(dtype)
+    expected = _results(plain, x, trained)
+    try:
+        found = _results(fused, x, trained)
+    except RuntimeError as error:  # torch's, Triton's and CUDA's
+        return f"fused adapters fail here: {str(error).strip().splitlines()[0]}"
+    worst = max(_distance(mine, theirs) for mine, theirs in zip(found, expected, strict=True))
+    if worst <= TOLERANCE:
+        return None
+    return f"fused adapters differ from Unsloth's own by {worst:.1%} here, and rounding by no more than {TOLERANCE:.0%}"
+
+
+def _results(function: Callable[[Tensor], Tensor | tuple[Tensor, ...]], x: Tensor, trained: Sequence[nn.Parameter]):
+    with torch.enable_grad():
+        start = x.clone().requires_grad_()
+        # Unsloth may write the input's gradient over the input, which must be no leaf then.
+        outputs = function(start * 1)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        total = sum(output.float().square().mean() for output in outputs)
+        gradients = torch.autograd.grad(total, [start, *trained], allow_unused=True)
+    return [output.detach() for output in outputs] + [
+        torch.zeros_like(parameter) if gradient is None else gradient
+        for gradient, parameter in zip(gradients, [start, *trained], strict=True)
+    ]
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    """Norm of the difference over that of the second; NaN counts as far away."""
+    norm = other.float().norm()
+    distance = (one.float() - other.float()).norm() / norm.clamp(min=torch.finfo(torch.float32).tiny)
+    return float(distance.nan_to_num(float("inf")))
