@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def load_model(prepared: PreparedRun) -> LoadedModel:
     """Load the weights with the chosen loader."""
-    with importing():
+    with importing("model"):
         load = LOADERS.get(prepared.loader.got)
     return load(
         prepared.config.model,

@@ -103,7 +103,7 @@ def prepare(config: Config, watch: Stopwatch | None = None) -> PreparedRun:
         shrink_workspaces(is_wanted=config.model.offload_embedding)
     notices = [str(notice) for notice in config.notices]
     configure_hub(config.model)
-    with importing():
+    with importing("torch"):
         one_gpu = None if config.training.use_cpu else use_one_gpu()
         hardware = detect_hardware(config.training.use_cpu)
     model_config = read_model_config(config.model)
@@ -111,7 +111,7 @@ def prepare(config: Config, watch: Stopwatch | None = None) -> PreparedRun:
     check_packable(config.training.packing, model_config)
     check_skipped(config.model.checkpoint_skip_layers, num_layers(model_config))
     loader = choose_loader(config.model, config.model.task_type, hardware)
-    with keeping_kernels(), importing():
+    with keeping_kernels(), importing("loader"):
         if loader.got == "unsloth":
             from component.models.unsloth_import import import_unsloth
 
@@ -131,7 +131,7 @@ def _prepare_data(
     notices: list[str],
     watch: Stopwatch,
 ) -> PreparedRun:
-    with importing():
+    with importing("data"):
         # This imports transformers, which must come after Unsloth.
         from component.pipeline.run_data import prepare_run_data
 

@@ -22,8 +22,8 @@ BYTES_PER_DEQUANTIZED_WEIGHT, SHARE_OF_BANDWIDTH = 4.5, 0.35
 #: LLM.int8() quantizes its input, multiplies and looks for outliers, for which the host waits at every layer: times the
 #: passes of a 4-bit weight (6 layers of an 8B shape, 1024 x 2: 0.096 s).
 INT8_PASSES = 7.3
-#: Of products with 8-bit floats over those in 16 bit, rounding included.
-FP8_SPEEDUP = 1.7
+#: Of products with 8-bit floats over those in 16 bit, rounding included: 8 rows of 2048 took 0.726 s, 0.972 in 16 bit.
+FP8_SPEEDUP = 1.43
 #: Seconds in which the host starts the kernels of one operation and autograd notes it: 0.142 s for 72 passes through
 #: layers of 47 operations (0.3B, full, 1024 x 8). Short batches wait for it, and no card is faster at it.
 SECONDS_PER_OPERATION = 42e-6
@@ -36,6 +36,8 @@ OPERATIONS_PER_LINEAR = {"plain": 1, "float32": 3, "4 bit": 6, "int8": 6, "fp8":
 OPERATIONS_PER_ADAPTER = 9
 #: Unsloth's kernels do several of these at once: seconds of a pass through a layer, 0.30 to 0.40 s for 96.
 UNSLOTH_SECONDS_PER_PASS = 3.3e-3
+#: The same with a base in 8-bit floats, taken from 4 rows of 2048 (0.438 s for 64), which gain less than 8 rows do.
+FP8_SECONDS_PER_PASS = 6.8e-3
 #: Seconds for each tensor that an optimizer goes through one by one in Python; torch's own do all at once. Vanilla
 #: 2048 x 4 took 37 ms longer with paged_adamw_32bit than with the fused one, for 448 tensors (docs/experiments.md).
 SECONDS_PER_TENSOR = 80e-6
@@ -153,7 +155,8 @@ def _launch_seconds(workload: Workload) -> tuple[float, float]:
     """Seconds of the host for the passes before the head, and after it."""
     layers, (num_ahead, num_behind) = workload.shape.num_layers, _passes(workload)
     if workload.loader == "unsloth":
-        return num_ahead * layers * UNSLOTH_SECONDS_PER_PASS, num_behind * layers * UNSLOTH_SECONDS_PER_PASS
+        seconds = layers * (FP8_SECONDS_PER_PASS if workload.quantization == "fp8" else UNSLOTH_SECONDS_PER_PASS)
+        return num_ahead * seconds, num_behind * seconds
     references = REFERENCE_PASSES[workload.reference] * (1 + _extra_passes(workload))
     bare = _operations(workload, with_adapter=False) * references
     whole = _operations(workload, with_adapter=True)
