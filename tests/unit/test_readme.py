@@ -14,6 +14,7 @@ from component.config.choices import REPORTERS
 from component.config.errors import ConfigError
 from component.config.keys import MODES
 from component.config.load import load_config
+from component.pipeline.benchmark.chat_cases import VARIANTS
 from component.registry import FORMATS, LOADERS, TASKS
 
 
@@ -27,7 +28,10 @@ def blocks(readme: str, opening: str) -> list[str]:
 
 
 def commands(readme: str) -> list[list[str]]:
+    """Those of blocks, and those in the last column of the table of speeds."""
     lines = [line for block in blocks(readme, "bash") for line in block.splitlines() if line.strip()]
+    in_table = re.findall(r"\| `(benchmark\.py .*)` \|$", readme, flags=re.MULTILINE)
+    lines += [f"python script/{command}" for command in in_table]
     return [shlex.split(line, comments=True) for line in lines]
 
 
@@ -40,7 +44,7 @@ def test_train_commands_are_valid(readme: str) -> None:
 
 def test_script_commands_have_their_options(readme: str, repository: Path) -> None:
     scripts = [words for words in commands(readme) if len(words) > 1 and words[1].startswith("script/")]
-    assert len(scripts) == 18
+    assert len(scripts) == 22
     for interpreter, script, *arguments in scripts:
         assert (repository / script).is_file(), script
         if interpreter == "python":
@@ -49,6 +53,8 @@ def test_script_commands_have_their_options(readme: str, repository: Path) -> No
             help_text = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout
             for option in (word for word in arguments if word.startswith("--")):
                 assert option in help_text, f"{script} {option}"
+            names = arguments[arguments.index("--cases") + 1 :] if "--cases" in arguments else []
+            assert set(names) <= VARIANTS["full" if "full" in arguments else "chat"].keys()
 
 
 def test_tree(readme: str, repository: Path) -> None:
