@@ -43,7 +43,6 @@ class Variant:
 
 #: Unsloth's own switch for compiling whole decoder layers, which it does for rows that are not packed.
 NO_BLOCKS: Mapping[str, str] = {"UNSLOTH_BLOCK_COMPILE": "0"}
-
 VANILLA, UNSLOTH = {"use_unsloth": False}, {"use_unsloth": "require"}
 PACKED, KEEP = {"packing": True}, {"gradient_checkpointing": False}
 AUTO = {"gradient_checkpointing": "auto", "packing": "auto", "dequantize_base": "auto", "global_batch_size": 8}
