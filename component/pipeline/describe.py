@@ -10,9 +10,8 @@ from component.artifacts.data_facts import DataFacts
 from component.artifacts.terminal import terminal_width, uses_color
 from component.config.load import Config
 from component.config.schema import schema_fields
-from component.pipeline.completions import num_training_rows
 from component.pipeline.hints import check_hints
-from component.pipeline.plan_run import plan_prepared
+from component.pipeline.plan_run import data_size, plan_prepared
 from component.pipeline.prepare import PreparedRun
 from component.pipeline.show_plan import plan_text
 from component.pipeline.steps import num_optimizer_steps, num_rows_per_step
@@ -43,7 +42,7 @@ def describe_run(prepared: PreparedRun) -> Iterator[str]:
     precision = prepared.precision
     yield f"precision: weights {precision.load_dtype}, computation {precision.compute_dtype}"
     yield from (f"default: {key}: {value}" for key, value in resolved_defaults(config).items())
-    num_rows = num_training_rows(config, len(data.train))
+    num_rows = data_size(prepared).num_rows
     steps, rows = num_optimizer_steps(config.training, num_rows), num_rows_per_step(config.training)
     yield f"steps: {steps:,} optimizer steps of {rows:,} rows each"
     yield f"output: {config.run.output_dir}"

@@ -47,7 +47,7 @@ class Facts:
     def num_steps(self) -> int:
         """Optimizer steps of the run."""
         training = self.config.training
-        if training.packing is not True:
+        if not training.packing or self.config.model.task_type not in LANGUAGE_MODEL_TASKS:
             return num_optimizer_steps(training, self.num_rows)
         from component.data.packing import pack
 

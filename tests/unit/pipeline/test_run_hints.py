@@ -75,6 +75,10 @@ def test_a_run_that_ends_before_its_first_evaluation(given: Hints) -> None:
     assert given(eval_split=6, eval_steps=50) == [
         "eval_steps: the run of 2 steps ends before its first evaluation at step 50; use a share such as 0.1"
     ]
+    for packing in (True, "auto"):
+        assert given(eval_split=6, eval_steps=2, packing=packing) == [
+            "eval_steps: the run of 1 steps ends before its first evaluation at step 2; use a share such as 0.1"
+        ]
     assert given(eval_split=6, eval_steps=2) == given(eval_split=6, eval_steps=0.5) == []
 
 
