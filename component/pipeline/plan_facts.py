@@ -28,7 +28,7 @@ def plan_facts(planned: PlannedRun, config: Config) -> PlanFacts:
             ("trained", f"{num_trained(work):,} parameters ({config.model.train_mode})"),
             ("loader", planned.setting.loader),
             ("precision", f"weights {planned.setting.load_dtype}, computation {planned.setting.compute_dtype}"),
-            ("micro-batch", f"{work.sequences} sequences of {work.row_tokens:,} tokens, {made.micro_batches} a step"),
+            ("micro-batch", _micro_batch(made)),
             ("checkpointing", _checkpointing(work)),
         ),
         parts=tuple((part.name, part.num_bytes) for part in made.memory.parts),
@@ -41,8 +41,19 @@ def plan_facts(planned: PlannedRun, config: Config) -> PlanFacts:
     )
 
 
+def _micro_batch(made: Plan) -> str:
+    work = made.workload
+    number = "1 sequence" if work.sequences == 1 else f"{work.sequences} sequences"
+    number_a_step = "1 micro-batch" if made.micro_batches == 1 else f"{made.micro_batches} micro-batches"
+    return f"{number} of {work.row_tokens:,} tokens, {number_a_step} a step"
+
+
 def _checkpointing(work: Workload) -> str:
-    skipped = f", {work.skipped_layers} of {work.shape.num_layers} layers aside" if work.skipped_layers else ""
+    skipped = (
+        f", {work.skipped_layers} of {work.shape.num_layers} layers keep their activations"
+        if work.skipped_layers
+        else ""
+    )
     return f"{work.checkpointing}{skipped}"
 
 

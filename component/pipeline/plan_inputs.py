@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from component.config.errors import UserError
 from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.config.load import Config
+from component.config.nodes import excerpt
 from component.models.model_files import ADAPTER_FILE, CONFIG_FILE, adapter_base, local_path
 from component.models.precision import Precision
 from component.models.support import FASTER_TASKS, is_fast_family, why_unsupported
@@ -63,14 +65,23 @@ def expected_loader(config: Config, model_config: Mapping[str, Any]) -> str:
 
 
 def named_gpu(name: str) -> Gpu:
-    """A card by its name on the command line.
+    """A card by its name on the command line, or as plans and drivers write it: 4090, RTX 4090, a100-80, A100 80 GB.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is none of that name, or several.
     """
-    if name.lower() not in GPUS:
-        raise UserError(f"--gpu: no card is called {name!r}; there are {', '.join(GPUS)}")
-    return GPUS[name.lower()]
+    wanted = _bare(name)
+    for key, gpu in GPUS.items():
+        if wanted in (_bare(key), _bare(gpu.title)):
+            return gpu
+    close = [key for key in GPUS if wanted and _bare(key).startswith(wanted)]
+    fix = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(GPUS)}"
+    raise UserError(f"--gpu: no card is called {excerpt(repr(name))}; {fix}")
+
+
+def _bare(name: str) -> str:
+    """What tells cards apart: neither the maker and the series nor a unit."""
+    return re.sub(r"nvidia|geforce|rtx|tesla|gi?b$|[^a-z0-9]", "", name.strip().lower())
 
 
 def own_gpu() -> Gpu | None:
@@ -95,9 +106,10 @@ def size_of(config: Config, samples: Any) -> DataSize:
     """
     lengths = samples.lengths
     num_rows, longest_pack, learned_share = len(lengths), 0, 1.0
-    if config.model.task_type in LANGUAGE_MODEL_TASKS:
+    is_language_model_task = config.model.task_type in LANGUAGE_MODEL_TASKS
+    if is_language_model_task:
         learned_share = float(samples.num_supervised_tokens.sum() / lengths.sum())
-    if config.training.packing:
+    if is_language_model_task and config.training.packing:
         from component.data.packing import pack
 
         packs = pack(lengths, capacity=config.training.max_seq_length)

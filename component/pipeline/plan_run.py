@@ -87,7 +87,17 @@ def plan_config(config: Config, gpu: str | None = None) -> PlannedRun:
     settled = settle_planned(config, card or GPUS[USUAL_GPU], loader, precision, shape, model_config)
     setting = setting_of(config, model_config, hardware, loader, precision)
     planned = _plan(settled.config, shape, card, setting, None)
-    return replace(planned, notices=settled.notices, auto=settled.facts)
+    told = () if settled.choice is None else (_whose_choice(card),)
+    return replace(planned, notices=(*settled.notices, *told), auto=settled.facts)
+
+
+def _whose_choice(card: Gpu | None) -> str:
+    """What the rows of other cards show where settings were chosen for one."""
+    title = GPUS[USUAL_GPU].title if card is None else card.title
+    why = ", as there is no card here" if card is None else ""
+    return (
+        f"auto: chosen for {title}{why}; other cards are held against this choice, and --gpu NAME chooses for another"
+    )
 
 
 def plan_prepared(prepared: PreparedRun) -> PlannedRun | None:

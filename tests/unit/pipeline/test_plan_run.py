@@ -6,15 +6,19 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from component.config.errors import UserError
 from component.config.load import load_config
+from component.pipeline.describe import describe_run
 from component.pipeline.plan_facts import plan_facts
+from component.pipeline.plan_inputs import named_gpu
 from component.pipeline.plan_run import PLANNED_NUMBERS, compare_cards, plan_config
 from component.pipeline.prepare import prepare
 from component.pipeline.show_plan import PlanOutputs, plan_text, show_plan
+from component.planning.gpus import GPUS
 
 LLAMA = "train_args/sft/qlora/llama3-8b.json"
 
@@ -133,8 +137,35 @@ def test_without_a_card_time_and_verdict_are_unknown(monkeypatch: pytest.MonkeyP
 def test_unknown_cards_and_models() -> None:
     with pytest.raises(UserError, match="--gpu: no card is called 'abc'"):
         plan_config(load_config(LLAMA), "abc")
+    with pytest.raises(UserError, match=r"did you mean a100-40 or a100-80\?"):
+        plan_config(load_config(LLAMA), "A100")
     with pytest.raises(UserError, match="shape unknown offline"):
         plan_config(load_config(LLAMA, ["model_name_or_path=nobody/nothing"]), "t4")
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("RTX 4090", "RTX 4090"),
+        ("rtx4090", "RTX 4090"),
+        ("NVIDIA GeForce RTX 3090", "RTX 3090"),
+        ("v100-32", "V100 32 GB"),
+        ("A100 80GB", "A100 80 GB"),
+        ("a6000", "RTX A6000"),
+        *((name, gpu.title) for name, gpu in GPUS.items()),
+        *((gpu.title, gpu.title) for gpu in GPUS.values()),
+    ],
+)
+def test_names_that_people_give_to_cards(name: str, title: str) -> None:
+    assert named_gpu(name).title == title
+
+
+def test_whose_choice_other_cards_are_held_against(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")  # no nvidia-smi
+    config = load_config(LLAMA, ["per_device_train_batch_size=auto"])
+    told = "auto: chosen for {}; other cards are held against this choice, and --gpu NAME chooses for another"
+    assert plan_config(config, "4090").notices[-1] == told.format("RTX 4090")
+    assert plan_config(config).notices[-1] == told.format("H200 141 GB, as there is no card here")
 
 
 def test_a_local_model_and_its_family(tiny_model: Path, tmp_path: Path) -> None:
@@ -190,3 +221,14 @@ def test_an_adapter_that_is_its_own_base(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path)}))
     with pytest.raises(UserError, match="is the adapter itself; name the model that it is for"):
         plan_config(load_config(LLAMA, [f"model_name_or_path={tmp_path}"]), "t4")
+
+
+@pytest.mark.parametrize(("changes", "steps"), [({}, 3), ({"packing": True}, 1), ({"packing": "auto"}, 1)])
+def test_dry_runs_count_packed_rows(
+    tiny_settings: dict[str, Any], tmp_path: Path, changes: dict[str, Any], steps: int
+) -> None:
+    """A dry run's steps are those of the plan below it and of the run itself."""
+    settings = {**tiny_settings, "output_dir": str(tmp_path / "run"), "num_train_epochs": 1, **changes}
+    prepared = prepare(load_config(settings))
+    (line,) = [line for line in describe_run(prepared) if line.startswith("steps: ")]
+    assert line == f"steps: {steps} optimizer steps of 8 rows each"
