@@ -64,7 +64,10 @@ def _to_bool(value: Any, arguments: _Arguments) -> bool:
     if isinstance(value, str) and text in ("true", "false"):
         return text == "true"
     meant = {"1": "true", "yes": "true", "on": "true", "0": "false", "no": "false", "off": "false"}.get(text)
-    raise _mismatch(value, bool, f"write {meant}" if meant else "write true or false")
+    fix = f"write {meant}" if meant else "write true or false"
+    raise _mismatch(
+        value, bool, "write true or false, or remove the key to take the default" if text == "auto" else fix
+    )
 
 
 def _to_int(value: Any, arguments: _Arguments) -> int:

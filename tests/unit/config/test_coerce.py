@@ -76,6 +76,12 @@ NUMBER = "write a number such as 8"
         ("no", bool, 'expected true or false, got "no"', "write false"),
         ("maybe", bool, 'expected true or false, got "maybe"', "write true or false"),
         (None, bool, "expected true or false, got null", "write true or false"),
+        (
+            "auto",
+            bool,
+            'expected true or false, got "auto"',
+            "write true or false, or remove the key to take the default",
+        ),
         ("eight", int, 'expected an integer, got "eight"', NUMBER),
         ("", int, 'expected an integer, got ""', NUMBER),
         ("012", int, 'expected an integer, got "012"', NUMBER),
