@@ -229,6 +229,7 @@ def _notices(base: _Base, request: LoadRequest) -> list[str]:
     limit = max_positions(base.model.config.to_dict())
     if limit is not None and model.max_seq_length > limit:
         notices.append(
-            f"max_seq_length: {model.max_seq_length} is beyond the {limit} positions that the model was made for"
+            f"max_seq_length: {model.max_seq_length} is beyond the {limit} positions that the model was made "
+            "for; rope_scaling stretches them"
         )
     return notices

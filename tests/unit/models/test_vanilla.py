@@ -91,7 +91,7 @@ def test_what_was_asked_and_got_is_told(load) -> None:
     assert loaded.got["attn_implementation"] == "sdpa"
     assert loaded.notices == (
         "fp16: true becomes float32 on a CPU",
-        "max_seq_length: 256 is beyond the 128 positions that the model was made for",
+        "max_seq_length: 256 is beyond the 128 positions that the model was made for; rope_scaling stretches them",
     )
 
 
