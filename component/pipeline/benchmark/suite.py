@@ -18,6 +18,7 @@ from component.pipeline.benchmark.results_file import FieldsOf
 from component.pipeline.benchmark.runner import run_cases
 from component.pipeline.benchmark.shared_runs import run_sharing
 from component.pipeline.benchmark.table import Line
+from component.runtime.environment import nvidia_gpus
 
 UNFINISHED = "Not all cases were run; the same command goes on."
 
@@ -41,6 +42,7 @@ class Suite:
         self.results = Results(options.output / f"{name}.json", name, fields_of)
         self._cases: list[Case] = []
         self._is_whole = True
+        self._knows_device = False
 
     @property
     def picture(self) -> Path:
@@ -55,10 +57,17 @@ class Suite:
         """
         self._cases += cases
         if self._is_whole:
+            self._tell_without_a_gpu()
             effort = effort_of(self._options, self._deadline)
             run_all = run_sharing if share_process else run_cases
             self._is_whole = run_all(cases, self.results, self.files, effort, say)
         return [Line(case, summarize(self.results.runs(case))) for case in cases]
+
+    def _tell_without_a_gpu(self) -> None:
+        if not self._options.quick and not self._knows_device:
+            self._knows_device = True
+            if not nvidia_gpus():
+                say("no NVIDIA GPU here: models of real size take hours and their disk space; --quick takes a tiny one")
 
     def runs(self, case: Case) -> list[dict[str, Any]]:
         """The runs of a case so far, as they came."""

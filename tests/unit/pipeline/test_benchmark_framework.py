@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from copy import deepcopy
@@ -18,10 +19,12 @@ from component.pipeline.benchmark.case import TRAIN, Case, Rows
 from component.pipeline.benchmark.child import Ended, run_child
 from component.pipeline.benchmark.files import Files, sizes_of
 from component.pipeline.benchmark.measured import attention_of, read_run, speed_after, status_of
+from component.pipeline.benchmark.options import add_common_options
 from component.pipeline.benchmark.report import describe_surroundings
 from component.pipeline.benchmark.results import DONE, FAILED, OUT_OF_MEMORY, Results, summarize
 from component.pipeline.benchmark.runner import Effort, run_cases, utilization
 from component.pipeline.benchmark.sources import check_tokenizer, check_tokenizer_name
+from component.pipeline.benchmark.suite import Suite
 from component.pipeline.benchmark.table import Line, render_table
 
 ROWS = Rows("chat", 8, 128, 32)
@@ -319,3 +322,21 @@ def test_baselines_read_what_train_reads(tiny_model: Path, tmp_path: Path) -> No
     assert tokenizer.decode(kept) == "on the garden near<|end|>" and len(chat.labels) == len(ids)
     (cut,) = read_chats(path, tokenizer, len(ids) - 2)
     assert list(cut.input_ids) == ids[:-2]
+
+
+@pytest.mark.parametrize(("options", "told"), [([], 1), (["--quick"], 0)])
+def test_a_machine_without_a_gpu_is_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    told: int,
+) -> None:
+    """Before gigabytes of random weights are made for it, and once."""
+    monkeypatch.setenv("PATH", "")  # no nvidia-smi
+    parser = argparse.ArgumentParser()
+    add_common_options(parser, "some", model="llama3 8b")
+    suite = Suite("some", parser.parse_args(["--output", str(tmp_path / "out"), *options]))
+    suite.measure([])
+    suite.measure([])
+    assert capsys.readouterr().out.count("no NVIDIA GPU here") == told
