@@ -12,6 +12,7 @@ from component.config.load import Config
 from component.config.nodes import excerpt
 from component.config.settle import with_values
 from component.models.decoder_layers import check_skipped
+from component.models.fp8_base import CAPABILITY, check_fp8_base
 from component.models.precision import resolve_precision
 from component.models.support import is_fast_family, why_unsupported
 from component.pipeline.batches import settle_batches
@@ -73,7 +74,8 @@ def plan_config(config: Config, gpu: str | None = None) -> PlannedRun:
         gpu: a name of GPUS; None for the card of this machine.
 
     Raises:
-        UserError: an unknown card, or a model whose sizes cannot be found or are not understood.
+        UserError: an unknown card, one that lacks what the config asks for, or a model whose sizes are not found or
+            not understood.
     """
     config = settle_batches(config)
     card = named_gpu(gpu) if gpu is not None else own_gpu()
@@ -87,6 +89,8 @@ def plan_config(config: Config, gpu: str | None = None) -> PlannedRun:
     settled = settle_planned(config, card or GPUS[USUAL_GPU], loader, precision, shape, model_config)
     setting = setting_of(config, model_config, hardware, loader, precision)
     planned = _plan(settled.config, shape, card, setting, None)
+    if planned.plan.workload.quantization == "fp8" and hardware.compute_capability is not None:
+        check_fp8_base(config.model, hardware, precision)
     told = () if settled.choice is None else (_whose_choice(card),)
     return replace(planned, notices=(*settled.notices, *told), auto=settled.facts)
 
@@ -172,13 +176,20 @@ def _card_facts(made: Plan, config: Config, whole: Gpu, may_use_unsloth: bool) -
     if config.training.global_batch_size is not None:
         overrides.pop("gradient_accumulation_steps", None)  # it follows
     return CardFacts(
-        name=f"{card.title}, {card.memory_bytes / 2**30:.0f} GiB",
+        name=f"{card.title}, {card.memory_bytes / 2**30:.3g} GiB",
         verdict=judge(made.memory, card),
-        obstacle=why_not_served(card.capability),
+        obstacle=_why_no_fp8(made, card) or why_not_served(card.capability),
         overrides=None if found is None else spell_overrides(overrides),
         allocated_bytes=found.allocated if found else None,
         tokens_per_second=found.tokens_per_second if found else None,
     )
+
+
+def _why_no_fp8(made: Plan, card: Gpu) -> str | None:
+    if made.workload.quantization != "fp8" or card.capability is None or card.capability >= CAPABILITY:
+        return None
+    major, minor = CAPABILITY
+    return f"runs only without fp8_base, which needs compute capability {major}.{minor} or more"
 
 
 def _find_alternative(made: Plan, config: Config, card: Gpu, may_use_unsloth: bool) -> Alternative | None:

@@ -160,6 +160,16 @@ def test_names_that_people_give_to_cards(name: str, title: str) -> None:
     assert named_gpu(name).title == title
 
 
+def test_cards_without_8_bit_floats() -> None:
+    """A plan refuses what the run would refuse, and marks such cards beside others."""
+    config = load_config(LLAMA, ["train_mode=lora", "fp8_base=true"])
+    with pytest.raises(UserError, match="fp8_base: needs an NVIDIA GPU of compute capability 8.9 or more"):
+        plan_config(config, "a100-80")
+    cards = compare_cards(plan_config(config, "4090").plan, config)
+    marked = [card.name.partition(",")[0] for card in cards if "without fp8_base" in (card.obstacle or "")]
+    assert marked == ["T4", "RTX 3090", "A100 80 GB"]
+
+
 def test_whose_choice_other_cards_are_held_against(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")  # no nvidia-smi
     config = load_config(LLAMA, ["per_device_train_batch_size=auto"])
