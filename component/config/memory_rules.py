@@ -50,7 +50,10 @@ def check_dequantized_base(merged: Merged) -> Iterator[Problem]:
 
 
 def check_fp8_base(merged: Merged) -> Iterator[Problem]:
-    """An adapter that reads the weights of its layer would read rounded numbers without their scales."""
+    """A base in 8-bit floats is made of 16-bit weights, and weights that are read as they are lack their scales."""
+    if merged["fp8_base"] and merged["train_mode"] == "qlora":
+        what = "fp8_base rounds a base in 16 bit, and qlora's is in 4 or 8 bit already"
+        yield merged.clash("fp8_base", "train_mode", what, "use train_mode: lora, or drop fp8_base")
     if merged["fp8_base"] and merged["use_dora"]:
         yield merged.clash("fp8_base", "use_dora", "use_dora reads weights, which fp8_base rounds", "drop one of them")
 
@@ -76,7 +79,7 @@ def check_offloaded_embedding(merged: Merged) -> Iterator[Problem]:
 
 def check_tiled_mlp(merged: Merged) -> Iterator[Problem]:
     """Liger puts MLPs of its own in the place of those that are tiled."""
-    if merged["tiled_mlp"] and merged["use_liger_kernel"] and merged["use_unsloth"] is False:
+    if merged["tiled_mlp"] and merged["use_liger_kernel"] is True and merged["use_unsloth"] is False:
         what = "Liger's kernels replace the MLPs that tiled_mlp computes in tiles"
         yield merged.clash("tiled_mlp", "use_liger_kernel", what, "drop one of them")
 

@@ -128,6 +128,7 @@ def setting_of(
         loader=loader,
         hardware=hardware,
         model_type=str(model_config.get("model_type")),
+        is_tiled=config.model.tiled_mlp,
     )
     is_whole = why_whole(config.training, loader=loader, has_liger=liger.got) or foresee_whole(
         config.model, config.adapter, model_config

@@ -34,16 +34,20 @@ class LigerChoice:
         return asdict(self)
 
 
-def choose_liger(asked: bool | str, *, task_type: str, loader: str, hardware: Hardware, model_type: str) -> LigerChoice:
+def choose_liger(
+    asked: bool | str, *, task_type: str, loader: str, hardware: Hardware, model_type: str, is_tiled: bool = False
+) -> LigerChoice:
     """Decide by what is known before the model is loaded.
 
     Args:
         asked: the value of `use_liger_kernel`; auto is for next-token tasks, others use it where it is true.
         model_type: family of the model, by config.json.
+        is_tiled: whether MLPs are computed in tiles, which Liger's would replace.
     """
     if asked != "auto":
         return LigerChoice(asked, asked is True and loader == "vanilla", f"use_liger_kernel: {asked}".lower())
-    obstacle = _obstacle(task_type, loader, hardware, model_type)
+    obstacle = "it would replace the MLPs that tiled_mlp computes in tiles" if is_tiled else None
+    obstacle = obstacle or _obstacle(task_type, loader, hardware, model_type)
     return LigerChoice(asked, obstacle is None, obstacle or f"it has kernels for {model_type}")
 
 

@@ -114,7 +114,16 @@ IMPOSSIBLE = [
         "drop offload_embedding",
     ),
     (
-        ["tiled_mlp=true", "use_liger_kernel=auto"],
+        ["fp8_base=true"],
+        "fp8_base: fp8_base rounds a base in 16 bit, and qlora's is in 4 or 8 bit already; use train_mode: lora, or "
+        "drop fp8_base",
+    ),
+    (
+        ["fp8_base=true", "train_mode=lora", "use_dora=true"],
+        "fp8_base: use_dora reads weights, which fp8_base rounds; drop one of them",
+    ),
+    (
+        ["tiled_mlp=true", "use_liger_kernel=true"],
         "tiled_mlp: Liger's kernels replace the MLPs that tiled_mlp computes in tiles; drop one of them",
     ),
     (["lora_bias=true", "use_dora=true"], "lora_bias: DoRA has no bias of its own; drop one of them"),

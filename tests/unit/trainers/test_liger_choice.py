@@ -36,6 +36,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ({"model_type": "bloom"}, False, "it does not know the family 'bloom'"),
         ({"loader": "unsloth"}, False, "the unsloth loader has its own kernels"),
         ({"hardware": CPU}, False, "it runs on CUDA GPUs, and this is test CPU"),
+        ({"is_tiled": True}, False, "it would replace the MLPs that tiled_mlp computes in tiles"),
         ({"task_type": "dpo"}, False, "auto does not take it for task dpo"),
     ],
 )
