@@ -50,12 +50,16 @@ def check_dequantized_base(merged: Merged) -> Iterator[Problem]:
 
 
 def check_fp8_base(merged: Merged) -> Iterator[Problem]:
-    """A base in 8-bit floats is made of 16-bit weights, and weights that are read as they are lack their scales."""
+    """A base in 8-bit floats is made of 16-bit weights, and weights that are read or moved alone lack their scales."""
     if merged["fp8_base"] and merged["train_mode"] == "qlora":
         what = "fp8_base rounds a base in 16 bit, and qlora's is in 4 or 8 bit already"
         yield merged.clash("fp8_base", "train_mode", what, "use train_mode: lora, or drop fp8_base")
     if merged["fp8_base"] and merged["use_dora"]:
         yield merged.clash("fp8_base", "use_dora", "use_dora reads weights, which fp8_base rounds", "drop one of them")
+    for key in ("deepspeed", "fsdp"):
+        if merged["fp8_base"] and merged[key]:
+            what = f"{key} casts and splits the weights, and fp8_base's go with scales of their own"
+            yield merged.clash("fp8_base", key, what, "drop fp8_base")
 
 
 def check_offloaded_embedding(merged: Merged) -> Iterator[Problem]:

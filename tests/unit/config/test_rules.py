@@ -94,6 +94,10 @@ IMPOSSIBLE = [
         "dequantize_base: dequantize_base is for 4-bit weights, and quantization is int8; drop one of them",
     ),
     (
+        ["train_mode=lora", "fp8_base=true", "fsdp=full_shard"],
+        "fp8_base: fsdp casts and splits the weights, and fp8_base's go with scales of their own; drop fp8_base",
+    ),
+    (
         ["train_mode=full", "offload_embedding=true"],
         "offload_embedding: offload_embedding keeps frozen embeddings in main memory, and train_mode trains them; "
         "drop one of them",
