@@ -28,7 +28,7 @@ from component.pipeline.output_folder import check_output_dir
 from component.pipeline.settle_run import settle_prepared
 from component.pipeline.template_date import fix_template_date
 from component.registry import TASKS, row_kind_of
-from component.runtime.allocator import expand_segments, shrink_workspaces
+from component.runtime.allocator import expand_segments, repeat_sums, shrink_workspaces
 from component.runtime.collection import importing
 from component.runtime.compile_caches import keeping_kernels
 from component.runtime.distributed import rank, use_one_gpu, world_size
@@ -100,6 +100,7 @@ def prepare(config: Config, watch: Stopwatch | None = None) -> PreparedRun:
     config = fix_template_date(config)
     if not config.training.use_cpu:
         expand_segments(is_wanted=not (config.model.task_type == "grpo" and config.grpo.use_vllm))
+        repeat_sums(is_wanted=config.training.full_determinism)
         shrink_workspaces(is_wanted=config.model.offload_embedding)
     notices = [str(notice) for notice in config.notices]
     configure_hub(config.model)

@@ -11,6 +11,8 @@ VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 EXPANDABLE = "expandable_segments:True"
 #: cuBLAS's workspace of each thread that multiplies: 8 MiB, its own choice before Hopper, instead of 32.
 WORKSPACE, SMALL_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG", ":4096:2:16:8"
+#: Workspaces that give the same sums in every run, those that transformers asks for with `full_determinism`.
+REPEATABLE_WORKSPACE = ":16:8"
 
 
 def expand_segments(*, is_wanted: bool = True) -> None:
@@ -30,6 +32,16 @@ def shrink_workspaces(*, is_wanted: bool) -> None:
     """Leave cuBLAS a quarter of the memory that it takes on Hopper; what the user has set stays."""
     if is_wanted and "torch" not in sys.modules:
         os.environ.setdefault(WORKSPACE, SMALL_WORKSPACE)
+
+
+def repeat_sums(*, is_wanted: bool) -> None:
+    """Have cuBLAS add up in the same order in every run, whatever else is set.
+
+    torch reads the variable at its first product of matrices and refuses deterministic algorithms if it was another
+    one then; transformers sets it with the trainer, after the model is loaded.
+    """
+    if is_wanted:
+        os.environ[WORKSPACE] = REPEATABLE_WORKSPACE
 
 
 def allocator_settings() -> dict[str, str]:

@@ -9,11 +9,13 @@ import pytest
 from component.runtime import allocator
 from component.runtime.allocator import (
     EXPANDABLE,
+    REPEATABLE_WORKSPACE,
     SMALL_WORKSPACE,
     VARIABLES,
     WORKSPACE,
     allocator_settings,
     expand_segments,
+    repeat_sums,
     shrink_workspaces,
 )
 
@@ -58,3 +60,12 @@ def test_workspaces_shrink_where_memory_is_spared(before, after, monkeypatch: py
         monkeypatch.setenv(WORKSPACE, before)
     shrink_workspaces(is_wanted=True)
     assert allocator_settings() == {WORKSPACE: after}
+
+
+def test_determinism_decides_before_memory() -> None:
+    """torch knows no other workspaces as deterministic, and looks once, at the first product."""
+    repeat_sums(is_wanted=False)
+    assert allocator_settings() == {}
+    repeat_sums(is_wanted=True)
+    shrink_workspaces(is_wanted=True)
+    assert allocator_settings() == {WORKSPACE: REPEATABLE_WORKSPACE}
