@@ -49,7 +49,8 @@ def _results(function: Callable[[Tensor], Tensor | tuple[Tensor, ...]], x: Tenso
         # Unsloth may write the input's gradient over the input, which must be no leaf then.
         outputs = function(start * 1)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        total = sum(output.float().square().mean() for output in outputs)
+        # Sums: gradients of means lie where float16 has few bits left, or none.
+        total = sum(output.float().square().sum() for output in outputs)
         gradients = torch.autograd.grad(total, [start, *trained], allow_unused=True)
     return [output.detach() for output in outputs] + [
         torch.zeros_like(parameter) if gradient is None else gradient

@@ -1,0 +1,32 @@
+"""What the trial of fused adapters sees in each number format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from component.models.fused_check import why_different
+
+#: Small, as outputs of MLPs in half-precision models are.
+FACTOR = 1e-3
+
+
+class _WrongGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return FACTOR * x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return 2 * FACTOR * gradient
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_wrong_gradient_is_seen(dtype: torch.dtype) -> None:
+    """In float16 too, whose smallest number is 6e-8."""
+    compare = {"trained": [nn.Parameter(torch.zeros(1))], "width": 64, "dtype": dtype}
+    assert why_different(lambda x: FACTOR * x, lambda x: FACTOR * x, **compare) is None
+    assert "by 100.0%" in (why_different(_WrongGradient.apply, lambda x: FACTOR * x, **compare) or "")
