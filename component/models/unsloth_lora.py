@@ -97,6 +97,7 @@ def fuse_adapters(model: Any, seam: Seam) -> FusedAdapters:
             obstacles = (group.why_different() for group in groups if group is not None)
             if (obstacle := next(filter(None, obstacles), None)) is not None:
                 return FusedAdapters(obstacle=obstacle)
+            _free_scratch(groups, seam)
             is_tried = True
         for kind, group in enumerate(groups):
             if group is not None:
@@ -105,6 +106,15 @@ def fuse_adapters(model: Any, seam: Seam) -> FusedAdapters:
     if not any(counts):
         return FusedAdapters(obstacle=NO_GROUP)
     return FusedAdapters(*counts, num_layers=len(layers))
+
+
+def _free_scratch(groups: Sequence[_Fused | None], seam: Seam) -> None:
+    """Drop the 16-bit weight that Unsloth's own layers keep once they were tried: fused ones train without it."""
+    scratch = getattr(getattr(seam.kernels, "utils", None), "_SCRATCH", None)
+    if scratch:
+        scratch.clear()
+        for group in filter(None, groups):
+            group.forget_scratch()
 
 
 class _Fused:
@@ -137,6 +147,13 @@ class _Fused:
     def install(self) -> None:
         """Take the place."""
         setattr(self._owner, self._attribute, self)
+
+    def forget_scratch(self) -> None:
+        """Drop what Unsloth notes at 4-bit weights of its buffer, which it holds."""
+        for layer in self._layers:
+            state = getattr(layer.base_layer.weight, "quant_state", None)
+            if getattr(state, "_unsloth_nf4_plan", None) is not None:
+                state._unsloth_nf4_plan = None
 
     def why_different(self) -> str | None:
         """Hold it to what was there; None where they agree. 8-bit floats are another base in Unsloth's own kernels."""

@@ -150,6 +150,23 @@ def test_what_computes_otherwise_than_unsloth_is_not_used(layers) -> None:
     assert found.obstacle == "fused adapters fail here: CUDA error: no such kernel"
 
 
+def test_what_the_trial_leaves_in_memory_is_dropped(layers) -> None:
+    """As Unsloth's dequantization does: one buffer for all weights, and at each weight what leads to it."""
+    model, (layer, _) = layers("4 bit")
+    kept = {}
+    states = [part.base_layer.weight.quant_state for part in (layer.self_attn.q_proj, layer.self_attn.o_proj)]
+
+    def apply(own: Any, x: torch.Tensor) -> torch.Tensor:
+        kept["weight"] = states[1]._unsloth_nf4_plan = torch.empty(64)
+        return own.o_proj(x)
+
+    layer.self_attn.apply_o = apply
+    kernels = SimpleNamespace(**vars(KERNELS), utils=SimpleNamespace(_SCRATCH=kept))
+    assert fuse_adapters(model, replace(SEAM, kernels=kernels)).outputs == 2
+    assert not kept and states[1]._unsloth_nf4_plan is None
+    assert not hasattr(states[0], "_unsloth_nf4_plan")
+
+
 def test_compiled_layers_are_unsloths_own(layers, monkeypatch) -> None:
     model, (layer, _) = layers()
     calls: list[str] = []
