@@ -20,6 +20,9 @@ from component.models.decoder_layers import find_layers
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+#: Unsloth's MLP of Gemma, which cannot be told to leave its input alone.
+ALWAYS_IN_PLACE = "apply_lora_mlp_geglu_approx"
+
 
 def tile_mlps(model: PreTrainedModel) -> int:
     """Have the dense MLPs of a model work on as many tokens at once as its hidden states have features.
@@ -82,4 +85,7 @@ def _own_checkpoint() -> Callable[..., Tensor]:
 
 def _leaving_inputs(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Unsloth's MLPs write the gradient of their input over the input, which other tiles still share."""
-    return partial(forward, inplace=False) if "inplace" in inspect.signature(forward).parameters else forward
+    if "inplace" in inspect.signature(forward).parameters:
+        return partial(forward, inplace=False)
+    name = getattr(getattr(forward, "__func__", None), "__name__", None)
+    return (lambda tile: forward(tile.clone())) if name == ALWAYS_IN_PLACE else forward

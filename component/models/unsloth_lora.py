@@ -7,6 +7,7 @@ compiles as a whole.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -134,6 +135,8 @@ class _Fused:
         self._owner, self._attribute, self._adapted, self._fused = owner, attribute, adapted, fused
         self._layers = tuple(getattr(owner, name) for name in names)
         self._dtype, self._fallback = adapted[0].dtype, getattr(owner, attribute)
+        #: What is asked for arguments, such as `inplace`, hears of those of what was there.
+        self.__signature__ = inspect.signature(self._fallback)
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         import torch

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import MethodType
+from typing import Any
+
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
@@ -74,6 +77,34 @@ def test_what_a_loader_put_there_is_called_and_leaves_its_input() -> None:
     with torch.no_grad():
         assert torch.equal(mlp(x), 2 * x)
     assert calls == [((1, 16, 16), False), ((1, 4, 16), False)]
+
+
+class _OverItsInput(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return x**2
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        (x,) = ctx.saved_tensors
+        return torch.mul(2 * x, gradient, out=x.detach())
+
+
+def apply_lora_mlp_geglu_approx(self: Any, x: torch.Tensor) -> torch.Tensor:
+    """By the name of Unsloth's function, which takes no `inplace`."""
+    return _OverItsInput.apply(x)
+
+
+def test_an_mlp_that_always_writes_over_its_input_gets_a_copy() -> None:
+    model = LlamaForCausalLM(LlamaConfig(**SIZES))
+    mlp = model.model.layers[0].mlp
+    mlp.forward = MethodType(apply_lora_mlp_geglu_approx, mlp)
+    tile_mlps(model)
+    x = torch.arange(2 * 10 * 16.0).view(2, 10, 16).requires_grad_()
+    hidden = x * 1
+    mlp(hidden).sum().backward()
+    assert torch.equal(x.grad, 2 * x) and torch.equal(hidden, x)
 
 
 def test_experts_are_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from inspect import signature
 from types import MethodType, SimpleNamespace
 from typing import Any
 
@@ -38,7 +39,7 @@ recomputing = [False]
 SEAM = Seam(KERNELS, VERSION, lambda: recomputing[0])
 
 
-def apply_lora_mlp_swiglu(self: Any, x: torch.Tensor) -> torch.Tensor:
+def apply_lora_mlp_swiglu(self: Any, x: torch.Tensor, inplace: bool = True) -> torch.Tensor:
     """By the name of Unsloth's function, plain."""
     return type(self).forward(self, x)
 
@@ -185,6 +186,7 @@ def test_what_was_there_serves_evaluation_and_passes_without_the_adapter(layers)
     layer.self_attn.apply_o = lambda own, x: calls.append("theirs") or own.o_proj(x)
     fuse_adapters(model, SEAM)
     calls.clear()  # it was asked once, for comparison
+    assert "inplace" in signature(layer.mlp.forward).parameters
     attention, x = layer.self_attn, torch.ones(1, 3, 64, dtype=torch.bfloat16)
     model.train()
     attention.apply_o(attention, x)
