@@ -11,6 +11,7 @@ from component.models.decoder_layers import find_layers
 from component.models.quantization import UNQUANTIZED_PARTS
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedModel
 
     from component.models.precision import Precision
@@ -66,6 +67,22 @@ def round_base(model: PreTrainedModel) -> str | None:
         parent, _, child = name.rpartition(".")
         setattr(layers.get_submodule(parent), child, Fp8Linear(layer.weight.detach(), layer.bias))
     return f"fp8_base: {kept} linear layers stay in 16 bit, their sides are no multiples of 16" if kept else None
+
+
+def leave_to_each_process(model: nn.Module) -> None:
+    """Keep rounded layers out of what DistributedDataParallel sends around: every process has rounded the same weights.
+
+    gloo has no 8-bit floats, and scales, which are buffers, would be sent in every forward pass.
+
+    Args:
+        model: that is trained, with PEFT's wrapper.
+    """
+    from torch.nn.parallel import DistributedDataParallel
+
+    from component.models.quantization import fp8_layers
+
+    names = [f"{name}.{part}" for name in fp8_layers(model) for part in ("weight", "weight_scale")]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)
 
 
 def _is_frozen_linear(layer: Any) -> bool:

@@ -18,7 +18,7 @@ from component.models.adapters import (
 from component.models.attention import AttentionChoice, choose_attention, settle_attention
 from component.models.checkpoint import load_config, load_quantized, load_weights
 from component.models.decoder_layers import skip_checkpointing, train_last_layers
-from component.models.fp8_base import round_base
+from component.models.fp8_base import leave_to_each_process, round_base
 from component.models.host_embedding import check_frozen, offload_embedding
 from component.models.language_model import freeze_towers
 from component.models.loaded import LoadedModel
@@ -84,7 +84,10 @@ def load_vanilla(
     prepared, notices = _attach(base.model, request) if model.train_mode != "full" else _free(base.model, request)
     if model.dequantize_base:
         dequantize_layers(prepared, compute_dtype=precision.compute_dtype)
-    rounded = round_base(base.model) if model.fp8_base else None
+    rounded = None
+    if model.fp8_base:
+        rounded = round_base(base.model)
+        leave_to_each_process(prepared)
     check_vocabulary(base.model, tokenizer)
     if offloads_embedding(model, hardware) and model.train_mode != "full":
         check_frozen(prepared)

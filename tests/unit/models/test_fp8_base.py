@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from component.config.errors import UserError
 from component.config.load import load_config
-from component.models.fp8_base import check_fp8_base, round_base
+from component.models.fp8_base import check_fp8_base, leave_to_each_process, round_base
 from component.models.fp8_linear import LARGEST, Fp8Linear, quantize_rows
 from component.models.fused_lora import Adapted, SharedInput
 from component.models.fused_mlp import SplitGatedMlp
@@ -73,6 +73,22 @@ def test_a_fused_mlp_is_that_of_its_layers() -> None:
     mlp = SplitGatedMlp(gate, up, down, silu_gated, silu_gated_backward)
     expected = lambda x: [plain(down, silu_gated(plain(gate, x), plain(up, x)))]  # noqa: E731
     compare(lambda x: [mlp(x)], expected, [gate, up, down])
+
+
+def test_several_processes_do_not_send_rounded_layers_around() -> None:
+    """gloo would fail on their format."""
+    from torch import distributed
+    from torch.nn.parallel import DistributedDataParallel
+
+    model = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), Fp8Linear(draw(INNER, HIDDEN), None))
+    leave_to_each_process(model)
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        parallel = DistributedDataParallel(model)
+        parallel(draw(TOKENS, HIDDEN).float()).sum().backward()
+    finally:
+        distributed.destroy_process_group()
+    assert parallel.modules_buffers == [] and model[0].weight.grad is not None
 
 
 def test_a_loaded_model_is_rounded_where_it_is_frozen(tmp_path) -> None:
