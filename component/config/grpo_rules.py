@@ -92,6 +92,9 @@ def check_sampling(merged: Merged) -> Iterator[Problem]:
     if merged["train_mode"] == "qlora":
         what = "vLLM is handed 16-bit weights after each step, and those of train_mode qlora are quantized"
         yield merged.clash("use_vllm", "train_mode", what, "use train_mode: lora, or drop use_vllm")
+    if merged["fp8_base"]:
+        what = "vLLM is handed 16-bit weights after each step, and those of fp8_base go with scales of their own"
+        yield merged.clash("use_vllm", "fp8_base", what, "drop one of them")
     if merged["use_unsloth"] == "require":
         what = "use_vllm is offered with the vanilla loader"
         yield merged.clash("use_vllm", "use_unsloth", what, "set use_unsloth: false, or drop use_vllm")

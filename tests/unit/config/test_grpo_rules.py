@@ -86,6 +86,13 @@ IMPOSSIBLE: list[tuple[list[str], list[str]]] = [
             "use_vllm: use_vllm is offered with the vanilla loader; set use_unsloth: false, or drop use_vllm",
         ],
     ),
+    (
+        [*GRPO, "use_vllm=true", "train_mode=lora", "fp8_base=true"],
+        [
+            "use_vllm: vLLM is handed 16-bit weights after each step, and those of fp8_base go with scales of their "
+            "own; drop one of them",
+        ],
+    ),
 ]
 
 
