@@ -53,7 +53,7 @@ class Fp8Linear(nn.Linear):
         """Of x of shape (..., I), the result (..., O) in x's format, that of autocast inside it."""
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        output = _Fp8Product.apply(x.reshape(-1, x.shape[-1]), self).view(*x.shape[:-1], -1)
+        output = _Fp8Product.apply(x.reshape(-1, self.in_features), self).view(*x.shape[:-1], self.out_features)
         return output if self.bias is None else output + self.bias.to(output.dtype)
 
     def product(self, values: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
@@ -87,13 +87,18 @@ class _Fp8Product(torch.autograd.Function):
 def linear_products(layers: Sequence[nn.Linear], x: Tensor) -> list[Tensor]:
     """x W^T + bias of several layers of one kind, (T, O) each, of x of shape (T, I)."""
     if not isinstance(layers[0], Fp8Linear):
-        return [functional.linear(x, layer.weight, layer.bias) for layer in layers]
+        return [functional.linear(x, layer.weight, as_format(layer.bias, x.dtype)) for layer in layers]
     rounded = quantize_rows(x)
     products = [layer.product(*rounded, x.dtype) for layer in layers]
     for layer, product in zip(layers, products, strict=True):
         if layer.bias is not None:
             product += layer.bias
     return products
+
+
+def as_format(bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """A bias in the format of the computation; checkpoints may keep it in another than weights."""
+    return None if bias is None else bias.to(dtype)
 
 
 def input_gradient(layers: Sequence[nn.Linear], gradients: Sequence[Tensor]) -> Tensor:

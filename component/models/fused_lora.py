@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from component.models.fp8_linear import input_gradient, linear_products
+from component.models.fp8_linear import as_format, input_gradient, linear_products
 
 
 class FourBitBase:
@@ -44,8 +44,7 @@ class FourBitBase:
     @property
     def bias(self) -> Tensor | None:
         """In the format of the computation, (O,)."""
-        bias = self._layer.bias
-        return None if bias is None else bias.to(self.compute_dtype)
+        return as_format(self._layer.bias, self.compute_dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +98,7 @@ class SharedInput:
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
         """All outputs, each of shape (..., O), of x of shape (..., I)."""
         outputs = _SharedInputFunction.apply(x.reshape(-1, x.shape[-1]), self, *self.parameters())
-        return tuple(output.view(*x.shape[:-1], -1) for output in outputs)
+        return tuple(output.view(*x.shape[:-1], output.shape[-1]) for output in outputs)
 
     def parameters(self) -> Iterator[Tensor]:
         """A and B, layer by layer."""

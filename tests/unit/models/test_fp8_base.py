@@ -49,6 +49,7 @@ def test_a_product_and_its_gradient_are_those_of_the_rounded_numbers() -> None:
     output.backward(gradient)
     expected = rounded(x.detach()) @ layer.dequantized().double().t()
     assert_near(output.detach() - layer.bias, expected)
+    assert layer(x[:0, None]).shape == (0, 1, INNER)
     # The weights' scales are in the gradient, before it is rounded.
     assert_near(x.grad, rounded(gradient, layer.weight_scale) @ layer.weight.double())
 

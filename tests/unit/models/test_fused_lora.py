@@ -101,3 +101,15 @@ def test_frozen_inputs_get_no_gradient(generator, x) -> None:
     sum(output.sum() for output in outputs).backward()
     assert x.grad is None
     assert all(layer.b.grad is not None and layer.a.grad is not None for layer in layers)
+
+
+def test_a_bias_may_have_a_format_of_its_own_and_there_may_be_no_tokens(generator) -> None:
+    layer = adapted(generator, HIDDEN, INNER, bias=True)
+    layer.base.bias = nn.Parameter(layer.base.bias.float(), requires_grad=False)
+    for shape in ((2, 3, HIDDEN), (2, 0, HIDDEN)):
+        x = torch.ones(shape, dtype=torch.float64)
+        (output,) = SharedInput([layer])(x)
+        assert output.shape == (*shape[:-1], INNER)
+        bias = layer.base.bias.double()
+        expected = x @ layer.base.weight.t() + bias + layer.scaling * (x @ layer.a.t()) @ layer.b.t()
+        torch.testing.assert_close(output, expected)
