@@ -52,12 +52,15 @@ def round_base(model: PreTrainedModel) -> str | None:
         model: without PEFT's wrapper around it.
 
     Returns:
-        A notice of layers that stay in 16 bit, None where none do.
+        A notice of what stays in 16 bit, None where nothing does.
+
+    Raises:
+        UserError: all of it would.
     """
     from component.models.fp8_linear import Fp8Linear, takes
 
     _, layers = find_layers(model)
-    kept = 0
+    kept = rounded = 0
     for name, layer in [*layers.named_modules()]:
         if not _is_frozen_linear(layer) or any(re.match(part, name) for part in UNQUANTIZED_PARTS):
             continue
@@ -66,7 +69,19 @@ def round_base(model: PreTrainedModel) -> str | None:
             continue
         parent, _, child = name.rpartition(".")
         setattr(layers.get_submodule(parent), child, Fp8Linear(layer.weight.detach(), layer.bias))
-    return f"fp8_base: {kept} linear layers stay in 16 bit, their sides are no multiples of 16" if kept else None
+        rounded += 1
+    if not rounded:
+        raise UserError(
+            f"fp8_base: no layer of this {model.config.model_type} model is a linear one of torch with sides that are "
+            "multiples of 16; drop fp8_base"
+        )
+    # transformers keeps the weights of all experts of a layer in one tensor.
+    experts = sum(parameter.ndim == 3 and "expert" in name for name, parameter in layers.named_parameters())
+    stays = [
+        *([f"{kept} linear layers stay in 16 bit, their sides are no multiples of 16"] if kept else []),
+        *([f"the experts stay in 16 bit ({experts} tensors), they are no linear layers"] if experts else []),
+    ]
+    return f"fp8_base: {'; '.join(stays)}" if stays else None
 
 
 def leave_to_each_process(model: nn.Module) -> None:

@@ -76,6 +76,19 @@ def test_a_fused_mlp_is_that_of_its_layers() -> None:
     compare(lambda x: [mlp(x)], expected, [gate, up, down])
 
 
+def test_what_is_no_linear_layer_is_said() -> None:
+    """Experts, in one tensor of three dimensions, and the layers of GPT-2, which are none of torch's."""
+    from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForCausalLM
+
+    experts = MixtralConfig(vocab_size=48, hidden_size=32, intermediate_size=48, num_hidden_layers=2, head_dim=16,
+                            num_attention_heads=2, num_key_value_heads=2, num_local_experts=2)  # fmt: skip
+    notice = round_base(MixtralForCausalLM(experts).requires_grad_(False))
+    assert notice == "fp8_base: the experts stay in 16 bit (4 tensors), they are no linear layers"
+    none = GPT2LMHeadModel(GPT2Config(vocab_size=48, n_embd=32, n_layer=2, n_head=2))
+    with pytest.raises(UserError, match="fp8_base: no layer of this gpt2 model is a linear one"):
+        round_base(none.requires_grad_(False))
+
+
 def test_several_processes_do_not_send_rounded_layers_around() -> None:
     """gloo would fail on their format."""
     from torch import distributed
