@@ -22,7 +22,9 @@ def _round_rows(x, factors, values, scales, width, largest, smallest, has_factor
     if has_factors:
         numbers *= tl.load(factors + columns, mask=inside, other=0.0)
     scale = tl.maximum(tl.max(tl.abs(numbers), axis=0), smallest) / largest
-    rounded = tl.minimum(tl.maximum(numbers / scale, -largest), largest)
+    quotients = numbers / scale
+    # What is no number stays none: minimum and maximum would drop it.
+    rounded = tl.where(quotients == quotients, tl.minimum(tl.maximum(quotients, -largest), largest), quotients)
     tl.store(values + row * width + columns, rounded.to(tl.float8e4nv), mask=inside)
     tl.store(scales + row, scale)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from component.models.failures import first_line
 
 #: Random tokens, and the share of a norm by which results may differ: each sum is rounded to 8 bits of mantissa, in an
 #: order of its own.
@@ -24,7 +27,10 @@ def why_different(
 
     Args:
         fused, plain: of an input of shape (1, T, width).
-        trained: parameters of both; the gradients of some may be 0.
+        trained: parameters of both, matrices: compared as they are, and random, for new adapters are half zeros.
+
+    Raises:
+        torch.OutOfMemoryError: there is no room for a few tokens.
 
     Returns:
         What is wrong with the fused one, None where nothing is.
@@ -35,12 +41,30 @@ def why_different(
     expected = _results(plain, x, trained)
     try:
         found = _results(fused, x, trained)
-    except RuntimeError as error:  # torch's, Triton's and CUDA's
-        return f"fused adapters fail here: {str(error).strip().splitlines()[0]}"
+        with _random(trained, generator):
+            expected += _results(plain, x, trained)
+            found += _results(fused, x, trained)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # torch's, CUDA's, and Triton's, which has several of no common kind
+        return f"fused adapters fail here: {first_line(error)}"
     worst = max(_distance(mine, theirs) for mine, theirs in zip(found, expected, strict=True))
     if worst <= TOLERANCE:
         return None
     return f"fused adapters differ from Unsloth's own by {worst:.1%} here, and rounding by no more than {TOLERANCE:.0%}"
+
+
+@contextmanager
+def _random(matrices: Sequence[nn.Parameter], generator: torch.Generator) -> Iterator[None]:
+    """Random numbers in the place of matrices, such that products with them are about as large as their input."""
+    kept = [matrix.detach().clone() for matrix in matrices]
+    try:
+        for matrix in matrices:
+            matrix.data.normal_(std=matrix.shape[1] ** -0.5, generator=generator)
+        yield
+    finally:
+        for matrix, before in zip(matrices, kept, strict=True):
+            matrix.data.copy_(before)
 
 
 def _results(function: Callable[[Tensor], Tensor | tuple[Tensor, ...]], x: Tensor, trained: Sequence[nn.Parameter]):

@@ -31,6 +31,15 @@ def test_rows_are_rounded_as_on_the_cpu(width: int, has_factors: bool) -> None:
     assert (mine != theirs).float().mean() < 0.01
 
 
+def test_what_is_no_number_stays_none() -> None:
+    from component.models.fp8_linear import quantize_rows
+
+    x = torch.ones(2, 64, device="cuda", dtype=torch.bfloat16)
+    x[1, 3] = float("nan")
+    values, _ = quantize_rows(x)
+    assert values.float().isnan().sum() == 1 and values[1, 3].float().isnan()
+
+
 @pytest.mark.parametrize("shape", [(128, 128), (48, 4096), (4096, 1040)])
 def test_a_transposed_copy(shape: tuple[int, int]) -> None:
     from component.models.fp8_linear import DTYPE, transposed

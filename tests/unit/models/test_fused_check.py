@@ -27,6 +27,20 @@ class _WrongGradient(torch.autograd.Function):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_wrong_gradient_is_seen(dtype: torch.dtype) -> None:
     """In float16 too, whose smallest number is 6e-8."""
-    compare = {"trained": [nn.Parameter(torch.zeros(1))], "width": 64, "dtype": dtype}
+    compare = {"trained": [nn.Parameter(torch.zeros(1, 1))], "width": 64, "dtype": dtype}
     assert why_different(lambda x: FACTOR * x, lambda x: FACTOR * x, **compare) is None
     assert "by 100.0%" in (why_different(_WrongGradient.apply, lambda x: FACTOR * x, **compare) or "")
+
+
+def test_adapters_are_random_in_the_trial_and_as_before_after_it() -> None:
+    """A new adapter's B is 0, through which nothing would be seen."""
+    a, b = nn.Parameter(torch.ones(4, 64)), nn.Parameter(torch.zeros(8, 4))
+    compare = {"trained": [a, b], "width": 64, "dtype": torch.float32}
+
+    def adapter(scaling: float):
+        return lambda x: x[..., :8] + scaling * (x @ a.t()) @ b.t()
+
+    assert why_different(adapter(0.5), adapter(0.5), **compare) is None
+    assert why_different(adapter(0.6), adapter(0.5), **compare) is not None
+    assert torch.equal(a, torch.ones(4, 64)) and torch.equal(b, torch.zeros(8, 4))
+    assert a.grad is None and b.grad is None
