@@ -53,14 +53,24 @@ class Adapted:
 
     Attributes:
         base: its weight has shape (O, I).
-        a, b: the adapter's matrices, shapes (r, I) and (O, r), in their own number format.
+        down, up: the adapter's layers, whose weights A (r, I) and B (O, r) are in a number format of their own.
         scaling: of the adapter's product.
     """
 
     base: nn.Linear | FourBitBase
-    a: nn.Parameter
-    b: nn.Parameter
+    down: nn.Linear
+    up: nn.Linear
     scaling: float
+
+    @property
+    def a(self) -> nn.Parameter:
+        """A as it is now: loading an adapter may put another parameter in its place."""
+        return self.down.weight
+
+    @property
+    def b(self) -> nn.Parameter:
+        """B, likewise."""
+        return self.up.weight
 
     @property
     def rank(self) -> int:

@@ -242,7 +242,7 @@ def _plain_adapter(layer: Any, seam: Seam) -> Adapted | None:
         return None
     if not isinstance(layer.lora_dropout[ADAPTER], torch.nn.Identity) or getattr(layer, "lora_variant", None):
         return None
-    return Adapted(base, layer.lora_A[ADAPTER].weight, up.weight, layer.scaling[ADAPTER])
+    return Adapted(base, layer.lora_A[ADAPTER], up, layer.scaling[ADAPTER])
 
 
 def _frozen_base(base: Any, seam: Seam) -> nn.Linear | FourBitBase | None:

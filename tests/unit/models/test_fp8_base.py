@@ -143,7 +143,13 @@ def adapted(size_in: int, size_out: int, *, seed: int, bias: bool = False) -> Ad
     offset = nn.Parameter(draw(size_out, seed=seed + 5), requires_grad=False) if bias else None
     base = Fp8Linear(draw(size_out, size_in, seed=seed) / size_in**0.5, offset)
     a, b = draw(RANK, size_in, seed=seed + 1), draw(size_out, RANK, seed=seed + 2)
-    return Adapted(base, nn.Parameter(a / size_in**0.5), nn.Parameter(b / RANK**0.5), 0.5)
+    return Adapted(base, layer_of(a / size_in**0.5), layer_of(b / RANK**0.5), 0.5)
+
+
+def layer_of(weight: Tensor) -> nn.Linear:
+    layer = nn.Linear(*weight.shape[::-1], bias=False, device="meta")
+    layer.weight = nn.Parameter(weight)
+    return layer
 
 
 def plain(layer: Adapted, x: Tensor) -> Tensor:

@@ -21,7 +21,13 @@ def adapted(
 
     base = nn.Linear(size_in, size_out, bias=bias, dtype=torch.float64).requires_grad_(False)
     base.weight.copy_(draw(size_out, size_in))
-    return Adapted(base, nn.Parameter(draw(RANK, size_in)), nn.Parameter(draw(size_out, RANK)), scaling)
+    return Adapted(base, layer_of(draw(RANK, size_in)), layer_of(draw(size_out, RANK)), scaling)
+
+
+def layer_of(weight: Tensor) -> nn.Linear:
+    layer = nn.Linear(*weight.shape[::-1], bias=False, device="meta")
+    layer.weight = nn.Parameter(weight)
+    return layer
 
 
 def plain(layer: Adapted, x: Tensor) -> Tensor:
@@ -93,6 +99,9 @@ def test_an_update_of_the_adapter_is_seen(generator, x) -> None:
     after = group(x)[0]
     assert not torch.equal(before, after)
     torch.testing.assert_close(after, plain(layers[0], x))
+    layers[0].down.weight = nn.Parameter(2 * layers[0].a.detach())  # as loading an adapter may do
+    assert not torch.equal(group(x)[0], after)
+    torch.testing.assert_close(group(x)[0], plain(layers[0], x))
 
 
 def test_frozen_inputs_get_no_gradient(generator, x) -> None:
