@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from component.models.failures import first_line
+from component.models.failures import first_line, library_failures
 
 #: Random tokens, and the share of a norm by which results may differ: each sum is rounded to 8 bits of mantissa, in an
 #: order of its own.
@@ -46,12 +47,18 @@ def why_different(
             found += _results(fused, x, trained)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # torch's, CUDA's, and Triton's, which has several of no common kind
+    except (*library_failures(), *_triton_failures()) as error:
         return f"fused adapters fail here: {first_line(error)}"
     worst = max(_distance(mine, theirs) for mine, theirs in zip(found, expected, strict=True))
     if worst <= TOLERANCE:
         return None
     return f"fused adapters differ from Unsloth's own by {worst:.1%} here, and rounding by no more than {TOLERANCE:.0%}"
+
+
+def _triton_failures() -> tuple[type[Exception], ...]:
+    """What Triton raises over a kernel that it cannot compile or that does not fit the device; without it, nothing."""
+    error = getattr(sys.modules.get("triton.errors"), "TritonError", None)
+    return () if error is None else (error,)
 
 
 @contextmanager

@@ -20,13 +20,11 @@ def never() -> bool:
     return False
 
 
-class GatedMlp:
+class _FusedMlp:
     """down(activation(gate(x), up(x))) with an adapter on each of the three.
 
-    The weights of the layers become views of wider ones that hold their adapters too: memory grows by these alone.
-
     Args:
-        gate, up, down: without biases, with weights in one 16-bit format and adapters of one rank.
+        gate, up, down: with weights in one format.
         is_discarded: whether nobody will read the output of a call, only what its backward pass keeps: it is not
             computed then.
     """
@@ -44,6 +42,16 @@ class GatedMlp:
         self.gate, self.up, self.down = gate, up, down
         self.activation, self.activation_backward = activation, backward
         self.is_discarded = is_discarded
+
+
+class GatedMlp(_FusedMlp):
+    """On a base in 16 bit, without biases, with adapters of one rank.
+
+    The weights of the layers become views of wider ones that hold their adapters too: memory grows by these alone.
+    """
+
+    def __init__(self, gate: Adapted, up: Adapted, down: Adapted, *functions: Any, **options: Any) -> None:
+        super().__init__(gate, up, down, *functions, **options)
         rank, (inner, hidden) = gate.rank, gate.base.weight.shape
         self.rank = rank
         new = gate.base.weight.new_empty
@@ -130,27 +138,12 @@ class _GatedMlpFunction(torch.autograd.Function):
         )
 
 
-class SplitGatedMlp:
-    """As GatedMlp on a base in 4 or 8 bit: products of adapters, in 16 bit, cannot ride along in its own.
+class SplitGatedMlp(_FusedMlp):
+    """On a base in 4 or 8 bit: products of adapters, in 16 bit, cannot ride along in its own."""
 
-    Args:
-        gate, up, down: with weights in one format.
-        is_discarded: as of GatedMlp.
-    """
-
-    def __init__(
-        self,
-        gate: Adapted,
-        up: Adapted,
-        down: Adapted,
-        activation: Activation,
-        backward: ActivationBackward,
-        *,
-        is_discarded: Callable[[], bool] = never,
-    ) -> None:
+    def __init__(self, gate: Adapted, up: Adapted, down: Adapted, *functions: Any, **options: Any) -> None:
+        super().__init__(gate, up, down, *functions, **options)
         self.wide, self.narrow = SharedInput([gate, up]), SharedInput([down])
-        self.activation, self.activation_backward = activation, backward
-        self.is_discarded = is_discarded
 
     def __call__(self, x: Tensor) -> Tensor:
         """Of x of shape (..., H), the same shape."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from plain_layers import layer_of, silu_gated, silu_gated_backward
 from torch import Tensor, nn
-from torch.nn import functional
 
 from component.config.errors import UserError
 from component.config.load import load_config
@@ -146,26 +146,8 @@ def adapted(size_in: int, size_out: int, *, seed: int, bias: bool = False) -> Ad
     return Adapted(base, layer_of(a / size_in**0.5), layer_of(b / RANK**0.5), 0.5)
 
 
-def layer_of(weight: Tensor) -> nn.Linear:
-    layer = nn.Linear(*weight.shape[::-1], bias=False, device="meta")
-    layer.weight = nn.Parameter(weight)
-    return layer
-
-
 def plain(layer: Adapted, x: Tensor) -> Tensor:
     return layer.base(x) + layer.scaling * (x @ layer.a.t()) @ layer.b.t()
-
-
-def silu_gated(gate: Tensor, up: Tensor) -> Tensor:
-    return functional.silu(gate) * up
-
-
-def silu_gated_backward(gradient: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    with torch.enable_grad():
-        gate, up = gate.detach().requires_grad_(), up.detach().requires_grad_()
-        hidden = silu_gated(gate, up)
-        of_gate, of_up = torch.autograd.grad(hidden, (gate, up), gradient)
-    return hidden.detach(), of_up, of_gate
 
 
 def compare(mine, theirs, layers: list[Adapted]) -> None:

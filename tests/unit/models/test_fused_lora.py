@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from plain_layers import layer_of, silu_gated, silu_gated_backward
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,27 +25,9 @@ def adapted(
     return Adapted(base, layer_of(draw(RANK, size_in)), layer_of(draw(size_out, RANK)), scaling)
 
 
-def layer_of(weight: Tensor) -> nn.Linear:
-    layer = nn.Linear(*weight.shape[::-1], bias=False, device="meta")
-    layer.weight = nn.Parameter(weight)
-    return layer
-
-
 def plain(layer: Adapted, x: Tensor) -> Tensor:
     weight, bias = layer.base.weight.clone(), layer.base.bias
     return functional.linear(x, weight, bias) + layer.scaling * (x @ layer.a.t()) @ layer.b.t()
-
-
-def silu_gated(gate: Tensor, up: Tensor) -> Tensor:
-    return functional.silu(gate) * up
-
-
-def silu_gated_backward(gradient: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    with torch.enable_grad():
-        gate, up = gate.detach().requires_grad_(), up.detach().requires_grad_()
-        hidden = silu_gated(gate, up)
-        of_gate, of_up = torch.autograd.grad(hidden, (gate, up), gradient)
-    return hidden.detach(), of_up, of_gate
 
 
 def results(function, x: Tensor, layers: list[Adapted]) -> list[Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
-from torch.nn.functional import silu
+from plain_layers import silu_gated, silu_gated_backward
 
 from component.config.schema import AdapterSection
 from component.models.decoder_layers import find_layers
@@ -22,17 +22,9 @@ from component.models.unsloth_lora import FusedAdapters, Seam, fuse_adapters
 VERSION = SEAM_VERSIONS[0]
 
 
-def backward_of_swiglu(gradient, gate, up):
-    with torch.enable_grad():
-        gate, up = gate.detach().requires_grad_(), up.detach().requires_grad_()
-        hidden = silu(gate) * up
-        of_gate, of_up = torch.autograd.grad(hidden, (gate, up), gradient)
-    return hidden.detach(), of_up, of_gate
-
-
 KERNELS = SimpleNamespace(
-    swiglu_fg_kernel=lambda gate, up: silu(gate) * up,
-    swiglu_DWf_DW_dfg_kernel=backward_of_swiglu,
+    swiglu_fg_kernel=silu_gated,
+    swiglu_DWf_DW_dfg_kernel=silu_gated_backward,
     fast_dequantize=dequantize_4bit,
 )
 recomputing = [False]
