@@ -61,6 +61,20 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
         )
 
 
+def settle_frozen_weights(prepared: Any, base: PreTrainedModel, model: ModelSection, precision: Precision) -> list[str]:
+    """Give the frozen base of a model with adapters the number format that it is computed from; returns notices."""
+    from component.models.fp8_base import leave_to_each_process, round_base
+    from component.models.quantization import dequantize_layers
+
+    if model.dequantize_base:
+        dequantize_layers(prepared, compute_dtype=precision.compute_dtype)
+    if not model.fp8_base:
+        return []
+    notice = round_base(base)
+    leave_to_each_process(prepared)
+    return [notice] if notice else []
+
+
 def set_training_flags(model: PreTrainedModel) -> None:
     """Switch the key/value cache off and the load balancing of experts on."""
     # transformers recognises packed rows only without a cache.

@@ -14,7 +14,6 @@ from component.models import block_compile
 from component.models.adapters import copy_moved_start, explain_unadapted_experts, lora_arguments
 from component.models.checkpoint import check_stored_names
 from component.models.decoder_layers import check_skipped, skip_checkpointing, train_last_layers
-from component.models.fp8_base import round_base
 from component.models.host_embedding import device_of
 from component.models.loaded import LoadedModel
 from component.models.model_files import ModelSource, source_folder
@@ -28,9 +27,9 @@ from component.models.preparing import (
     explain_offload,
     offloads_embedding,
     set_training_flags,
+    settle_frozen_weights,
 )
 from component.models.quantization import (
-    dequantize_layers,
     describe_layers,
     eight_bit_layers,
     four_bit_layers,
@@ -48,7 +47,7 @@ from component.models.unsloth_import import (
     quietly,
     recomputation_flag,
 )
-from component.models.unsloth_lora import FusedAdapters, Seam, fuse_adapters
+from component.models.unsloth_lora import FusedAdapters, Seam, fuse_adapters, wants_fused_adapters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -156,10 +155,7 @@ def _prepare(module: ModuleType, base: PreTrainedModel, request: LoadRequest) ->
             max_seq_length=model.max_seq_length,
             **_skipping(request),
         )
-        if model.dequantize_base:
-            dequantize_layers(prepared, compute_dtype=request.precision.compute_dtype)
-        rounded = round_base(base) if model.fp8_base else None
-        notices += [rounded] if rounded else []
+        notices += settle_frozen_weights(prepared, base, model, request.precision)
         if request.new_tokens:
             save_new_rows_alone(prepared)
     elif _skipping(request):
@@ -189,12 +185,6 @@ def _tile(base: PreTrainedModel) -> None:
 
     tile_mlps(base)
     block_compile.switch_off()
-
-
-def wants_fused_adapters(model: ModelSection, hardware: Hardware) -> bool:
-    """Whether adapters are to be fused: on a GPU, on all bases but those of LLM.int8()."""
-    is_int8 = model.train_mode == "qlora" and model.quantization == "int8"
-    return model.fused_lora and model.train_mode != "full" and not is_int8 and hardware.kind == "cuda"
 
 
 def _packed_attention(module: ModuleType, base: PreTrainedModel, request: LoadRequest) -> PackedAttention:

@@ -20,7 +20,9 @@ from component.models.unsloth_attention import SEAM_VERSIONS
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from component.config.schema import ModelSection
     from component.models.fused_lora import Adapted, FourBitBase
+    from component.runtime.hardware import Hardware
 
 QUERY_KEY_VALUE, OUTPUT, MLP = ("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj", "down_proj")
 #: What Unsloth calls an MLP with adapters -> its kernels of the activation, in unsloth.kernels.
@@ -79,6 +81,12 @@ class Seam:
     kernels: ModuleType
     version: str
     recomputes: Callable[[], bool]
+
+
+def wants_fused_adapters(model: ModelSection, hardware: Hardware) -> bool:
+    """Whether adapters are to be fused: on a GPU, on all bases but those of LLM.int8()."""
+    is_int8 = model.train_mode == "qlora" and model.quantization == "int8"
+    return model.fused_lora and model.train_mode != "full" and not is_int8 and hardware.kind == "cuda"
 
 
 def fuse_adapters(model: Any, seam: Seam) -> FusedAdapters:

@@ -18,7 +18,6 @@ from component.models.adapters import (
 from component.models.attention import AttentionChoice, choose_attention, settle_attention
 from component.models.checkpoint import load_config, load_quantized, load_weights
 from component.models.decoder_layers import skip_checkpointing, train_last_layers
-from component.models.fp8_base import leave_to_each_process, round_base
 from component.models.host_embedding import check_frozen, offload_embedding
 from component.models.language_model import freeze_towers
 from component.models.loaded import LoadedModel
@@ -33,10 +32,10 @@ from component.models.preparing import (
     max_positions,
     offloads_embedding,
     set_training_flags,
+    settle_frozen_weights,
 )
 from component.models.quantization import (
     build_quantization_config,
-    dequantize_layers,
     describe_layers,
     prepare_four_bit_layers,
 )
@@ -82,12 +81,7 @@ def load_vanilla(
     base = _load_base(request)
     _prepare_base(base.model, request)
     prepared, notices = _attach(base.model, request) if model.train_mode != "full" else _free(base.model, request)
-    if model.dequantize_base:
-        dequantize_layers(prepared, compute_dtype=precision.compute_dtype)
-    rounded = None
-    if model.fp8_base:
-        rounded = round_base(base.model)
-        leave_to_each_process(prepared)
+    notices += settle_frozen_weights(prepared, base.model, model, precision)
     check_vocabulary(base.model, tokenizer)
     if offloads_embedding(model, hardware) and model.train_mode != "full":
         check_frozen(prepared)
@@ -113,7 +107,7 @@ def load_vanilla(
             "tiled_mlp": model.tiled_mlp,
             "offloads_checkpoints": _offloads(request),
         },
-        notices=(*_notices(base, request), *notices, *([rounded] if rounded else [])),
+        notices=(*_notices(base, request), *notices),
     )
 
 

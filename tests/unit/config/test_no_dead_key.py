@@ -30,7 +30,7 @@ from component.data.cache import Cache
 from component.models.precision import resolve_precision
 from component.models.preparing import offloads_embedding
 from component.models.tiny import Shape, make_tiny_model
-from component.models.unsloth import wants_fused_adapters
+from component.models.unsloth_lora import wants_fused_adapters
 from component.pipeline import prepare as prepare_module
 from component.pipeline.batches import settle_batches
 from component.pipeline.choose_loader import choose_loader
