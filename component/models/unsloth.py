@@ -10,10 +10,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from component.config.schema import AdapterSection, ModelSection
-from component.models import block_compile
 from component.models.adapters import copy_moved_start, explain_unadapted_experts, lora_arguments
+from component.models.block_compile import leave_uncompiled
 from component.models.checkpoint import check_stored_names
-from component.models.decoder_layers import check_skipped, skip_checkpointing, train_last_layers
+from component.models.decoder_layers import check_skipped, find_layers, skip_checkpointing, train_last_layers
 from component.models.host_embedding import device_of
 from component.models.loaded import LoadedModel
 from component.models.model_files import ModelSource, source_folder
@@ -184,7 +184,7 @@ def _tile(base: PreTrainedModel) -> None:
     from component.models.tiled_mlp import tile_mlps
 
     tile_mlps(base)
-    block_compile.switch_off()
+    leave_uncompiled(*find_layers(base)[1])
 
 
 def _packed_attention(module: ModuleType, base: PreTrainedModel, request: LoadRequest) -> PackedAttention:

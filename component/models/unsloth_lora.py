@@ -1,8 +1,8 @@
 """Unsloth's layers on the fused adapters of `component.models.fused_lora` and `fused_mlp`.
 
 The seam are three attributes that Unsloth itself sets on each layer: `self_attn.apply_qkv`, `self_attn.apply_o` and
-`mlp.forward`. What they held serves evaluation, generation, passes without the adapter, and layers that Unsloth
-compiles as a whole.
+`mlp.forward`. What they held serves evaluation, generation and passes without the adapter. Layers with fused adapters
+are not compiled as a whole, which is slower: each would be compiled anew.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from component.models.block_compile import leave_uncompiled
 from component.models.decoder_layers import find_layers
 from component.models.unsloth_attention import SEAM_VERSIONS
 
@@ -112,6 +113,8 @@ def fuse_adapters(model: Any, seam: Seam) -> FusedAdapters:
             if group is not None:
                 group.install()
                 counts[kind] += 1
+        if any(groups):
+            leave_uncompiled(layer)
     if not any(counts):
         return FusedAdapters(obstacle=NO_GROUP)
     return FusedAdapters(*counts, num_layers=len(layers))

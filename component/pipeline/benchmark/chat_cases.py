@@ -41,8 +41,6 @@ class Variant:
     is_default: bool = True
 
 
-#: Unsloth's own switch for compiling whole decoder layers, which it does for rows that are not packed.
-NO_BLOCKS: Mapping[str, str] = {"UNSLOTH_BLOCK_COMPILE": "0"}
 VANILLA, UNSLOTH = {"use_unsloth": False}, {"use_unsloth": "require"}
 PACKED, KEEP = {"packing": True}, {"gradient_checkpointing": False}
 AUTO = {"gradient_checkpointing": "auto", "packing": "auto", "dequantize_base": "auto", "global_batch_size": 8}
@@ -87,7 +85,7 @@ OF_FULL_ROWS: Mapping[str, Variant] = {
     "Unsloth's trainer, varlen": Variant(UNSLOTH_TRAINER, 4, {**OF_NOTEBOOKS, **SEAM}),
     "Lampyris, vanilla": Variant(TRAIN, 4, VANILLA),
     "Lampyris": Variant(TRAIN, 4, UNSLOTH),
-    "Lampyris, layers not compiled": Variant(TRAIN, 4, UNSLOTH, NO_BLOCKS, is_default=False),
+    "Lampyris, Unsloth's own adapters": Variant(TRAIN, 4, {**UNSLOTH, "fused_lora": False}, is_default=False),
     "Lampyris, no checkpointing": Variant(TRAIN, 4, {**UNSLOTH, **KEEP}),
     "Lampyris, no checkpointing, dequantized base": Variant(TRAIN, 4, {**UNSLOTH, **KEEP, "dequantize_base": True}),
     "Lampyris, auto": Variant(TRAIN, "auto", {**UNSLOTH, **AUTO}),

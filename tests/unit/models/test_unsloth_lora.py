@@ -14,6 +14,7 @@ from bitsandbytes.functional import dequantize_4bit
 from plain_layers import silu_gated, silu_gated_backward
 
 from component.config.schema import AdapterSection
+from component.models.block_compile import MODE, OFF
 from component.models.decoder_layers import find_layers
 from component.models.fp8_base import round_base
 from component.models.unsloth_attention import SEAM_VERSIONS
@@ -160,7 +161,16 @@ def test_what_the_trial_leaves_in_memory_is_dropped(layers) -> None:
     assert not hasattr(states[0], "_unsloth_nf4_plan")
 
 
-def test_compiled_layers_are_unsloths_own(layers, monkeypatch) -> None:
+def test_layers_with_fused_adapters_are_left_out_of_compiling(layers) -> None:
+    model, found = layers()
+    other = found[1]
+    other.self_attn.apply_qkv = other.self_attn.apply_o = None
+    del other.mlp.forward
+    fuse_adapters(model, SEAM)
+    assert [vars(layer).get(MODE) for layer in found] == [OFF, None]
+
+
+def test_layers_in_a_larger_compiled_region_are_unsloths_own(layers, monkeypatch) -> None:
     model, (layer, _) = layers()
     calls: list[str] = []
     layer.self_attn.apply_o = lambda own, x: calls.append("theirs") or own.o_proj(x)
