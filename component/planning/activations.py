@@ -107,9 +107,15 @@ def _attention_saved(workload: Workload) -> float:
 
 
 def _unsloth_saved(workload: Workload) -> float:
-    """unsloth.kernels: inputs of both norms and what they give (hidden), gate and up before the activation (inner)."""
+    """unsloth.kernels: what both norms give and their inputs (hidden), gate and up before the activation (inner).
+
+    Fused adapters keep what is between their matrices, and those on 16-bit layers a copy of the MLP's input.
+    """
     shape, width = workload.shape, workload.compute_bytes
-    return 2 * shape.hidden * (workload.load_bytes + width) + 2 * shape.mlp_width * width
+    inputs = 0 if workload.keeps_norm_outputs else 2 * shape.hidden * workload.load_bytes
+    copied = shape.hidden * width if workload.has_16bit_layers and workload.keeps_norm_outputs else 0
+    of_adapters = _scaled_down(workload) + copied if workload.has_fused_adapters else 0
+    return inputs + 2 * (shape.hidden + shape.mlp_width) * width + of_adapters
 
 
 def _vanilla_saved(workload: Workload) -> float:

@@ -102,7 +102,9 @@ def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:
     waiting = gradients if workload.gradients_wait else 0
     saved = Part("activations", kept + mask)
     # Autocast drops its copies when it ends, with the model's forward: only what next tokens cost is computed before.
-    at_loss = head_copy + (copies if workload.task in NEXT_TOKEN_TASKS else kept_copies)
+    # Fused adapters drop theirs with each pass.
+    are_all_there = workload.task in NEXT_TOKEN_TASKS and not workload.has_fused_adapters
+    at_loss = head_copy + (copies if are_all_there else kept_copies)
     yield "loss", _at_loss(loss.forward, loss, saved, waiting, at_loss)
     # The head's gradient comes when the scores' float32 copies are gone: it is no part of this moment.
     yield "loss, backward", _at_loss(loss.backward, loss, saved, waiting, head_copy + kept_copies)
@@ -164,16 +166,18 @@ def _head_gradient(workload: Workload) -> float:
 
 
 def _dequantized(workload: Workload) -> float:
-    """The largest weight in 16 bit, once; Unsloth has a buffer beside it that it keeps.
+    """The largest weight in 16 bit, once; Unsloth has a buffer beside it that it keeps, with fused adapters from the
+    first evaluation on.
 
     Of 8-bit floats it is a transposed copy, and the gradient that is rounded.
     """
-    if workload.quantization is None or workload.is_dequantized:
+    if workload.has_16bit_layers:
         return 0.0
     largest = max(linear.num_weights for linear in workload.shape.linears) * workload.compute_bytes
     if workload.quantization == "fp8":
         return largest / workload.compute_bytes + workload.tokens * workload.shape.mlp_width
-    return largest * (2 if workload.loader == "unsloth" else 1)
+    has_buffer = workload.loader == "unsloth" and (workload.eval_rows > 0 or not workload.has_fused_adapters)
+    return largest * (2 if has_buffer else 1)
 
 
 def _lost(workload: Workload, dynamic: tuple[Part, ...]) -> float:

@@ -10,7 +10,7 @@ from component.config.adapter_rules import layer_numbers
 from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.config.load import Config
 from component.config.usual import USUAL_LOSS_CHUNK
-from component.planning.shape import ModelShape
+from component.planning.shape import KEPT_NORM_OUTPUTS, ModelShape
 from component.planning.workload import Adapter, Workload
 
 ALL_LINEAR = "all-linear"
@@ -90,6 +90,8 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
         eval_rows=_eval_rows(config),
         skipped_layers=_skipped_layers(config),
         is_dequantized=model.dequantize_base is True and _quantization(config) in ("nf4", "fp4"),
+        has_fused_adapters=_has_fused_adapters(config, loader),
+        keeps_norm_outputs=loader == "unsloth" and model.train_mode != "full" and shape.model_type in KEPT_NORM_OUTPUTS,
         offloads_embedding=model.offload_embedding,
         mlp_tile_tokens=shape.hidden if model.tiled_mlp else None,
         loss_chunk_tokens=_loss_chunk(config, setting, loader),
@@ -152,6 +154,13 @@ def _adapter(config: Config, shape: ModelShape) -> Adapter:
         num_layers=len(layers) or shape.num_layers,
         saved_modules=_saved_modules(section.modules_to_save, shape),
     )
+
+
+def _has_fused_adapters(config: Config, loader: str) -> bool:
+    """Whether the adapters are such as the Unsloth loader fuses."""
+    model, adapter = config.model, config.adapter
+    is_plain = model.train_mode != "full" and not adapter.lora_dropout and not adapter.use_dora
+    return loader == "unsloth" and model.fused_lora and is_plain and _quantization(config) != "int8"
 
 
 def _saved_modules(names: Sequence[str], shape: ModelShape) -> int:

@@ -189,7 +189,7 @@ def _update_seconds(workload: Workload, gpu: Gpu) -> float:
 
 
 def _dequantize_seconds(workload: Workload, gpu: Gpu) -> float:
-    if workload.quantization in (None, "fp8") or workload.is_dequantized:
+    if workload.has_16bit_layers or workload.quantization == "fp8":
         return 0.0
     weights = workload.shape.num_layers * workload.shape.linear_per_layer
     seconds = weights * BYTES_PER_DEQUANTIZED_WEIGHT / (SHARE_OF_BANDWIDTH * gpu.bandwidth)

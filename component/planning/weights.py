@@ -24,7 +24,7 @@ def bytes_per_quantized_weight(workload: Workload) -> float:
 
 def quantized_bytes(workload: Workload) -> float:
     """Bytes of the quantized linear layers; those of 8 bit have a float32 constant for each row besides."""
-    if workload.quantization is None or workload.is_dequantized:
+    if workload.has_16bit_layers:
         return 0.0
     shape = workload.shape
     rows = sum(linear.features_out for linear in shape.linears) if workload.quantization in ONE_BYTE else 0
@@ -98,9 +98,9 @@ def gradient_bytes(workload: Workload) -> float:
 
 
 def cast_weight_bytes(workload: Workload) -> tuple[float, float]:
-    """Bytes of the 16-bit copies that autocast makes of float32 weights: of one decoder layer, and of the head.
+    """Bytes of the 16-bit copies that are made of float32 weights: of one decoder layer, and of the head.
 
-    Adapters are float32 on every loader. Unsloth casts them inside its kernels and keeps nothing.
+    Adapters are float32 on every loader. Unsloth's kernels cast them and keep nothing; fused ones keep theirs.
     """
     shape, width = workload.shape, workload.compute_bytes
     if not workload.is_mixed:
@@ -109,6 +109,7 @@ def cast_weight_bytes(workload: Workload) -> tuple[float, float]:
     else:
         head = shape.embedding * width
         layer = 0 if workload.quantization else (shape.linear_per_layer + shape.experts_per_layer) * width
-    if workload.adapter is not None and workload.loader == "vanilla" and width < ADAPTER_BYTES:
+    keeps_casts = workload.loader == "vanilla" or workload.has_fused_adapters
+    if workload.adapter is not None and keeps_casts and width < ADAPTER_BYTES:
         layer += num_adapter_parameters(workload) / shape.num_layers * width
     return float(layer), float(head)

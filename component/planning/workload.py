@@ -59,6 +59,8 @@ class Workload:
         skipped_layers: decoder layers that keep their activations although others recompute.
         is_dequantized: the frozen 4-bit base was made 16-bit once, after loading. Its layers stay those of 4 bit to
             PEFT, whose adapters take the input as it is; beside 16-bit layers each casts a float32 copy of its own.
+        has_fused_adapters: layers and adapters are computed together (`fused_lora`).
+        keeps_norm_outputs: norms keep what they give, which projections keep too, and not their input.
     """
 
     shape: ModelShape
@@ -85,6 +87,8 @@ class Workload:
     learned_share: float = 1.0
     skipped_layers: int = 0
     is_dequantized: bool = False
+    has_fused_adapters: bool = False
+    keeps_norm_outputs: bool = False
     offloads_embedding: bool = False
     mlp_tile_tokens: int | None = None
     loss_chunk_tokens: int | None = None
@@ -114,6 +118,11 @@ class Workload:
     def recomputed_layers(self) -> int:
         """Decoder layers that compute their activations a second time in the backward pass."""
         return 0 if self.checkpointing == "none" else max(0, self.num_trained_layers - self.skipped_layers)
+
+    @property
+    def has_16bit_layers(self) -> bool:
+        """Whether linear layers are multiplied as they lie on the device."""
+        return self.quantization is None or self.is_dequantized
 
     @property
     def is_mixed(self) -> bool:

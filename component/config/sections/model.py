@@ -90,8 +90,8 @@ class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMemor
     fused_lora: bool = key(
         True,
         "Compute layers and adapters in fewer passes over the activations than Unsloth does, and leave out of a "
-        "recomputation what nobody reads; Unsloth does not compile such layers as a whole, as it does others where rows "
-        "are not packed. Not with lora_dropout or use_dora.",
+        "recomputation what nobody reads; Unsloth does not compile such layers as a whole, as it does others where "
+        "rows are not packed. Not with lora_dropout or use_dora.",
         modes=ADAPTER_MODES,
         loaders=("unsloth",),
     )

@@ -8,13 +8,15 @@ import pytest
 from measured import KEEPS, SHAPE, UNSLOTH, VANILLA
 
 from component.config.load import load_config
+from component.models.support import FAST_FAMILIES
 from component.planning.activations import saved_by_layer
 from component.planning.gpus import GPUS
 from component.planning.logits import loss_memory, unsloth_part_bytes
 from component.planning.memory import LIBRARY_BYTES, SMALL_LIBRARY_BYTES, plan_memory
 from component.planning.plan import judge
 from component.planning.read_config import Setting, read_workload
-from component.planning.weights import unquantized_bytes
+from component.planning.shape import KEPT_NORM_OUTPUTS
+from component.planning.weights import num_adapter_parameters, unquantized_bytes
 
 VOCAB, HIDDEN = 128_256, 4096
 
@@ -87,3 +89,44 @@ def test_131072_tokens_fit_an_h200(loader: str) -> None:
     workload = read_workload(config, SHAPE, Setting(loader, "bfloat16", "bfloat16", supports_varlen=True))
     assert (workload.checkpointing, workload.mlp_tile_tokens, workload.tokens) == ("offload", HIDDEN, 131_072)
     assert judge(plan_memory(workload), GPUS["h200"]) == "fits"
+
+
+def test_fused_adapters_and_norms_that_keep_what_they_give() -> None:
+    """Numbers of 16 bit: between an adapter's matrices, in casts that live from forward to backward, in norms."""
+    plain = replace(KEEPS, is_packed=True, sample_tokens=330)
+    fused = replace(plain, has_fused_adapters=True)
+    both = replace(fused, keeps_norm_outputs=True)
+    tokens, rank, linears = 4 * 2048, 64, 7
+    between = tokens * linears * rank * 2
+    assert saved_by_layer(fused) - saved_by_layer(plain) == between
+    assert saved_by_layer(fused) - saved_by_layer(both) == tokens * 2 * HIDDEN * 2
+    restored = replace(both, is_dequantized=True)
+    assert saved_by_layer(restored) - saved_by_layer(both) == tokens * HIDDEN * 2, "the MLP has a copy of its input"
+    casts = num_adapter_parameters(plain) * 2
+    peaks = [plan_memory(replace(work, is_dequantized=True)).allocated for work in (plain, fused)]
+    assert peaks[1] - peaks[0] == SHAPE.num_layers * between + casts
+
+
+@pytest.mark.parametrize(
+    ("overrides", "is_fused", "keeps"),
+    [
+        ([], True, True),
+        (["lora_dropout=0.05"], False, True),
+        (["use_dora=true"], False, True),
+        (["fused_lora=false"], False, True),
+        (["quantization=int8"], False, True),
+        (["train_mode=full"], False, False),
+    ],
+)
+def test_what_is_planned_is_what_unsloth_does(overrides: list[str], is_fused: bool, keeps: bool) -> None:
+    config = load_config({"model_name_or_path": "m", "train_file": "d", "output_dir": "o"}, overrides)
+    setting = Setting("unsloth", "bfloat16", "bfloat16", supports_varlen=True)
+    workload = read_workload(config, SHAPE, setting)
+    assert (workload.has_fused_adapters, workload.keeps_norm_outputs) == (is_fused, keeps)
+    assert not read_workload(config, replace(SHAPE, model_type="phi3"), setting).keeps_norm_outputs
+    vanilla = read_workload(config, SHAPE, replace(setting, loader="vanilla"))
+    assert not (vanilla.has_fused_adapters or vanilla.keeps_norm_outputs)
+
+
+def test_the_families_of_these_norms_are_unsloths_own() -> None:
+    assert set(KEPT_NORM_OUTPUTS) == set(FAST_FAMILIES)
