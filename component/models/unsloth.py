@@ -44,6 +44,7 @@ from component.models.unsloth_import import (
     call_unsloth,
     has_fused_dropout,
     import_unsloth,
+    norms_keep_outputs,
     quietly,
     recomputation_flag,
 )
@@ -99,6 +100,7 @@ def load_unsloth(
             "tiled_mlp": model.tiled_mlp,
             "gradient_checkpointing": _checkpointing_of(prepared, request),
             "checkpoint_skip_layers": _skipped_layers(model),
+            "rmsnorm_save_output": hardware.kind == "cuda" and norms_keep_outputs(),
             **({} if fused is None else {"fused_lora": fused.describe()}),
         },
         notices=(

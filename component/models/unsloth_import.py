@@ -94,6 +94,11 @@ def import_unsloth(model: ModelSection, hardware: Hardware) -> ModuleType:
     return module
 
 
+def norms_keep_outputs() -> bool:
+    """Whether norms of frozen weights keep what they give instead of their input."""
+    return os.environ.get(NORM_VARIABLE) == "1"
+
+
 def limit_loss(model: ModelSection) -> None:
     """Tell it before its import how many tokens may have scores at once; it counts in GiB of float32 scores.
 

@@ -13,10 +13,10 @@ from component.planning.shape import HEAD_NORMS
 from component.planning.weights import ADAPTER_BYTES
 from component.planning.workload import Workload
 
-#: Unsloth's dense attention beyond what its operations save, in bytes a feature of the queries while one layer's
-#: backward runs: what is left of 276 kB a token of an 8B shape (2048 x 16 took 15.10 GiB). Where it is spent is
-#: not known; on packed rows, which run on another kernel, it is not there.
-UNSLOTH_DENSE_BACKWARD = 22
+#: Layers that Unsloth compiles as a whole, beyond what their operations save, in bytes a feature of the queries while
+#: one layer's backward runs: what is left of 276 kB a token of an 8B shape (2048 x 16 took 15.10 GiB). Packed rows and
+#: layers with fused adapters are not compiled.
+UNSLOTH_COMPILED_BACKWARD = 22
 
 
 def saved_per_token(workload: Workload) -> float:
@@ -71,8 +71,8 @@ def backward_per_token(workload: Workload) -> float:
         taken = stream + shape.mlp_width * width
         if workload.checkpointing == "offload":
             taken += 2 * shape.hidden * width  # the two buffers that inputs come back through
-            if not workload.is_packed:
-                taken += UNSLOTH_DENSE_BACKWARD * shape.query_width
+            if not (workload.is_packed or workload.has_fused_adapters):
+                taken += UNSLOTH_COMPILED_BACKWARD * shape.query_width
         return taken
     # Of the two that enter the gate's product one is there at a time; fused kernels overwrite both.
     taken = (1 if workload.has_liger else 2) * shape.mlp_width * width

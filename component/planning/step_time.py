@@ -95,7 +95,8 @@ def plan_step_time(workload: Workload, gpu: Gpu, *, micro_batches: int) -> StepT
     ahead, behind = _flops_per_token(workload)
     restored = _dequantize_seconds(workload, gpu)
     num_ahead, num_behind = _passes(workload)
-    after = workload.tokens * behind / speed + num_behind * restored
+    left_out = _recomputed_share(workload) * _left_out_weights(workload) / max(workload.shape.linear_per_layer, 1)
+    after = workload.tokens * behind / speed + (num_behind - left_out) * restored
     before = workload.tokens * ahead / speed + num_ahead * restored
     launch_before, launch_after = _launch_seconds(workload)
     return StepTime(
@@ -122,11 +123,12 @@ def _flops_per_token(workload: Workload) -> tuple[float, float]:
     layers, trained = shape.num_layers, workload.num_trained_layers
     speedup = FP8_SPEEDUP if workload.quantization == "fp8" else 1
     layer = 2 * (shape.linear_per_layer / speedup + shape.active_experts_per_layer)
+    left_out = 2 * _left_out_weights(workload) / speedup
     head = 0 if workload.task == "reward" else 2 * shape.embedding * workload.learned_share
     # A token sees the half of its sample that lies before it: two products forward, five backward.
     attention = 2 * (workload.sample_tokens or workload.row_tokens) * shape.query_width
     forward = layers * (layer + attention)
-    recomputed = workload.recomputed_layers * (layer + attention)
+    recomputed = workload.recomputed_layers * (layer - left_out + attention)
     backward = trained * (layer + 2.5 * attention) + head
     weights = trained * layer + head if workload.adapter is None else 0
     adapter = num_adapter_parameters(workload)
@@ -142,6 +144,13 @@ def _extra_passes(workload: Workload) -> int:
 
 def _recomputed_share(workload: Workload) -> float:
     return workload.recomputed_layers / workload.num_trained_layers
+
+
+def _left_out_weights(workload: Workload) -> int:
+    """Weights of a layer that recomputation does not multiply with: fused MLPs leave out what nobody reads."""
+    if not workload.has_fused_adapters:
+        return 0
+    return sum(linear.num_weights for linear in workload.shape.linears if linear.name == "down_proj")
 
 
 def _passes(workload: Workload) -> tuple[float, float]:

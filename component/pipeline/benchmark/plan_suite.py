@@ -22,6 +22,7 @@ from component.planning.gpus import describe_gpu
 from component.planning.plan import Plan, plan
 from component.planning.read_config import DataSize, Setting, read_workload
 from component.planning.shape import read_shape
+from component.planning.workload import Workload
 from component.runtime.command import non_empty, positive_float
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -124,7 +125,7 @@ def _compare(case: Case, result: Mapping[str, Any]) -> Comparison:
         has_liger=has_liger,
         chunks_loss="loss" in result and not has_liger,
     )
-    workload = read_workload(config, shape, setting, DataSize(**result["data"]))
+    workload = _as_it_ran(read_workload(config, shape, setting, DataSize(**result["data"])), result.get("got", {}))
     card = describe_gpu(gpu["name"], gpu["total_memory_bytes"], capability) if is_cuda else None
     timed = replace(workload, sample_tokens=result["data"]["mean_tokens"]) if workload.is_packed else None
     predicted = plan(workload, card, micro_batches=config.training.gradient_accumulation_steps, timed=timed)
@@ -134,6 +135,15 @@ def _compare(case: Case, result: Mapping[str, Any]) -> Comparison:
         for peak in (result["peak_allocated_bytes"], result["peak_reserved_bytes"])
     )
     return Comparison(case.name, case.is_held_out, predicted, allocated, reserved, result["step_seconds"])
+
+
+def _as_it_ran(workload: Workload, got: Mapping[str, str]) -> Workload:
+    """Less what the loader did not do: older results are from before it could."""
+    return replace(
+        workload,
+        has_fused_adapters=workload.has_fused_adapters and not got.get("fused_lora", "no").startswith("no"),
+        keeps_norm_outputs=workload.keeps_norm_outputs and got.get("rmsnorm_save_output") == "True",
+    )
 
 
 def render(comparisons: Sequence[Comparison], failed: Mapping[str, str]) -> str:

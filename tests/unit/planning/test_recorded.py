@@ -50,7 +50,7 @@ def test_errors(
 
 @pytest.mark.parametrize(
     ("quantity", "in_the_median", "at_worst"),
-    [("allocated", 0.035, 0.085), ("reserved", 0.025, 0.075), ("time", 0.055, 0.07)],
+    [("allocated", 0.04, 0.085), ("reserved", 0.025, 0.075), ("time", 0.055, 0.07)],
 )
 def test_errors_through_unsloth(repository: Path, quantity: str, in_the_median: float, at_worst: float) -> None:
     """The 7 runs of an 8B shape of 6 layers whose raw results are in docs."""
