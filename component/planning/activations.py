@@ -62,13 +62,15 @@ def escaping_per_token(workload: Workload) -> float:
 def backward_per_token(workload: Workload) -> float:
     """Bytes a token that the backward pass of one decoder layer takes beyond what the layer has kept.
 
-    The gradient that came in, the one that goes out and, largest, those between the MLP's matrices.
+    The gradient that came in, the one that goes out and, largest, those between the MLP's matrices; of a tiled MLP, of
+    which there is little at once, those of the attention.
     """
     shape, width = workload.shape, workload.compute_bytes
     stream = 2 * shape.hidden * workload.load_bytes
+    of_attention = _attention_backward(workload)
     if workload.loader == "unsloth":
         # Its MLP overwrites gate and up with their gradients: one more tensor is enough.
-        taken = stream + shape.mlp_width * width
+        taken = stream + max(shape.mlp_width * width, of_attention)
         if workload.checkpointing == "offload":
             taken += 2 * shape.hidden * width  # the two buffers that inputs come back through
             if not (workload.is_packed or workload.has_fused_adapters):
@@ -79,7 +81,17 @@ def backward_per_token(workload: Workload) -> float:
     if _casts_for_adapters(workload):
         # At the last matrix: what comes back through its weight and, cast twice, through its adapter.
         taken = max(taken, shape.mlp_width * (2 * width + ADAPTER_BYTES))
-    return stream / 2 + taken
+    return stream / 2 + max(taken, of_attention)
+
+
+def _attention_backward(workload: Workload) -> float:
+    """Bytes a token while the attention's backward pass runs, when what the MLP has kept is gone.
+
+    Gradients of its output, queries, keys and values, and the float32 sums that those of the queries are added up in.
+    """
+    shape, width = workload.shape, workload.compute_bytes
+    gradients = 2 * (shape.query_width + _key_width(workload)) * width + 4 * shape.query_width
+    return gradients - (shape.hidden + 2 * shape.mlp_width) * width
 
 
 def row_pairs_bytes(workload: Workload) -> tuple[float, float]:
@@ -97,13 +109,17 @@ def row_pairs_bytes(workload: Workload) -> tuple[float, float]:
 def _attention_saved(workload: Workload) -> float:
     """Queries, keys, values and output; the logarithms of the softmax's sums in float32."""
     shape, width = workload.shape, workload.compute_bytes
+    return 2 * (shape.query_width + _key_width(workload)) * width + 4 * shape.num_heads
+
+
+def _key_width(workload: Workload) -> int:
+    """Features of the keys that the attention works on."""
     dense_mask = workload.loader == "vanilla" and workload.attention == "sdpa" and (
         workload.is_packed or workload.is_padded
     )  # fmt: skip
     # With a mask, and in Unsloth's dense attention, each key head is repeated for its queries.
     repeats = dense_mask or (workload.loader == "unsloth" and not workload.is_packed) or workload.attention == "eager"
-    keys = shape.query_width if repeats else shape.key_width
-    return (2 * shape.query_width + 2 * keys) * width + 4 * shape.num_heads
+    return workload.shape.query_width if repeats else workload.shape.key_width
 
 
 def _unsloth_saved(workload: Workload) -> float:

@@ -50,6 +50,20 @@ FIREFLY = replace(VANILLA, load_bytes=4)
 LIGER = replace(VANILLA, checkpointing="none", has_liger=True)
 PACKED = {"is_packed": True, "sample_tokens": 330}
 FUSED = {"optimizer": "adamw_torch_fused"}
+#: With fused adapters on packed rows; and with norms that keep what they give.
+ADAPTERS = replace(UNSLOTH, **PACKED, has_fused_adapters=True, gradients_wait=True, learned_share=0.68)
+NORMS = replace(ADAPTERS, keeps_norm_outputs=True)
+WHOLE = replace(ADAPTERS, checkpointing="none", rows=8, is_dequantized=True, gradients_wait=False)
+MINIMAL = replace(
+    UNSLOTH, rows=1, row_tokens=1024, offloads_embedding=True, loss_chunk_tokens=256, optimizer="paged_adamw_8bit",
+    has_fused_adapters=True, keeps_norm_outputs=True,
+)  # fmt: skip
+LONG = replace(
+    UNSLOTH, **FUSED, rows=1, row_tokens=131_072, mlp_tile_tokens=4096, has_fused_adapters=True,
+    keeps_norm_outputs=True,
+)  # fmt: skip
+#: GiB of rotary tables that these runs had on top: their config.json said a million positions.
+TABLES = 2 * 2**20 * 128 * 2 / 2**30
 
 MEASURED = (
     Measured("unsloth 1024 x 1", replace(UNSLOTH, rows=1, row_tokens=1024), 6.92, None, 2579),
@@ -66,6 +80,13 @@ MEASURED = (
     Measured("unsloth 2048 x 4, packed", replace(UNSLOTH, **PACKED), 8.20, None, 10_665),
     Measured("unsloth 2048 x 16, packed", replace(UNSLOTH, **PACKED, rows=16), 12.8, None, 11_332),
     Measured("unsloth 2048 x 4, packed, all kept", replace(KEEPS, **PACKED), 33.73, None, 15_116),
+    Measured("fused adapters 2048 x 4", ADAPTERS, 8.64 - TABLES, 8.79 - TABLES, 12_229),
+    Measured("the same x 2, 17 kept", replace(ADAPTERS, rows=2, skipped_layers=17), 15.01 - TABLES, None, 12_396),
+    Measured("the same x 2, 19 kept, norms", replace(NORMS, rows=2, skipped_layers=19), 14.23, 14.51),
+    Measured("chosen 2048 x 8", WHOLE, 71.74 - TABLES, 72.46 - TABLES, 17_697),
+    Measured("chosen 2048 x 8, fused optimizer", replace(WHOLE, **FUSED), 72.96 - TABLES, 73.50 - TABLES, 18_168),
+    Measured("minimal 1024 x 1", MINIMAL, 5.90, 6.01),
+    Measured("long 131072 x 1", LONG, 24.67 - TABLES, 27.52 - TABLES),
     Measured("vanilla 2048 x 4", VANILLA, 19.90, 23.68, 8047),
     Measured("vanilla 2048 x 4, fused optimizer", replace(VANILLA, **FUSED), 21.13, 24.25, 8348),
     Measured("vanilla 2048 x 8, padded", replace(VANILLA, rows=8, is_padded=True), 33.80),
