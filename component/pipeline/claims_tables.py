@@ -41,6 +41,7 @@ RECIPE: Mapping[str, Any] = MappingProxyType(
         "train_mode": "qlora",
         "lora_rank": 64,
         "lora_alpha": 16,
+        "lora_dropout": 0.05,
         "gradient_checkpointing": True,
         "optim": "paged_adamw_32bit",
         "gradient_accumulation_steps": 16,
@@ -50,8 +51,10 @@ RECIPE: Mapping[str, Any] = MappingProxyType(
 )
 PLAIN: Mapping[str, Any] = MappingProxyType({"dtype": "float32", "use_unsloth": False})
 UNSLOTH: Mapping[str, Any] = MappingProxyType({"use_unsloth": "require"})
-#: The least of Unsloth's notebooks: rank 16, 8-bit states.
-SMALL: Mapping[str, Any] = MappingProxyType({**UNSLOTH, "lora_rank": 16, "lora_alpha": 16, "optim": "adamw_8bit"})
+#: The least of Unsloth's notebooks: rank 16, no dropout, 8-bit states.
+SMALL: Mapping[str, Any] = MappingProxyType(
+    {**UNSLOTH, "lora_rank": 16, "lora_alpha": 16, "lora_dropout": 0.0, "optim": "adamw_8bit"}
+)
 
 
 def planned(model: str, gpu: str, **keys: Any) -> PlannedRun:
