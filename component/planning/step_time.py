@@ -36,8 +36,8 @@ OPERATIONS_PER_LINEAR = {"plain": 1, "float32": 3, "4 bit": 6, "int8": 6, "fp8":
 OPERATIONS_PER_ADAPTER = 9
 #: Unsloth's kernels do several of these at once: seconds of a pass through a layer, 0.30 to 0.40 s for 96.
 UNSLOTH_SECONDS_PER_PASS = 3.3e-3
-#: The same with adapters fused on a 4-bit base: two runs of 2 x 2048 tokens waited for the host, it seems, 1.28 s for 316
-#: passes and, on a machine with a slow host, 1.68 s for 308.
+#: The same with adapters fused on a 4-bit base: two runs of 2 x 2048 tokens seem to have waited for the host, 1.28 s
+#: for 316 passes and, on a machine with a slow host, 1.68 s for 308.
 FUSED_SECONDS_PER_PASS = 4.4e-3
 #: The same with a base in 8-bit floats, taken from 4 rows of 2048 (0.438 s for 64), which gain less than 8 rows do.
 FP8_SECONDS_PER_PASS = 6.8e-3
