@@ -63,7 +63,7 @@ def test_each_finding(changes: dict, line: str) -> None:
     "changes",
     [
         {},
-        {"padding_share": 0.029, "may_pack": True, "data_wait_share": 0.02},
+        {"padding_share": 0.049, "may_pack": True, "data_wait_share": 0.03},
         {"padding_share": 0.5},  # nothing cuts it
         {"evaluation_share": 0.5, "num_evaluations": 1},
         {"planned": (NO_RECOMPUTATION,), "room_bytes": 29 * GIB},
