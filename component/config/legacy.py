@@ -50,16 +50,20 @@ RENAMED_VALUES: Mapping[tuple[str, str], str] = {
     ("report_to", "all"): "tensorboard",
 }
 
+#: Where layers' inputs are kept in main memory until the backward pass.
+OFFLOAD = "use gradient_checkpointing_kwargs: {offload: true}; through Unsloth it is done already"
+
 #: (key, value of other frameworks) -> what to write here.
 FOREIGN_VALUES: Mapping[tuple[str, str], str] = {
     ("task_type", "simpo"): "use task_type: cpo with loss_type: simpo and cpo_alpha: 0",
     ("task_type", "alphapo"): "use task_type: cpo with loss_type: alphapo",
     ("task_type", "ipo"): "use task_type: dpo with loss_type: ipo",
+    ("gradient_checkpointing", "offload"): OFFLOAD,
 }
 
 #: Keys of LLaMA-Factory, Axolotl, TRL and Unsloth -> what to write here. They stay errors: their values may differ too.
 FOREIGN: Mapping[str, str] = {
-    "activation_offloading": "use gradient_checkpointing_kwargs: {offload: true}; through Unsloth it is done already",
+    "activation_offloading": OFFLOAD,
     "adapter": "use train_mode: lora or qlora",
     "add_eos": "use append_stop_token",
     "add_special_tokens": "use new_tokens",

@@ -23,6 +23,7 @@ from component.config.interpolation import (
     resolve_interpolations,
 )
 from component.config.layers import LayerReader, merge_layers
+from component.config.legacy import FOREIGN_VALUES
 from component.config.nodes import Node, excerpt, plain
 from component.config.plugins import load_plugins
 from component.config.resolve import ignored_keys, resolve_defaults
@@ -182,7 +183,8 @@ class _Builder:
             try:
                 values[key] = coerce(value, types[key])
             except CoercionError as error:
-                fix = "refer to a fitting value" if has_interpolation(self.written[key]) else error.fix
+                foreign = FOREIGN_VALUES.get((key, value)) if isinstance(value, str) else None
+                fix = "refer to a fitting value" if has_interpolation(self.written[key]) else foreign or error.fix
                 if value is None and key in MANDATORY_EXAMPLES:
                     fix = f"set it, for example {MANDATORY_EXAMPLES[key]}"
                 problem = Problem(self.nodes[key].place, key, error.what, fix)

@@ -83,6 +83,11 @@ SINGLE_ERRORS = [
         '17: train_mode: expected "full", "lora" or "qlora", got "qlorra"; did you mean qlora?',
     ),
     (
+        '"gradient_checkpointing": "offload"',
+        '29: gradient_checkpointing: expected true, false, "unsloth" or "auto", got "offload"; '
+        "use gradient_checkpointing_kwargs: {offload: true}; through Unsloth it is done already",
+    ),
+    (
         '"task_type": "stf"',
         '16: task_type: there is no "stf"; use one of: pretrain, sft, dpo, orpo, cpo, kto, reward, grpo',
     ),
