@@ -29,7 +29,11 @@ def expand_segments(*, is_wanted: bool = True) -> None:
 
 
 def shrink_workspaces(*, is_wanted: bool) -> None:
-    """Leave cuBLAS a quarter of the memory that it takes on Hopper; what the user has set stays."""
+    """Leave cuBLAS a quarter of the memory that it takes on Hopper; what the user has set stays.
+
+    That is for as long as the process lives: torch takes the workspace at its first product of matrices and keeps it.
+    Runs that follow in the process have a small one too, and a large one where the first of them did without this.
+    """
     if is_wanted and "torch" not in sys.modules:
         os.environ.setdefault(WORKSPACE, SMALL_WORKSPACE)
 

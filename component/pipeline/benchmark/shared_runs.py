@@ -39,6 +39,8 @@ JOB, STARTED, LOG = "shared.json", "started.txt", "logs/shared.log"
 #: Seconds that stand for no deadline.
 FOREVER = 1e9
 PEAKS = ("peak_allocated_bytes", "peak_reserved_bytes")
+#: Keys that set up cuBLAS for as long as a process lives; see component/runtime/allocator.py.
+KEPT_BY_PROCESS = ("offload_embedding", "full_determinism")
 
 
 def run_sharing(
@@ -47,11 +49,13 @@ def run_sharing(
     """As `runner.run_cases`, in one process until one ends it: it is out of memory, or has a defect.
 
     Args:
-        cases: of train.py, with one model and one environment.
+        cases: of train.py, with one model and one environment, and alike in the keys of KEPT_BY_PROCESS.
 
     Returns:
         Whether all cases have their runs.
     """
+    for key in KEPT_BY_PROCESS:
+        assert len({bool(case.settings.get(key)) for case in cases}) <= 1, f"{key} is kept by the process"
     (files.folder / LOG).parent.mkdir(parents=True, exist_ok=True)
     surroundings = environment_facts(REPOSITORY)
     if effort.retry:

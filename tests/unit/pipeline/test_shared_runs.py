@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,13 @@ def test_a_process_that_ends_costs_one_case(processes: list[list[str]], tiny_mod
     assert shared_runs.run_sharing(cases, results, files, Effort(), said.append) and len(processes) == 3
     assert shared_runs.run_sharing(cases, results, files, Effort(repeats=2, retry=True), said.append)
     assert processes[3:] == [["broken"], ["first", "second", "third"]]
+
+
+@pytest.mark.parametrize("key", shared_runs.KEPT_BY_PROCESS)
+def test_what_sets_up_a_process_is_not_mixed(key: str, tmp_path: Path) -> None:
+    cases = [case("first", tmp_path), replace(case("second", tmp_path), settings={key: True})]
+    with pytest.raises(AssertionError, match=f"{key} is kept by the process"):
+        shared_runs.run_sharing(cases, Results(tmp_path / "x.json"), Files(tmp_path), Effort(deadline=0.0), print)
 
 
 def test_a_case_is_the_same_on_the_other_side(tmp_path: Path) -> None:
