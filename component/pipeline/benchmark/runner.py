@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,16 +45,20 @@ def run_cases(
     """
     files.folder.mkdir(parents=True, exist_ok=True)
     surroundings = environment_facts(REPOSITORY)
-    if effort.retry:
-        results.drop_failed(cases)
-    while (case := next_wanted(cases, results, effort.repeats)) is not None:
-        if time.monotonic() > effort.deadline:
-            return False
+    for case in wanted_cases(cases, results, effort):
         say(f"{case.name} ...")
         run = run_case(case, files, surroundings)
         results.add(case, run, surroundings)
         say(f"{case.name}: {in_a_line(run)}")
-    return True
+    return next_wanted(cases, results, effort.repeats) is None
+
+
+def wanted_cases(cases: Sequence[Case], results: Results, effort: Effort) -> Iterator[Case]:
+    """The cases to run, each once the results of the one before are kept; none begins after the deadline."""
+    if effort.retry:
+        results.drop_failed(cases)
+    while (case := next_wanted(cases, results, effort.repeats)) is not None and time.monotonic() <= effort.deadline:
+        yield case
 
 
 def next_wanted(cases: Sequence[Case], results: Results, repeats: int) -> Case | None:

@@ -30,6 +30,7 @@ from component.pipeline.benchmark.runner import (
     in_a_line,
     next_wanted,
     not_started,
+    wanted_cases,
 )
 from component.runtime.environment import environment_facts
 
@@ -58,11 +59,7 @@ def run_sharing(
         assert len({bool(case.settings.get(key)) for case in cases}) <= 1, f"{key} is kept by the process"
     (files.folder / LOG).parent.mkdir(parents=True, exist_ok=True)
     surroundings = environment_facts(REPOSITORY)
-    if effort.retry:
-        results.drop_failed(cases)
-    while (case := next_wanted(cases, results, effort.repeats)) is not None:
-        if time.monotonic() > effort.deadline:
-            return False
+    for case in wanted_cases(cases, results, effort):
         try:
             files.checkpoint(case.model)
         except MachineError as error:
@@ -78,8 +75,8 @@ def run_sharing(
         for ran, run in new:
             say(f"{ran.name}: {in_a_line(run)}")
         if not new:
-            return False  # there was no time left for one
-    return True
+            break  # there was no time left for one
+    return next_wanted(cases, results, effort.repeats) is None
 
 
 def _run_process(cases: Sequence[Case], results: Results, files: Files, effort: Effort) -> Ended:
@@ -131,9 +128,7 @@ def measure_here(cases: Sequence[Case], results: Results, files: Files, effort: 
         Exception: a defect of a run; the file STARTED has the key of its case.
     """
     surroundings = environment_facts(REPOSITORY)
-    while (case := next_wanted(cases, results, effort.repeats)) is not None:
-        if time.monotonic() > effort.deadline:
-            return
+    for case in wanted_cases(cases, results, effort):
         (files.folder / STARTED).write_text(case.key, encoding="utf-8")
         command, output = files.prepare(case)
         release_memory()
