@@ -104,7 +104,7 @@ def run_suite(options: argparse.Namespace) -> None:
     })  # fmt: skip
     titles = ["model", "mode", "peak allocated GiB", "reserved GiB", "planned allocated", "planned reserved"]
     suite.write(
-        render_rows(titles, [peak.cells() for peak in peaks]), caption(options.accumulation),
+        render_rows(titles, [peak.cells() for peak in peaks]), caption(options.accumulation, quick=options.quick),
         render_rows(["QLoRA, longest row on", *(f"{card} GB" for card in CARDS)], [
             [size, *(f"{tokens:,}" if tokens else "does not fit" for tokens in found.values())]
             for size, found in contexts.items()
@@ -192,8 +192,14 @@ def render_contexts(lines: Sequence[Line]) -> str:
     return render_rows(["longest row, measured", "reserved GiB", "tokens/s"], rows)
 
 
-def caption(accumulation: int) -> str:
+def caption(accumulation: int, *, quick: bool = False) -> str:
     """What the first table stands on."""
+    if quick:
+        return (
+            f"One row of {QUICK_KEYS['max_seq_length']} tokens a micro-batch, {accumulation} of them a step, on the "
+            f"CPU without Unsloth, with {QUICK_KEYS['optim']}; LoRA of rank 64 on all linear layers. It shows that it "
+            "runs: a CPU has no peaks to measure."
+        )
     base = "train_args/base/minimal_memory.json" if Path(MINIMAL).is_file() else "checkpointing and paged_adamw_8bit"
     return (
         f"One row of {LENGTH} tokens a micro-batch, {accumulation} of them a step, {base}; rank 64 on all linear "

@@ -58,6 +58,13 @@ def test_the_8b_checkpoint_is_that_of_the_other_suites(tmp_path: Path) -> None:
     assert Files(tmp_path).checkpoint_name(SHAPES["8B"]) == Files(tmp_path).checkpoint_name("llama3 8b") == "llama3-8b"
 
 
+def test_captions_say_what_was_run() -> None:
+    assert "1024 tokens" in memory_suite.caption(2) and "QLoRA and LoRA through Unsloth" in memory_suite.caption(2)
+    quick = memory_suite.caption(3, quick=True)
+    assert quick.startswith("One row of 64 tokens a micro-batch, 3 of them a step, on the CPU without Unsloth, with ")
+    assert not any(name in quick for name in ("QLoRA", "minimal_memory", "1024", "planned"))
+
+
 def test_rows_are_no_longer_than_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """The longest rows that 141 GB have room for would take an hour; two steps of one row each are enough."""
     measured = []
