@@ -29,7 +29,7 @@ def plan_card(facts: PlanFacts, *, color: bool, width: int) -> str:
     blocks: list[Any] = [heading("plan: predicted, nothing was loaded"), name_value_table(facts.settings), ""]
     blocks += [heading(f"memory when most is allocated: {facts.moment}"), _parts_table(facts), ""]
     blocks += [heading("time and fit"), name_value_table(facts.summary), ""]
-    blocks += [heading("other cards, and overrides that fit them"), _cards_table(facts.cards)]
+    blocks += [heading(facts.cards_title), _cards_table(facts.cards)]
     return render_blocks(blocks, color=color, width=width if color else None).strip("\n")
 
 
@@ -49,7 +49,7 @@ def _parts_table(facts: PlanFacts) -> Table:
 
 def _cards_table(cards: tuple[CardFacts, ...]) -> Table:
     table = _grid("left", "left", "right", "right", "left")
-    table.add_row("card", "as configured", "with overrides", "speed then", "overrides", style="dim")
+    table.add_row("card", "as planned", "with overrides", "speed then", "overrides", style="dim")
     for card in cards:
         if card.overrides is None:
             advice = "nothing that was tried fits; a smaller model or more cards"

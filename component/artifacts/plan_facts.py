@@ -37,7 +37,7 @@ class PlanFacts:
         allocated_bytes, reserved_bytes: in torch's own counting.
         memory_bytes: of the card that it is planned for; None without one.
         summary: name and value of what follows.
-        cards: other cards.
+        cards: other cards, and cards_title: what they are held against.
     """
 
     title: str
@@ -49,3 +49,4 @@ class PlanFacts:
     memory_bytes: float | None
     summary: tuple[tuple[str, str], ...]
     cards: tuple[CardFacts, ...]
+    cards_title: str

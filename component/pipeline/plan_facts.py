@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from component.artifacts.plan_card import gib
 from component.artifacts.plan_facts import PlanFacts
@@ -38,7 +39,16 @@ def plan_facts(planned: PlannedRun, config: Config) -> PlanFacts:
         memory_bytes=card.memory_bytes if card else None,
         summary=tuple(_summary(made)),
         cards=compare_cards(made, config),
+        cards_title=_cards_title(planned.auto),
     )
+
+
+def _cards_title(auto: Mapping[str, Any]) -> str:
+    """Whose choice other cards are held against, where there was one."""
+    if "device" not in auto:
+        return "other cards, and overrides that fit them"
+    whose = "before" if auto["origin"] == "as before" else f"for {auto['device']}"
+    return f"other cards with what auto chose {whose}, and overrides that fit them"
 
 
 def _micro_batch(made: Plan) -> str:

@@ -54,7 +54,7 @@ class PlannedRun:
 
     Attributes:
         notices: what was chosen for keys at `auto`, without data; one line each.
-        auto: the same as JSON-ready values.
+        auto: what was chosen for them as JSON-ready values; empty where nothing was.
     """
 
     plan: Plan
@@ -118,7 +118,8 @@ def plan_prepared(prepared: PreparedRun) -> PlannedRun | None:
         loader, hardware = expected_loader(config, model_config), imagined_hardware(GPUS[USUAL_GPU])
         precision = resolve_precision(config.model, hardware)
     setting = setting_of(config, model_config, hardware, loader, precision)
-    return _plan(config, shape, describe_hardware(prepared.hardware), setting, data_size(prepared))
+    planned = _plan(config, shape, describe_hardware(prepared.hardware), setting, data_size(prepared))
+    return replace(planned, auto=prepared.auto)
 
 
 def as_built(prepared: PreparedRun, decided: Mapping[str, Any]) -> PreparedRun:

@@ -38,7 +38,7 @@ def advise(tmp_path: Path):
         )  # fmt: skip
         lengths = np.full(4000, min(330, config.training.max_seq_length))
         prepared = SimpleNamespace(
-            config=config, hardware=H200, loader=loader, model_config=LLAMA_8B,
+            config=config, hardware=H200, loader=loader, model_config=LLAMA_8B, auto={},
             precision=resolve_precision(config.model, H200),
             data=SimpleNamespace(train=SimpleNamespace(lengths=lengths, num_supervised_tokens=lengths)),
         )  # fmt: skip

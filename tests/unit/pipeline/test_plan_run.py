@@ -176,6 +176,8 @@ def test_whose_choice_other_cards_are_held_against(monkeypatch: pytest.MonkeyPat
     told = "auto: chosen for {}; other cards are held against this choice, and --gpu NAME chooses for another"
     assert plan_config(config, "4090").notices[-1] == told.format("RTX 4090")
     assert plan_config(config).notices[-1] == told.format("H200 141 GB, as there is no card here")
+    for gpu, title in (("4090", "RTX 4090"), (None, "H200 141 GB")):
+        assert f"other cards with what auto chose for {title}, " in plan_text(plan_config(config, gpu), config)
 
 
 def test_a_local_model_and_its_family(tiny_model: Path, tmp_path: Path) -> None:
@@ -233,12 +235,22 @@ def test_an_adapter_that_is_its_own_base(tmp_path: Path) -> None:
         plan_config(load_config(LLAMA, [f"model_name_or_path={tmp_path}"]), "t4")
 
 
-@pytest.mark.parametrize(("changes", "steps"), [({}, 3), ({"packing": True}, 1), ({"packing": "auto"}, 1)])
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({}, 3),
+        ({"packing": True}, 1),
+        ({"packing": "auto"}, 1),
+        ({"per_device_train_batch_size": "auto", "gradient_accumulation_steps": None, "global_batch_size": 8}, 3),
+    ],
+)
 def test_dry_runs_count_packed_rows(
     tiny_settings: dict[str, Any], tmp_path: Path, changes: dict[str, Any], steps: int
 ) -> None:
     """A dry run's steps are those of the plan below it and of the run itself."""
     settings = {**tiny_settings, "output_dir": str(tmp_path / "run"), "num_train_epochs": 1, **changes}
     prepared = prepare(load_config(settings))
-    (line,) = [line for line in describe_run(prepared) if line.startswith("steps: ")]
-    assert line == f"steps: {steps} optimizer steps of 8 rows each"
+    lines = list(describe_run(prepared))
+    assert f"steps: {steps} optimizer steps of 8 rows each" in lines
+    is_chosen = "other cards with what auto chose for " in "".join(lines)
+    assert is_chosen is (changes.get("per_device_train_batch_size") == "auto")
