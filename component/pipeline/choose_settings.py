@@ -14,7 +14,7 @@ from component.models.packed_attention import why_not_packable
 from component.pipeline.batches import rows_per_process
 from component.pipeline.saving_settings import fewest_savings, spell_overrides
 from component.pipeline.steps import num_rows_per_step
-from component.planning.choose import Candidate, Choice, Freedom, Layout, choose
+from component.planning.choose import MEMORY_MARGIN, Candidate, Choice, Freedom, Layout, choose
 from component.planning.gpus import Gpu
 from component.planning.read_config import DataSize, Setting, mean_workload, read_workload
 from component.planning.shape import ModelShape
@@ -250,7 +250,8 @@ def _changes(config: Config, chosen: Candidate) -> dict[str, Any]:
 def _say(chosen: Mapping[str, Any], choice: Choice, origin: str, around: Surroundings) -> str:
     found = choice.chosen
     time = f", {found.time.seconds:.2f} s a step" if found.time else ""
-    memory = f"{found.memory.reserved / 2**30:.2f} GiB of {choice.room / 2**30:.2f} that {around.device} leaves"
+    room = f"{choice.room / 2**30:.2f}, the room on {around.device} less {MEMORY_MARGIN:.0%}"
+    memory = f"{found.memory.reserved / 2**30:.2f} GiB of {room}"
     verdict = "predicted" if choice.fits else "nothing that may be chosen is predicted to fit; this takes least:"
     return f"auto: {_spell(chosen)} ({origin}); {verdict} {memory}{time}"
 

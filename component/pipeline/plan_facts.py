@@ -9,6 +9,7 @@ from component.artifacts.plan_card import gib
 from component.artifacts.plan_facts import PlanFacts
 from component.config.load import Config
 from component.pipeline.plan_run import PlannedRun, compare_cards
+from component.planning.choose import MEMORY_MARGIN
 from component.planning.plan import Plan
 from component.planning.served import explain_served
 from component.planning.weights import num_trained
@@ -37,18 +38,19 @@ def plan_facts(planned: PlannedRun, config: Config) -> PlanFacts:
         allocated_bytes=made.memory.allocated,
         reserved_bytes=made.memory.reserved,
         memory_bytes=card.memory_bytes if card else None,
-        summary=tuple(_summary(made)),
+        summary=tuple(_summary(planned)),
         cards=compare_cards(made, config),
         cards_title=_cards_title(planned.auto),
     )
 
 
 def _cards_title(auto: Mapping[str, Any]) -> str:
-    """Whose choice other cards are held against, where there was one."""
+    """Whose choice other cards are held against, where there was one; they are judged by all their memory."""
     if "device" not in auto:
         return "other cards, and overrides that fit them"
     whose = "before" if auto["origin"] == "as before" else f"for {auto['device']}"
-    return f"other cards with what auto chose {whose}, and overrides that fit them"
+    fit = f"overrides that fit them; auto would leave {MEMORY_MARGIN:.0%} free"
+    return f"other cards with what auto chose {whose}, and {fit}"
 
 
 def _micro_batch(made: Plan) -> str:
@@ -67,11 +69,14 @@ def _checkpointing(work: Workload) -> str:
     return f"{work.checkpointing}{skipped}"
 
 
-def _summary(made: Plan) -> Iterator[tuple[str, str]]:
+def _summary(planned: PlannedRun) -> Iterator[tuple[str, str]]:
+    made, auto = planned.plan, planned.auto
     if made.gpu is None:
         yield "card", "none here; name one with --gpu"
     else:
-        yield "card", f"{made.gpu.title}, {made.gpu.memory_bytes / 2**30:.1f} GiB: {made.verdict}"
+        is_beyond_auto = made.verdict == "fits" and auto.get("fits") is False
+        but = f", but not the {gib(auto['room_bytes'])} GiB that auto may take" if is_beyond_auto else ""
+        yield "card", f"{made.gpu.title}, {made.gpu.memory_bytes / 2**30:.1f} GiB: {made.verdict}{but}"
         yield "served by the installed torch", explain_served(made.gpu.capability)
     if made.memory.paged:
         yield "paged optimizer states", f"{gib(made.memory.paged)} GiB, which can leave the device and are not counted"

@@ -180,6 +180,16 @@ def test_whose_choice_other_cards_are_held_against(monkeypatch: pytest.MonkeyPat
         assert f"other cards with what auto chose for {title}, " in plan_text(plan_config(config, gpu), config)
 
 
+def test_what_fits_a_card_and_not_what_auto_may_take_of_it_is_told() -> None:
+    config = load_config(LLAMA, ["per_device_train_batch_size=auto", "max_memory_gib=7.8"])
+    planned = plan_config(config, "4090")
+    assert planned.plan.verdict == "fits" and not planned.auto["fits"]
+    card = dict(plan_facts(planned, config).summary)["card"]
+    assert card == "RTX 4090, 7.8 GiB: fits, but not the 6.86 GiB that auto may take"
+    (said,) = [notice for notice in planned.notices if "this takes least" in notice]
+    assert "GiB of 6.86, the room on RTX 4090 less 5%, " in said
+
+
 def test_a_local_model_and_its_family(tiny_model: Path, tmp_path: Path) -> None:
     assert plan_config(load_config(LLAMA, [f"model_name_or_path={tiny_model}"]), "t4").plan.workload.shape.hidden == 64
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
