@@ -10,7 +10,10 @@ from component.artifacts.data_facts import DataFacts
 from component.artifacts.terminal import terminal_width, uses_color
 from component.config.load import Config
 from component.config.schema import schema_fields
+from component.models.decoder_layers import check_skipped
+from component.models.preparing import num_layers
 from component.pipeline.hints import check_hints
+from component.pipeline.plan_inputs import offline_model_config
 from component.pipeline.plan_run import data_size, plan_prepared
 from component.pipeline.prepare import PreparedRun
 from component.pipeline.show_plan import plan_text
@@ -20,7 +23,14 @@ NUM_SAMPLES = 3
 
 
 def describe_check(config: Config) -> Iterator[str]:
-    """Lines of `--check`: what was translated or is ignored, hints, and the verdict."""
+    """Lines of `--check`: what was translated or is ignored, hints, and the verdict.
+
+    Raises:
+        UserError: the model's config.json is at hand or known, and has fewer layers than the config skips.
+    """
+    number = config.model.checkpoint_skip_layers
+    known = offline_model_config(config.model.model_name_or_path) if number else None
+    check_skipped(number, num_layers(known or {}))
     yield from (str(notice) for notice in config.notices)
     yield from (f"hint: {hint}" for hint in check_hints(config))
     model = config.model

@@ -12,7 +12,7 @@ import pytest
 
 from component.config.errors import UserError
 from component.config.load import load_config
-from component.pipeline.describe import describe_run
+from component.pipeline.describe import describe_check, describe_run
 from component.pipeline.plan_facts import plan_facts
 from component.pipeline.plan_inputs import named_gpu
 from component.pipeline.plan_run import PLANNED_NUMBERS, compare_cards, plan_config
@@ -198,11 +198,16 @@ def test_a_local_model_and_its_family(tiny_model: Path, tmp_path: Path) -> None:
 
 
 def test_more_layers_than_there_are_cannot_be_skipped(tiny_model: Path) -> None:
-    """Neither in a plan nor in a run, whose data is not even looked for."""
+    """Neither in a plan nor in a run, whose data is not even looked for; a check knows what the planner knows."""
     values = {"model_name_or_path": str(tiny_model), "train_file": "none.jsonl", "output_dir": "output/none"}
-    for refused in (lambda config: plan_config(config, "t4"), prepare):
+    for refused in (lambda config: list(describe_check(config)), lambda config: plan_config(config, "t4"), prepare):
         with pytest.raises(UserError, match="checkpoint_skip_layers: got 3, and the model has 2 layers; use 2 or less"):
             refused(load_config({**values, "checkpoint_skip_layers": 3}))
+    with pytest.raises(UserError, match="checkpoint_skip_layers: got 33, and the model has 32 layers"):
+        list(describe_check(load_config(LLAMA, ["checkpoint_skip_layers=33"])))
+    for model, number in ((str(tiny_model), 2), ("some/model", 99)):
+        fine = load_config({**values, "model_name_or_path": model, "checkpoint_skip_layers": number})
+        assert list(describe_check(fine))[-1].startswith("config: valid")
 
 
 SIZES = {
