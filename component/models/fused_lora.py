@@ -117,11 +117,9 @@ class SharedInput:
             yield layer.b
 
     def cast(self) -> Cast:
-        """The adapters as they are now."""
-        first = self.layers[0]
-        a = first.empty(sum(self.ranks), first.a.shape[1])
-        stack([layer.a for layer in self.layers], a)
-        b = [torch.mul(layer.b.detach(), layer.scaling, out=layer.empty(*layer.b.shape)) for layer in self.layers]
+        """The adapters as they are now; where gradients are not tracked, as in an autograd function."""
+        a = torch.cat([layer.a for layer in self.layers]).to(self.layers[0].dtype)
+        b = [torch.mul(layer.b, layer.scaling, out=layer.empty(*layer.b.shape)) for layer in self.layers]
         return Cast(self, a, b)
 
 
@@ -164,14 +162,14 @@ class Cast:
         self, x: Tensor, down: Tensor, gradients: Sequence[Tensor], of_down: Tensor
     ) -> Iterator[Tensor]:
         """Those of A and B, layer by layer."""
-        of_a = (of_down.t() @ x).split(self.group.ranks)
+        of_a = (of_down.t() @ x).split_with_sizes(self.group.ranks)
         for layer, mine, gradient, part in zip(self.group.layers, of_a, gradients, self._columns(down), strict=True):
             yield mine
             yield scaled_product(gradient.t(), part, layer.scaling)
 
     def _columns(self, stacked: Tensor) -> tuple[Tensor, ...]:
         """The part of each layer of a tensor of shape (T, sum of ranks)."""
-        return stacked.split(self.group.ranks, dim=1)
+        return stacked.split_with_sizes(self.group.ranks, dim=1)
 
 
 class _SharedInputFunction(torch.autograd.Function):
@@ -191,12 +189,6 @@ class _SharedInputFunction(torch.autograd.Function):
         of_down = cast.down_gradient(gradients)
         of_x = cast.input_gradient(gradients, of_down) if ctx.needs_input_grad[0] else None
         return of_x, None, *cast.adapter_gradients(x, down, gradients, of_down)
-
-
-def stack(matrices: Sequence[nn.Parameter], into: Tensor) -> None:
-    """Copy matrices into one below the other."""
-    for matrix, part in zip(matrices, into.split([matrix.shape[0] for matrix in matrices]), strict=True):
-        part.copy_(matrix.detach())
 
 
 def scaled_product(one: Tensor, other: Tensor, scale: float) -> Tensor:

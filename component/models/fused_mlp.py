@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from component.models.fused_lora import Adapted, SharedInput, scaled_product, stack
+from component.models.fused_lora import Adapted, SharedInput, scaled_product
 
 #: activation(gate, up) of shape (1, T, I) -> hidden; and, given its gradient, (hidden, d up, d gate), each (T, I).
 Activation = Callable[[Tensor, Tensor], Tensor]
@@ -70,16 +70,16 @@ class GatedMlp(_FusedMlp):
         return _GatedMlpFunction.apply(x.reshape(-1, x.shape[-1]), self, *adapters).view(x.shape)
 
     def refresh(self) -> None:
-        """Take over the adapters as they are now."""
+        """Take over the adapters as they are now; where gradients are not tracked, as in an autograd function."""
         hidden = self.down_b.shape[0]
-        stack([self.gate.a, self.up.a], self.a)
-        self.down_tall[hidden:].copy_(self.down.a.detach())
+        self.a.copy_(torch.cat([self.gate.a, self.up.a]))
+        self.down_tall[hidden:].copy_(self.down.a)
         for layer, b in (
             (self.gate, self.gate_wide[:, : self.rank]),
             (self.up, self.up_wide[:, hidden:]),
             (self.down, self.down_b),
         ):
-            torch.mul(layer.b.detach(), layer.scaling, out=b)
+            torch.mul(layer.b, layer.scaling, out=b)
 
     def wide_parts(self, wide: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x A_gate, x and x A_up of the wide input, shape (T, r + H + r)."""
