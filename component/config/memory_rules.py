@@ -9,7 +9,12 @@ from component.config.errors import Problem
 from component.config.merged import Merged, Rule
 from component.config.nodes import excerpt, spell
 
-EMBEDDING = "embed_tokens"
+EMBEDDING, HEAD = "embed_tokens", "lm_head"
+#: Keys that keep a module in main memory -> its name, and what it is called.
+OFFLOADED: Mapping[str, tuple[str, str]] = {
+    "offload_embedding": (EMBEDDING, "embedding"),
+    "offload_head": (HEAD, "head"),
+}
 #: Argument of checkpointing that a config can write -> its values. All but offload, which is transformers', are those
 #: of torch.utils.checkpoint; what else it is given goes to the layers, which ignore it.
 CHECKPOINT_ARGUMENTS: Mapping[str, tuple[Any, ...]] = {
@@ -62,23 +67,28 @@ def check_fp8_base(merged: Merged) -> Iterator[Problem]:
             yield merged.clash("fp8_base", key, what, "drop fp8_base")
 
 
-def check_offloaded_embedding(merged: Merged) -> Iterator[Problem]:
-    """Embeddings in main memory are frozen, and in one process."""
-    if not merged["offload_embedding"]:
-        return
-    trained = {
-        "train_mode": merged["train_mode"] == "full",
-        "modules_to_save": any(name.rpartition(".")[2] == EMBEDDING for name in merged["modules_to_save"]),
-        "new_tokens": bool(merged["new_tokens"]),
-    }
-    for key, is_trained in trained.items():
-        if is_trained:
-            what = f"offload_embedding keeps frozen embeddings in main memory, and {key} trains them"
-            yield merged.clash("offload_embedding", key, what, "drop one of them")
-    for key in ("deepspeed", "fsdp"):
-        if merged[key]:
-            what = f"{key} places the weights itself, and offload_embedding would keep some in main memory"
-            yield merged.clash("offload_embedding", key, what, "drop offload_embedding")
+def check_offloaded(merged: Merged) -> Iterator[Problem]:
+    """Embeddings and heads in main memory are frozen, and in one process."""
+    for offload, (module, title) in OFFLOADED.items():
+        if not merged[offload]:
+            continue
+        trained = {
+            "train_mode": merged["train_mode"] == "full",
+            "new_tokens": bool(merged["new_tokens"]),
+            **{key: _names(merged[key], module) for key in ("modules_to_save", "lora_target_modules")},
+        }
+        for key, is_trained in trained.items():
+            if is_trained:
+                what = f"{offload} keeps a frozen {title} in main memory, and {key} trains it"
+                yield merged.clash(offload, key, what, "drop one of them")
+        for key in ("deepspeed", "fsdp"):
+            if merged[key]:
+                what = f"{key} places the weights itself, and {offload} would keep some in main memory"
+                yield merged.clash(offload, key, what, f"drop {offload}")
+
+
+def _names(names: list[str], module: str) -> bool:
+    return any(name.rpartition(".")[2] == module for name in names)
 
 
 def check_tiled_mlp(merged: Merged) -> Iterator[Problem]:
@@ -93,6 +103,6 @@ MEMORY_RULES: tuple[Rule, ...] = (
     check_checkpoint_arguments,
     check_dequantized_base,
     check_fp8_base,
-    check_offloaded_embedding,
+    check_offloaded,
     check_tiled_mlp,
 )

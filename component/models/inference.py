@@ -86,7 +86,7 @@ def generate_answers(
     import torch
     from transformers import GenerationConfig
 
-    from component.models.host_embedding import device_of
+    from component.models.host_weights import device_of
 
     longest = max(len(ids) for ids in prompt_ids)
     padding = [longest - len(ids) for ids in prompt_ids]

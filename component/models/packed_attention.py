@@ -116,7 +116,7 @@ def probe_leak(model: Any, token_ids: Sequence[int], *, compute_dtype: str) -> L
     """
     import torch
 
-    from component.models.host_embedding import device_of
+    from component.models.host_weights import device_of
 
     device = device_of(model)
     known = sorted(set(token_ids))

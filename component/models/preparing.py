@@ -37,11 +37,17 @@ def offloads_embedding(model: ModelSection, hardware: Hardware) -> bool:
     return model.offload_embedding and hardware.kind != "cpu"
 
 
+def offloads_head(model: ModelSection, hardware: Hardware) -> bool:
+    """Whether the output head is."""
+    return model.offload_head and hardware.kind != "cpu"
+
+
 def explain_offload(model: ModelSection, hardware: Hardware) -> list[str]:
-    """A notice where the whole model is in main memory."""
-    if model.offload_embedding and hardware.kind == "cpu":
-        return ["offload_embedding: all of the model is in main memory on a CPU"]
-    return []
+    """Notices where the whole model is in main memory."""
+    if hardware.kind != "cpu":
+        return []
+    asked = {"offload_embedding": model.offload_embedding, "offload_head": model.offload_head}
+    return [f"{key}: all of the model is in main memory on a CPU" for key, is_asked in asked.items() if is_asked]
 
 
 def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -101,8 +107,18 @@ def describe_asked(model: ModelSection) -> dict[str, Any]:
         "attn_implementation": model.attn_implementation,
         "quantization": asked_quantization(model),
         "offload_embedding": model.offload_embedding,
+        "offload_head": model.offload_head,
         "tiled_mlp": model.tiled_mlp,
         "gradient_checkpointing": model.gradient_checkpointing,
+    }
+
+
+def describe_savings(model: ModelSection, hardware: Hardware) -> dict[str, bool]:
+    """The part of `got` about what is kept off the device or computed piece by piece."""
+    return {
+        "offload_embedding": offloads_embedding(model, hardware),
+        "offload_head": offloads_head(model, hardware),
+        "tiled_mlp": model.tiled_mlp,
     }
 
 

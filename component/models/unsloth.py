@@ -14,7 +14,7 @@ from component.models.adapters import copy_moved_start, explain_unadapted_expert
 from component.models.block_compile import leave_uncompiled
 from component.models.checkpoint import check_stored_names
 from component.models.decoder_layers import check_skipped, find_layers, skip_checkpointing, train_last_layers
-from component.models.host_embedding import device_of
+from component.models.host_weights import check_offload, device_of, offload_head
 from component.models.loaded import LoadedModel
 from component.models.model_files import ModelSource, source_folder
 from component.models.new_rows import add_rows, save_new_rows_alone
@@ -23,9 +23,11 @@ from component.models.preparing import (
     check_vocabulary,
     describe_asked,
     describe_precision,
+    describe_savings,
     device_map,
     explain_offload,
     offloads_embedding,
+    offloads_head,
     set_training_flags,
     settle_frozen_weights,
 )
@@ -80,6 +82,8 @@ def load_unsloth(
     fused = _fuse(module, prepared, request)
     if model.tiled_mlp:
         _tile(base)
+    if offloads_head(model, hardware):
+        offload_head(base)
     packed = _packed_attention(module, base, request) if model.packing else None
     return LoadedModel(
         model=prepared,
@@ -96,8 +100,7 @@ def load_unsloth(
             **(packed.describe() if packed else {}),
             "quantization": describe_layers(prepared, model, own_quantization),
             **({} if cached is None else {"quantized_cache": cached}),
-            "offload_embedding": offloads_embedding(model, hardware),
-            "tiled_mlp": model.tiled_mlp,
+            **describe_savings(model, hardware),
             "gradient_checkpointing": _checkpointing_of(prepared, request),
             "checkpoint_skip_layers": _skipped_layers(model),
             "rmsnorm_save_output": hardware.kind == "cuda" and norms_keep_outputs(),
@@ -248,8 +251,6 @@ def _check_offloaded(request: LoadRequest, base: PreTrainedModel) -> None:
     """Hold it to `offload_embedding`, which it declines in print alone."""
     if not offloads_embedding(request.model, request.hardware):
         return
-    from component.models.host_embedding import check_offload
-
     check_offload(base)
     if base.get_input_embeddings().weight.device.type != "cpu":
         raise UnslothFailed("it kept the input embeddings on the device, against offload_embedding")

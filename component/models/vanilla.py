@@ -18,7 +18,7 @@ from component.models.adapters import (
 from component.models.attention import AttentionChoice, choose_attention, settle_attention
 from component.models.checkpoint import load_config, load_quantized, load_weights
 from component.models.decoder_layers import skip_checkpointing, train_last_layers
-from component.models.host_embedding import check_frozen, offload_embedding
+from component.models.host_weights import check_frozen, offload_embedding, offload_head
 from component.models.language_model import freeze_towers
 from component.models.loaded import LoadedModel
 from component.models.new_rows import add_rows, save_new_rows_alone
@@ -27,10 +27,12 @@ from component.models.preparing import (
     check_vocabulary,
     describe_asked,
     describe_precision,
+    describe_savings,
     device_map,
     explain_offload,
     max_positions,
     offloads_embedding,
+    offloads_head,
     set_training_flags,
     settle_frozen_weights,
 )
@@ -83,7 +85,7 @@ def load_vanilla(
     prepared, notices = _attach(base.model, request) if model.train_mode != "full" else _free(base.model, request)
     notices += settle_frozen_weights(prepared, base.model, model, precision)
     check_vocabulary(base.model, tokenizer)
-    if offloads_embedding(model, hardware) and model.train_mode != "full":
+    if offloads_embedding(model, hardware) or offloads_head(model, hardware):
         check_frozen(prepared)
     peft_config = prepared.peft_config["default"] if model.train_mode != "full" else None
     continued = request.source.adapter if peft_config is not None else None
@@ -103,8 +105,7 @@ def load_vanilla(
             **({} if base.quantized_cache is None else {"quantized_cache": base.quantized_cache}),
             "gradient_checkpointing": bool(model.gradient_checkpointing),
             "checkpoint_skip_layers": model.checkpoint_skip_layers if model.gradient_checkpointing else 0,
-            "offload_embedding": offloads_embedding(model, hardware),
-            "tiled_mlp": model.tiled_mlp,
+            **describe_savings(model, hardware),
             "offloads_checkpoints": _offloads(request),
         },
         notices=(*_notices(base, request), *notices),
@@ -156,6 +157,8 @@ def _prepare_base(base: PreTrainedModel, request: LoadRequest) -> None:
     set_training_flags(base)
     if offloads_embedding(request.model, request.hardware):
         offload_embedding(base)
+    if offloads_head(request.model, request.hardware):
+        offload_head(base)
     if request.model.tiled_mlp:
         tile_mlps(base)
     if request.model.gradient_checkpointing:

@@ -9,7 +9,7 @@ from typing import Any
 
 from component.config.keys import ADAPTER_MODES, LANGUAGE_MODEL_TASKS
 from component.config.load import Config
-from component.config.memory_rules import EMBEDDING
+from component.config.memory_rules import EMBEDDING, HEAD
 from component.planning.memory import plan_memory
 from component.planning.workload import Workload
 from component.runtime.distributed import world_size
@@ -36,11 +36,15 @@ def open_savings(config: Config, workload: Workload) -> Iterator[Saving]:
         yield Saving("loss_chunk_tokens", SMALL_LOSS_CHUNK, "loss_chunk_tokens", SMALL_LOSS_CHUNK)
     if "adamw" in workload.optimizer and "8bit" not in workload.optimizer:
         yield Saving("optim", "paged_adamw_8bit", "optimizer", "paged_adamw_8bit")
-    saved = {name.rpartition(".")[2] for name in config.adapter.modules_to_save}
-    is_frozen = model.train_mode in ADAPTER_MODES and EMBEDDING not in saved and not model.new_tokens
+    adapter = config.adapter
+    trained = {name.rpartition(".")[2] for name in (*adapter.modules_to_save, *adapter.lora_target_modules)}
+    is_frozen = model.train_mode in ADAPTER_MODES and not model.new_tokens
     is_alone = not shape.is_tied and world_size() == 1 and not training.deepspeed and not training.fsdp
-    if is_frozen and is_alone and not workload.offloads_embedding:
+    if is_frozen and is_alone and EMBEDDING not in trained and not workload.offloads_embedding:
         yield Saving("offload_embedding", True, "offloads_embedding", True)
+    has_head = workload.task != "reward"
+    if is_frozen and is_alone and HEAD not in trained and has_head and not workload.offloads_head:
+        yield Saving("offload_head", True, "offloads_head", True)
     if workload.mlp_tile_tokens is None and not shape.experts_per_layer and not workload.has_liger:
         yield Saving("tiled_mlp", True, "mlp_tile_tokens", shape.hidden)
 

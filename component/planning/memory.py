@@ -20,6 +20,7 @@ from component.planning.weights import (
     gradient_bytes,
     num_trained,
     num_trained_embeddings,
+    offloaded_head,
     quantized_bytes,
     reference_bytes,
     unquantized_bytes,
@@ -100,14 +101,15 @@ def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:
     kept_copies = copies - workload.shape.num_layers * layer_copy * recomputed / layers
     backward_copies = min(copies, kept_copies + layer_copy)
     waiting = gradients if workload.gradients_wait else 0
+    head = Part("output head", offloaded_head(workload) * workload.load_bytes)
     saved = Part("activations", kept + mask)
     # Autocast drops its copies when it ends, with the model's forward: only what next tokens cost is computed before.
     # Fused adapters drop theirs with each pass.
     are_all_there = workload.task in NEXT_TOKEN_TASKS and not workload.has_fused_adapters
     at_loss = head_copy + (copies if are_all_there else kept_copies)
-    yield "loss", _at_loss(loss.forward, loss, saved, waiting, at_loss)
+    yield "loss", (head, *_at_loss(loss.forward, loss, saved, waiting, at_loss))
     # The head's gradient comes when the scores' float32 copies are gone: it is no part of this moment.
-    yield "loss, backward", _at_loss(loss.backward, loss, saved, waiting, head_copy + kept_copies)
+    yield "loss, backward", (head, *_at_loss(loss.backward, loss, saved, waiting, head_copy + kept_copies))
     restored = Part("activations of one layer", one_layer if recomputed else 0)
     backward = (
         Part("backward pass of one layer", taken_by_backward(workload)),
@@ -136,7 +138,7 @@ def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:
         cache = 2 * workload.shape.key_width * workload.compute_bytes * workload.shape.num_layers * tokens
         yield "generation", (Part("keys and values", cache), Part("logits and loss", loss.hidden))
     if workload.eval_rows:
-        yield "evaluation", _at_evaluation(workload, loss)
+        yield "evaluation", (head, *_at_evaluation(workload, loss))
 
 
 def _at_loss(

@@ -93,6 +93,7 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
         has_fused_adapters=_has_fused_adapters(config, loader),
         keeps_norm_outputs=loader == "unsloth" and model.train_mode != "full" and shape.model_type in KEPT_NORM_OUTPUTS,
         offloads_embedding=model.offload_embedding,
+        offloads_head=model.offload_head,
         mlp_tile_tokens=shape.hidden if model.tiled_mlp else None,
         loss_chunk_tokens=_loss_chunk(config, setting, loader),
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from component.planning.gpus import Gpu
 from component.planning.optimizer import optimizer_memory
-from component.planning.weights import num_adapter_parameters, num_trained, num_trained_tensors
+from component.planning.weights import num_adapter_parameters, num_trained, num_trained_tensors, offloaded_head
 from component.planning.workload import Workload
 
 #: Share of the datasheet's FLOP/s that a step reaches, everything that is no matrix product included: an 8B shape on an
@@ -45,6 +45,8 @@ FP8_SECONDS_PER_PASS = 6.8e-3
 #: 2048 x 4 took 37 ms longer with paged_adamw_32bit than with the fused one, for 448 tensors (docs/experiments.md).
 SECONDS_PER_TENSOR = 80e-6
 AT_ONCE = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
+#: Bytes a second from main memory to a card: PCIe 4 with 16 lanes, an assumption.
+BYTES_FROM_HOST = 25e9
 #: Times that the tokens of a micro-batch go through a model forward without gradients, for the reference.
 REFERENCE_PASSES = {"none": 0, "adapter off": 1, "second model": 1, "computed before": 0}
 
@@ -100,6 +102,7 @@ def plan_step_time(workload: Workload, gpu: Gpu, *, micro_batches: int) -> StepT
     num_ahead, num_behind = _passes(workload)
     left_out = _recomputed_share(workload) * _left_out_weights(workload) / max(workload.shape.linear_per_layer, 1)
     after = workload.tokens * behind / speed + (num_behind - left_out) * restored
+    after += offloaded_head(workload) * workload.load_bytes / BYTES_FROM_HOST
     before = workload.tokens * ahead / speed + num_ahead * restored
     launch_before, launch_after = _launch_seconds(workload)
     return StepTime(

@@ -39,8 +39,13 @@ def unquantized_bytes(workload: Workload) -> float:
     shape = workload.shape
     quantized = shape.num_layers * shape.linear_per_layer if workload.quantization else 0
     restored = quantized * workload.compute_bytes if workload.is_dequantized else 0
-    elsewhere = shape.embedding if workload.offloads_embedding else 0
+    elsewhere = (shape.embedding if workload.offloads_embedding else 0) + offloaded_head(workload)
     return (shape.num_parameters - quantized - elsewhere) * workload.load_bytes + restored
+
+
+def offloaded_head(workload: Workload) -> int:
+    """Parameters of the output head that are in main memory."""
+    return workload.shape.head if workload.offloads_head else 0
 
 
 def reference_bytes(workload: Workload) -> float:

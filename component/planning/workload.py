@@ -52,6 +52,7 @@ class Workload:
         reference: how a task gets the log-probabilities that it compares with.
         eval_rows: of an evaluation batch; 0 without evaluation.
         offloads_embedding: input embeddings are in main memory.
+        offloads_head: so is the output head, and a copy of it is there while scores are made.
         mlp_tile_tokens: that go through an MLP at once; None for all.
         loss_chunk_tokens: that have scores at once in the loss; None for all of them, or as many as Unsloth takes.
         sample_tokens: mean length of the samples in a packed row; 0 where it is not known.
@@ -90,6 +91,7 @@ class Workload:
     has_fused_adapters: bool = False
     keeps_norm_outputs: bool = False
     offloads_embedding: bool = False
+    offloads_head: bool = False
     mlp_tile_tokens: int | None = None
     loss_chunk_tokens: int | None = None
 

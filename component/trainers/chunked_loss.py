@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from component.models.host_weights import HostHead
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -166,9 +168,8 @@ class ChunkedLoss:
         self.positions = None
         targets = labels.flatten().index_select(0, positions + 1)
         rows = logits.flatten(0, 1).index_select(0, positions)
-        head, device = self._head, logits.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight.dtype
-        weight, bias = head.weight, head.bias
+        device, weight, bias = logits.device.type, self._head.weight, self._head.bias
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         if not torch.is_grad_enabled():
             rows, weight, bias = rows.detach(), weight.detach(), None if bias is None else bias.detach()
         loss = ChunkedCrossEntropy.apply(rows, weight, bias, targets, dtype, self.chunk_tokens)
@@ -212,6 +213,6 @@ def find_head(model: PreTrainedModel) -> nn.Linear | str:
     copies = getattr(head, "modules_to_save", None)  # PEFT trains a copy of the whole layer
     if copies:
         head = next(iter(copies.values()))
-    if type(head) is not nn.Linear:
+    if type(head) is not nn.Linear and not isinstance(head, HostHead):
         return f"the output head is no plain linear layer but {type(head).__name__}"
     return head

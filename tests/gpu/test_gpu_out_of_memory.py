@@ -19,13 +19,13 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
 ]
 
-#: One row in 40 is long; the order of the default seed puts it into a late step.
+#: One row in 40 is long; the order of the default seed puts it into a late step. Of the cap 0.55 GiB are CUDA's own.
 NUM_ROWS, LONG_ROW, LONG_TEXT, ROWS = 40, 0, "three green foxes " * 1000, 4
 SETTINGS = {
     "use_unsloth": "false", "train_mode": "lora", "bf16": "true", "learning_rate": "1e-3", "max_seq_length": "4096",
     "num_train_epochs": "1", "per_device_train_batch_size": str(ROWS),
     "gradient_accumulation_steps": "1", "gradient_checkpointing": "false",
-    "group_by_length": "false", "save_strategy": "no", "logging_steps": "1", "max_memory_gib": "0.5",
+    "group_by_length": "false", "save_strategy": "no", "logging_steps": "1", "max_memory_gib": "1.05",
     "truncation": "keep_start",
 }  # fmt: skip
 

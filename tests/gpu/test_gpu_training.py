@@ -41,6 +41,13 @@ CASES = {
     },
     "fp8-bf16": {"train_mode": "lora", "bf16": "true", "learning_rate": "2e-3", "fp8_base": "true"},
     "tiled-bf16": {"train_mode": "qlora", "bf16": "true", "learning_rate": "2e-3", "tiled_mlp": "true"},
+    "offloaded-bf16": {
+        "train_mode": "qlora",
+        "bf16": "true",
+        "learning_rate": "2e-3",
+        "offload_embedding": "true",
+        "offload_head": "true",
+    },
     "full-bf16": {"train_mode": "full", "bf16": "true", "learning_rate": "1e-3"},
 }
 COMMON = {

@@ -118,6 +118,11 @@ class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMemor
         "vocabulary x hidden size, for one wait of the host in each forward pass. cuBLAS's workspaces are 8 MiB then, "
         "unless CUBLAS_WORKSPACE_CONFIG says otherwise.",
     )
+    offload_head: bool = key(
+        False,
+        "Keep the frozen output head in main memory and copy it to the device whenever scores are made: less memory on "
+        "the device by vocabulary x hidden size outside the loss, for one copy in each forward pass.",
+    )
     tiled_mlp: bool = key(
         False,
         "Compute dense MLPs for as many tokens at once as the model has features, and again in the backward pass: long "

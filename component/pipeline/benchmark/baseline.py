@@ -137,7 +137,7 @@ def give_varlen_kernel(model: Any) -> str:
     """Give Unsloth torch's variable-length kernel for packed rows, as the loader does; returns what they run on."""
     from importlib import metadata
 
-    from component.models.host_embedding import device_of
+    from component.models.host_weights import device_of
     from component.models.unsloth_attention import DISPATCH, prepare_packed_attention
     from component.runtime.hardware import detect_hardware
 

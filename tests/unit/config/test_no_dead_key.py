@@ -28,7 +28,7 @@ from component.config.schema import schema_fields
 from component.config.training_arguments_source import installed_training_arguments
 from component.data.cache import Cache
 from component.models.precision import resolve_precision
-from component.models.preparing import offloads_embedding
+from component.models.preparing import offloads_embedding, offloads_head
 from component.models.tiny import Shape, make_tiny_model
 from component.models.unsloth_lora import wants_fused_adapters
 from component.pipeline import prepare as prepare_module
@@ -560,6 +560,9 @@ PROBES: dict[str, Probe] = {
     "checkpoint_skip_layers": probe(0, 1, got("checkpoint_skip_layers")),
     "offload_embedding": probe(
         False, True, lambda lab, config: offloads_embedding(config.model, AMPERE)
+    ),
+    "offload_head": probe(
+        False, True, lambda lab, config: offloads_head(config.model, AMPERE)
     ),
     "tiled_mlp": probe(
         False, True, lambda lab, config: "forward" in vars(load_model(prepare(config)).model.model.model.layers[0].mlp)

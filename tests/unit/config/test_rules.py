@@ -99,23 +99,33 @@ IMPOSSIBLE = [
     ),
     (
         ["train_mode=full", "offload_embedding=true"],
-        "offload_embedding: offload_embedding keeps frozen embeddings in main memory, and train_mode trains them; "
+        "offload_embedding: offload_embedding keeps a frozen embedding in main memory, and train_mode trains it; "
         "drop one of them",
     ),
     (
         ["offload_embedding=true", "modules_to_save=[model.embed_tokens]"],
-        "offload_embedding: offload_embedding keeps frozen embeddings in main memory, and modules_to_save trains them; "
+        "offload_embedding: offload_embedding keeps a frozen embedding in main memory, and modules_to_save trains it; "
         "drop one of them",
     ),
     (
         ["offload_embedding=true", "new_tokens=[<tool>]"],
-        "offload_embedding: offload_embedding keeps frozen embeddings in main memory, and new_tokens trains them; "
+        "offload_embedding: offload_embedding keeps a frozen embedding in main memory, and new_tokens trains it; "
         "drop one of them",
     ),
     (
         ["offload_embedding=true", "fsdp=full_shard"],
         "offload_embedding: fsdp places the weights itself, and offload_embedding would keep some in main memory; "
         "drop offload_embedding",
+    ),
+    (
+        ["offload_head=true", "modules_to_save=[lm_head]"],
+        "offload_head: offload_head keeps a frozen head in main memory, and modules_to_save trains it; "
+        "drop one of them",
+    ),
+    (
+        ["offload_head=true", "lora_target_modules=[q_proj, lm_head]"],
+        "offload_head: offload_head keeps a frozen head in main memory, and lora_target_modules trains it; "
+        "drop one of them",
     ),
     (
         ["fp8_base=true"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from measured import KEEPS, SHAPE, UNSLOTH, VANILLA
+from measured import KEEPS, MINIMAL, SHAPE, UNSLOTH, VANILLA
 
 from component.config.load import load_config
 from component.models.support import FAST_FAMILIES
@@ -26,6 +26,16 @@ def test_embeddings_in_main_memory_are_not_on_the_device() -> None:
     assert unquantized_bytes(both[0]) - unquantized_bytes(both[1]) == 2 * VOCAB * HIDDEN == 2 * SHAPE.embedding
     workspaces = LIBRARY_BYTES - SMALL_LIBRARY_BYTES
     assert plan_memory(both[0]).allocated - plan_memory(both[1]).allocated == 2 * SHAPE.embedding + workspaces
+
+
+def test_a_head_in_main_memory_is_there_while_scores_are_made() -> None:
+    """So it is no part of a peak in the layers' backward pass, and of one at the loss."""
+    size = 2 * SHAPE.head
+    kept = [plan_memory(replace(KEEPS, rows=8, quantization=None, offloads_head=is_off)) for is_off in (False, True)]
+    assert [plan.moment for plan in kept] == ["loss", "loss"] and kept[0].allocated == kept[1].allocated
+    minimal = [plan_memory(replace(MINIMAL, offloads_head=is_off)) for is_off in (False, True)]
+    assert [plan.moment for plan in minimal] == ["backward pass of the first layer", "loss"]
+    assert 0.7 * size < minimal[0].allocated - minimal[1].allocated < size
 
 
 @pytest.mark.parametrize(
