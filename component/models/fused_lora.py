@@ -26,6 +26,9 @@ from component.models.fp8_linear import as_format, input_gradient, linear_produc
 class FourBitBase:
     """A frozen 4-bit layer as one whose weight is restored whenever it is read.
 
+    What was read holds until the weight of any such layer is read: all may come into one buffer. So each reading is
+    used up, in one product, before the next.
+
     Args:
         layer: bitsandbytes' Linear4bit.
         restore: makes 16-bit numbers of its weight and that weight's `quant_state`.
@@ -38,7 +41,7 @@ class FourBitBase:
 
     @property
     def weight(self) -> Tensor:
-        """A new tensor each time, (O, I)."""
+        """(O, I), until the next reading."""
         return self._restore(self._layer.weight, self._layer.weight.quant_state)
 
     @property

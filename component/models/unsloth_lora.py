@@ -36,8 +36,9 @@ ADAPTER = "default"
 NO_GROUP = "no group of projections has a plain adapter on frozen weights"
 #: bitsandbytes' number formats of 4 bit.
 FOUR_BITS = ("nf4", "fp4")
-#: Unsloth's function that restores 4-bit weights, in unsloth.kernels.
-RESTORE = "fast_dequantize"
+#: Unsloth's function that restores 4-bit weights, in unsloth.kernels, and its switch for one buffer that all come into.
+#: With it a weight's kernel is started again as it was the first time, which takes the host much less.
+RESTORE, INTO_BUFFER = "fast_dequantize", "use_global_buffer"
 #: Parts of decoder layers whose MLP comes last: what it gives is added to the residual stream and read by nothing else.
 MLP_LAST = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
 
@@ -107,7 +108,6 @@ def fuse_adapters(model: Any, seam: Seam) -> FusedAdapters:
             obstacles = (group.why_different() for group in groups if group is not None)
             if (obstacle := next(filter(None, obstacles), None)) is not None:
                 return FusedAdapters(obstacle=obstacle)
-            _free_scratch(groups, seam)
             is_tried = True
         for kind, group in enumerate(groups):
             if group is not None:
@@ -118,15 +118,6 @@ def fuse_adapters(model: Any, seam: Seam) -> FusedAdapters:
     if not any(counts):
         return FusedAdapters(obstacle=NO_GROUP)
     return FusedAdapters(*counts, num_layers=len(layers))
-
-
-def _free_scratch(groups: Sequence[_Fused | None], seam: Seam) -> None:
-    """Drop the 16-bit weight that Unsloth's own layers keep once they were tried: fused ones train without it."""
-    scratch = getattr(getattr(seam.kernels, "utils", None), "_SCRATCH", None)
-    if scratch:
-        scratch.clear()
-        for group in filter(None, groups):
-            group.forget_scratch()
 
 
 class _Fused:
@@ -161,13 +152,6 @@ class _Fused:
     def install(self) -> None:
         """Take the place."""
         setattr(self._owner, self._attribute, self)
-
-    def forget_scratch(self) -> None:
-        """Drop what Unsloth notes at 4-bit weights of its buffer, which it holds."""
-        for layer in self._layers:
-            state = getattr(layer.base_layer.weight, "quant_state", None)
-            if getattr(state, "_unsloth_nf4_plan", None) is not None:
-                state._unsloth_nf4_plan = None
 
     def why_different(self) -> str | None:
         """Hold it to what was there; None where they agree. 8-bit floats are another base in Unsloth's own kernels."""
@@ -270,6 +254,8 @@ def _frozen_base(base: Any, seam: Seam) -> nn.Linear | FourBitBase | None:
         return base
     if getattr(weight, "quant_state", None) is not None:
         restore = getattr(seam.kernels, RESTORE, None)
-        is_four_bit = restore is not None and getattr(weight, "quant_type", None) in FOUR_BITS
-        return FourBitBase(base, restore) if is_four_bit else None
+        if restore is None or getattr(weight, "quant_type", None) not in FOUR_BITS:
+            return None
+        has_buffer = INTO_BUFFER in inspect.signature(restore).parameters
+        return FourBitBase(base, partial(restore, **{INTO_BUFFER: True}) if has_buffer else restore)
     return base if weight.dtype in (torch.float16, torch.bfloat16) else None

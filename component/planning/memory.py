@@ -73,6 +73,7 @@ def plan_memory(workload: Workload) -> MemoryPlan:
         Part("reference model", reference_bytes(workload)),
         Part("adapter", adapter_bytes(workload)),
         Part(f"optimizer ({workload.optimizer})", states),
+        Part("kernels' buffer", _buffer(workload)),
         Part("libraries", SMALL_LIBRARY_BYTES if workload.offloads_embedding else LIBRARY_BYTES),
     )
     moments = {name: tuple(parts) for name, parts in _moments(workload)}
@@ -167,19 +168,26 @@ def _head_gradient(workload: Workload) -> float:
     return workload.shape.embedding * workload.load_bytes
 
 
+def _buffer(workload: Workload) -> float:
+    """Unsloth's buffer for 4-bit weights in 16 bit, one at a time, which it keeps."""
+    is_four_bit = workload.quantization in ("nf4", "fp4") and not workload.is_dequantized
+    return _largest_weight(workload) if workload.loader == "unsloth" and is_four_bit else 0.0
+
+
 def _dequantized(workload: Workload) -> float:
-    """The largest weight in 16 bit, once; Unsloth has a buffer beside it that it keeps, with fused adapters from the
-    first evaluation on.
+    """The largest weight in 16 bit, once; fused adapters read it from the buffer.
 
     Of 8-bit floats it is a transposed copy, and the gradient that is rounded.
     """
-    if workload.has_16bit_layers:
+    if workload.has_16bit_layers or (_buffer(workload) and workload.has_fused_adapters):
         return 0.0
-    largest = max(linear.num_weights for linear in workload.shape.linears) * workload.compute_bytes
     if workload.quantization == "fp8":
-        return largest / workload.compute_bytes + workload.tokens * workload.shape.mlp_width
-    has_buffer = workload.loader == "unsloth" and (workload.eval_rows > 0 or not workload.has_fused_adapters)
-    return largest * (2 if has_buffer else 1)
+        return _largest_weight(workload) / workload.compute_bytes + workload.tokens * workload.shape.mlp_width
+    return _largest_weight(workload)
+
+
+def _largest_weight(workload: Workload) -> float:
+    return max(linear.num_weights for linear in workload.shape.linears) * workload.compute_bytes
 
 
 def _lost(workload: Workload, dynamic: tuple[Part, ...]) -> float:

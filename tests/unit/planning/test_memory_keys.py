@@ -35,7 +35,7 @@ def test_a_head_in_main_memory_is_there_while_scores_are_made() -> None:
     assert [plan.moment for plan in kept] == ["loss", "loss"] and kept[0].allocated == kept[1].allocated
     minimal = [plan_memory(replace(MINIMAL, offloads_head=is_off)) for is_off in (False, True)]
     assert [plan.moment for plan in minimal] == ["backward pass of the first layer", "loss"]
-    assert 0.7 * size < minimal[0].allocated - minimal[1].allocated < size
+    assert 0.6 * size < minimal[0].allocated - minimal[1].allocated < size
 
 
 @pytest.mark.parametrize(
