@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -196,14 +196,25 @@ def _why_not_from(path: Path, folder: Path) -> str | None:
 
 
 def _memory_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    before = _completed(before, now)
     for key, item in schema_fields().items():
         if item.metadata["memory"] and before.get(key) != now.get(key):
             yield f"{key}: was {json.dumps(before.get(key))} in the attempt before, is {json.dumps(now.get(key))}"
 
 
+def _completed(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of an earlier run with the keys that came later at their defaults: it ran as these have it."""
+    fields = schema_fields()
+    defaults = {
+        key: fields[key].default if fields[key].default_factory is MISSING else fields[key].default_factory()
+        for key in now.keys() & fields.keys() - before.keys()
+    }
+    return {**defaults, **before}
+
+
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """Lines that name each setting, and the data, in which two manifests differ."""
-    before = identity(old["config"], old.get("environment", {}).get("num_processes"))
+    before = identity(_completed(old["config"], new["config"]), old.get("environment", {}).get("num_processes"))
     now = json.loads(json.dumps(identity(new["config"])))
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):

@@ -52,6 +52,17 @@ def test_weights_are_never_written_over(tmp_path: Path, name: str) -> None:
     assert (tmp_path / name).read_bytes() == b"weights"
 
 
+def test_a_run_from_before_a_key_was_there_goes_on(tmp_path: Path) -> None:
+    """It ran as the key's default has it; another value is a difference."""
+    open_folder(tmp_path, lora_rank=4).manifest.begin_attempt(from_step=0)
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    later = {"lora_rank": 4, "tiled_mlp": False, "modules_to_save": [], "checkpoint_skip_layers": 0}
+    with pytest.raises(UserError) as raised:
+        open_folder(tmp_path, **later | {"tiled_mlp": True})
+    assert raised.value.messages[1:] == ("tiled_mlp: was false, is true",)
+    open_folder(tmp_path, **later)
+
+
 def test_the_lock_is_kept_with_the_opened_run(tmp_path: Path) -> None:
     command = [
         sys.executable,
