@@ -14,7 +14,7 @@ from component.config.errors import UserError
 from component.runtime.distributed import world_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from transformers import PreTrainedModel
 
@@ -70,11 +70,11 @@ def check_offload(model: PreTrainedModel, key: str = "offload_embedding") -> Non
         key: that asks for it.
 
     Raises:
-        UserError: they are the same matrix, there is no head, or several processes train.
+        UserError: they are the same matrix, there is no head that is a plain linear layer, or several processes train.
     """
     head = model.get_output_embeddings()
-    if head is None and key == "offload_head":
-        raise UserError("offload_head: this model has no output head that makes scores of tokens; drop offload_head")
+    if key == "offload_head":
+        _check_head(head)
     if head is not None and head.weight is model.get_input_embeddings().weight:
         raise UserError(
             f"{key}: this model's output head is its input embeddings (tie_word_embeddings), of which the device needs "
@@ -84,6 +84,16 @@ def check_offload(model: PreTrainedModel, key: str = "offload_embedding") -> Non
         raise UserError(
             f"{key}: torch's DistributedDataParallel takes no model that is partly in main memory; train with one "
             f"process, or drop {key}"
+        )
+
+
+def _check_head(head: nn.Module | None) -> None:
+    if head is None:
+        raise UserError("offload_head: this model has no output head that makes scores of tokens; drop offload_head")
+    if type(head) is not nn.Linear:  # quantized, or PEFT's wrapper around one that is trained
+        raise UserError(
+            f"offload_head: this model's output head is no plain linear layer but {type(head).__name__}; "
+            "drop offload_head"
         )
 
 
@@ -129,18 +139,18 @@ def _stand_before(module: Any, kind: type[nn.Module], target: torch.device) -> i
     return size
 
 
-def check_frozen(model: nn.Module) -> None:
+def check_frozen(model: nn.Module, keys: Sequence[str]) -> None:
     """Refuse to train what is in main memory: an adapter that training goes on from may bring rows of embeddings.
+
+    Args:
+        keys: that keep weights there.
 
     Raises:
         UserError: a trained parameter is there.
     """
     trained = [name for name, value in model.named_parameters() if value.requires_grad and value.device.type == "cpu"]
     if trained:
-        raise UserError(
-            f"offload_embedding: {trained[0]} is trained, and would be in main memory; drop what keeps it there "
-            "(offload_embedding or offload_head)"
-        )
+        raise UserError(f"{keys[0]}: {trained[0]} is trained, and would be in main memory; drop {' or '.join(keys)}")
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -42,6 +42,12 @@ def offloads_head(model: ModelSection, hardware: Hardware) -> bool:
     return model.offload_head and hardware.kind != "cpu"
 
 
+def offloaded_keys(model: ModelSection, hardware: Hardware) -> list[str]:
+    """The keys that keep weights apart."""
+    kept = {"offload_embedding": offloads_embedding(model, hardware), "offload_head": offloads_head(model, hardware)}
+    return [key for key, is_kept in kept.items() if is_kept]
+
+
 def explain_offload(model: ModelSection, hardware: Hardware) -> list[str]:
     """Notices where the whole model is in main memory."""
     if hardware.kind != "cpu":

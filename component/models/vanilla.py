@@ -31,6 +31,7 @@ from component.models.preparing import (
     device_map,
     explain_offload,
     max_positions,
+    offloaded_keys,
     offloads_embedding,
     offloads_head,
     set_training_flags,
@@ -85,8 +86,8 @@ def load_vanilla(
     prepared, notices = _attach(base.model, request) if model.train_mode != "full" else _free(base.model, request)
     notices += settle_frozen_weights(prepared, base.model, model, precision)
     check_vocabulary(base.model, tokenizer)
-    if offloads_embedding(model, hardware) or offloads_head(model, hardware):
-        check_frozen(prepared)
+    if keys := offloaded_keys(model, hardware):
+        check_frozen(prepared, keys)
     peft_config = prepared.peft_config["default"] if model.train_mode != "full" else None
     continued = request.source.adapter if peft_config is not None else None
     return LoadedModel(

@@ -10,7 +10,7 @@ import torch
 from component.config.errors import UserError
 from component.models import host_weights
 from component.models.host_weights import HostHead, check_frozen, device_of, offload_embedding, offload_head
-from component.models.preparing import explain_offload, offloads_embedding, offloads_head
+from component.models.preparing import explain_offload, offloaded_keys, offloads_embedding, offloads_head
 from component.trainers.chunked_loss import ChunkedLoss, find_head
 
 IDS = torch.tensor([[3, 1, 4, 1, 5]])
@@ -75,8 +75,22 @@ def test_what_cannot_be_offloaded_is_refused(load, monkeypatch: pytest.MonkeyPat
     for offload in (offload_embedding, offload_head):
         with pytest.raises(UserError, match="tie_word_embeddings"):
             offload(model)
-    with pytest.raises(UserError, match="lora_A.default.weight is trained"):
-        check_frozen(model)
+    with pytest.raises(UserError, match=r"^offload_head: .*lora_A.default.weight is trained.*; drop offload_head$"):
+        check_frozen(model, ["offload_head"])
+
+
+def test_a_head_that_another_module_wraps_is_refused(load, adapter) -> None:
+    """Its weight would be taken out from under a trained copy, or out of its quantization."""
+    trained = replace(adapter, modules_to_save=["lm_head"])
+    model = load(trained, train_mode="lora", gradient_checkpointing=False).model.get_base_model()
+    with pytest.raises(UserError, match="no plain linear layer but ModulesToSaveWrapper"):
+        offload_head(model)
+
+
+def test_what_keeps_weights_apart_is_named(section, machines) -> None:
+    model = section(offload_head=True)
+    assert offloaded_keys(model, machines["ampere"]) == ["offload_head"]
+    assert offloaded_keys(model, machines["cpu"]) == []
 
 
 def test_on_a_cpu_it_is_a_notice(section, machines) -> None:
