@@ -68,7 +68,7 @@ def check_fp8_base(merged: Merged) -> Iterator[Problem]:
 
 
 def check_offloaded(merged: Merged) -> Iterator[Problem]:
-    """Embeddings and heads in main memory are frozen, and in one process."""
+    """Embeddings and heads in main memory are there, frozen, and in one process."""
     for offload, (module, title) in OFFLOADED.items():
         if not merged[offload]:
             continue
@@ -85,6 +85,9 @@ def check_offloaded(merged: Merged) -> Iterator[Problem]:
             if merged[key]:
                 what = f"{key} places the weights itself, and {offload} would keep some in main memory"
                 yield merged.clash(offload, key, what, f"drop {offload}")
+    if merged["offload_head"] and merged["task_type"] == "reward":
+        what = "offload_head keeps the head that scores tokens in main memory, and a reward model has none"
+        yield merged.clash("offload_head", "task_type", what, "drop offload_head")
 
 
 def _names(names: list[str], module: str) -> bool:

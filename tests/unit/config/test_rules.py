@@ -128,6 +128,11 @@ IMPOSSIBLE = [
         "drop one of them",
     ),
     (
+        ["offload_head=true", "task_type=reward"],
+        "offload_head: offload_head keeps the head that scores tokens in main memory, and a reward model has none; "
+        "drop offload_head",
+    ),
+    (
         ["fp8_base=true"],
         "fp8_base: fp8_base rounds a base in 16 bit, and qlora's is in 4 or 8 bit already; use train_mode: lora, or "
         "drop fp8_base",
