@@ -137,7 +137,7 @@ def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:
     if workload.task == "grpo":
         # Keys and values of all that is generated, by all layers.
         cache = 2 * workload.shape.key_width * workload.compute_bytes * workload.shape.num_layers * tokens
-        yield "generation", (Part("keys and values", cache), Part("logits and loss", loss.hidden))
+        yield "generation", (head, Part("keys and values", cache), Part("logits and loss", loss.hidden))
     if workload.eval_rows:
         yield "evaluation", (head, *_at_evaluation(workload, loss))
 

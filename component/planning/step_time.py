@@ -102,8 +102,9 @@ def plan_step_time(workload: Workload, gpu: Gpu, *, micro_batches: int) -> StepT
     num_ahead, num_behind = _passes(workload)
     left_out = _recomputed_share(workload) * _left_out_weights(workload) / max(workload.shape.linear_per_layer, 1)
     after = workload.tokens * behind / speed + (num_behind - left_out) * restored
-    after += offloaded_head(workload) * workload.load_bytes / BYTES_FROM_HOST
-    before = workload.tokens * ahead / speed + num_ahead * restored
+    copied = offloaded_head(workload) * workload.load_bytes / BYTES_FROM_HOST
+    after += copied
+    before = workload.tokens * ahead / speed + num_ahead * restored + (num_ahead - 1) * copied
     launch_before, launch_after = _launch_seconds(workload)
     return StepTime(
         compute=micro_batches * (before + after),

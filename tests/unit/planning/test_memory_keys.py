@@ -12,10 +12,11 @@ from component.models.support import FAST_FAMILIES
 from component.planning.activations import saved_by_layer
 from component.planning.gpus import GPUS
 from component.planning.logits import loss_memory, unsloth_part_bytes
-from component.planning.memory import LIBRARY_BYTES, SMALL_LIBRARY_BYTES, plan_memory
+from component.planning.memory import LIBRARY_BYTES, SMALL_LIBRARY_BYTES, _moments, plan_memory
 from component.planning.plan import judge
 from component.planning.read_config import Setting, read_workload
 from component.planning.shape import KEPT_NORM_OUTPUTS
+from component.planning.step_time import BYTES_FROM_HOST, plan_step_time
 from component.planning.weights import num_adapter_parameters, unquantized_bytes
 
 VOCAB, HIDDEN = 128_256, 4096
@@ -36,6 +37,27 @@ def test_a_head_in_main_memory_is_there_while_scores_are_made() -> None:
     minimal = [plan_memory(replace(MINIMAL, offloads_head=is_off)) for is_off in (False, True)]
     assert [plan.moment for plan in minimal] == ["backward pass of the first layer", "loss"]
     assert 0.6 * size < minimal[0].allocated - minimal[1].allocated < size
+
+
+@pytest.mark.parametrize(
+    ("task", "reference", "passes"), [("sft", "none", 1), ("dpo", "adapter off", 2), ("kto", "adapter off", 4)]
+)
+def test_a_head_in_main_memory_is_copied_in_each_forward_pass(task: str, reference: str, passes: int) -> None:
+    """Those of the reference too, and kto's with answers to other prompts."""
+    here = replace(VANILLA, task=task, reference=reference)
+    times = [
+        plan_step_time(replace(here, offloads_head=is_off), GPUS["h200"], micro_batches=3).compute
+        for is_off in (False, True)
+    ]
+    one = SHAPE.head * here.load_bytes / BYTES_FROM_HOST
+    assert times[1] - times[0] == pytest.approx(3 * passes * one)
+
+
+def test_a_head_in_main_memory_is_there_for_generation() -> None:
+    sampled = replace(VANILLA, task="grpo")
+    moments = [dict(_moments(replace(sampled, offloads_head=is_off)))["generation"] for is_off in (False, True)]
+    sizes = [sum(part.num_bytes for part in parts) for parts in moments]
+    assert sizes[1] - sizes[0] == 2 * SHAPE.head
 
 
 @pytest.mark.parametrize(
