@@ -9,6 +9,7 @@ from typing import Any
 
 from component.pipeline.benchmark.case import TRAIN, Case, Rows
 from component.pipeline.benchmark.child import REPOSITORY
+from component.planning.known_shapes import KNOWN_CONFIGS
 
 #: Size -> a published model of that size.
 SHAPES: Mapping[str, str] = {
@@ -42,6 +43,7 @@ OF_CONTEXTS: Mapping[str, Any] = {"gradient_accumulation_steps": 1, "max_steps":
 #: On a CPU: no Unsloth, no 8-bit optimizer and none of what spares a GPU's memory.
 QUICK_KEYS: Mapping[str, Any] = {
     "use_cpu": True, "use_unsloth": False, "optim": "adamw_torch", "max_seq_length": 64, "gradient_checkpointing": True,
+    "offload_embedding": False,
 }  # fmt: skip
 
 
@@ -56,16 +58,18 @@ def base_keys(path: str) -> dict[str, Any]:
     return {**below, **keys}
 
 
-def settings_of(mode: str, length: int, base: str = MINIMAL) -> dict[str, Any]:
+def settings_of(model: str, mode: str, length: int, base: str = MINIMAL) -> dict[str, Any]:
     """Keys of a run of one row a micro-batch.
 
     Args:
+        model: id of a known shape; embeddings that are its output head too stay on the device.
         length: of the row in tokens.
         base: the file whose keys spare memory.
     """
     return {
         "task_type": "sft",
         **base_keys(base),
+        **({"offload_embedding": False} if KNOWN_CONFIGS.get(model, {}).get("tie_word_embeddings") else {}),
         "train_mode": mode,
         **MODES[mode][1],
         "max_seq_length": length,
@@ -81,5 +85,5 @@ def settings_of(mode: str, length: int, base: str = MINIMAL) -> dict[str, Any]:
 
 def build_case(name: str, model: str, mode: str, length: int, *, base: str = MINIMAL, **keys: Any) -> Case:
     """A run that is measured."""
-    settings = {**settings_of(mode, length, base), **keys}
+    settings = {**settings_of(model, mode, length, base), **keys}
     return Case(name, TRAIN, settings, model, Rows("full", 8, settings["max_seq_length"]), WARM_UP)

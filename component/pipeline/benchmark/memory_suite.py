@@ -122,7 +122,7 @@ def _peak(suite: Suite, size: str, model: str, mode: str, options: argparse.Name
     keys = {"gradient_accumulation_steps": options.accumulation, **(QUICK_KEYS if options.quick else {})}
     case = build_case(f"{size}, {MODES[mode][0]}", model, mode, LENGTH, **keys)
     named = str(suite.files.checkpoint(model)) if options.quick else model
-    planned = plan_peak(named, {**settings_of(mode, case.settings["max_seq_length"]), **keys})
+    planned = plan_peak(named, {**settings_of(model, mode, case.settings["max_seq_length"]), **keys})
     if not (options.measure or options.quick):
         return Peak(size, mode, planned, None)
     obstacle = None if options.quick or suite.runs(case) else why_not_measured(suite.files, case, planned)
@@ -159,7 +159,7 @@ def why_not_measured(files: Files, case: Case, planned: MemoryPlan) -> str | Non
 
 def plan_contexts(model: str) -> dict[int, int]:
     """The longest row of QLoRA for each card."""
-    settings = settings_of("qlora", LENGTH, LONG if Path(LONG).is_file() else MINIMAL)
+    settings = settings_of(model, "qlora", LENGTH, LONG if Path(LONG).is_file() else MINIMAL)
     return {gigabytes: longest_row(model, settings, card) for gigabytes, (card, _) in CARDS.items()}
 
 

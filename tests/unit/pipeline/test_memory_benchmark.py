@@ -22,7 +22,7 @@ def test_the_last_that_holds(true_up_to: int, most: int) -> None:
 
 
 def test_the_longest_row_fits_and_a_longer_one_does_not() -> None:
-    settings = settings_of("qlora", STEP)
+    settings = settings_of(SHAPES["8B"], "qlora", STEP)
     tokens = longest_row(SHAPES["8B"], settings, "4090")
     workload = plan_workload(SHAPES["8B"], settings)
     verdicts = [
@@ -39,7 +39,7 @@ def test_cards_have_the_memory_of_their_names() -> None:
 
 def test_quantized_takes_less_than_16_bit_and_that_less_than_full() -> None:
     for model in SHAPES.values():
-        quantized, lora, full = (plan_peak(model, settings_of(mode, 1024)).reserved for mode in MODES)
+        quantized, lora, full = (plan_peak(model, settings_of(model, mode, 1024)).reserved for mode in MODES)
         assert quantized < lora < full
 
 
