@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from component.config.errors import UserError
+from component.models.preparing import explain_shared_head
 from component.runtime.distributed import world_size
 
 if TYPE_CHECKING:
@@ -76,10 +77,7 @@ def check_offload(model: PreTrainedModel, key: str = "offload_embedding") -> Non
     if key == "offload_head":
         _check_head(head)
     if head is not None and head.weight is model.get_input_embeddings().weight:
-        raise UserError(
-            f"{key}: this model's output head is its input embeddings (tie_word_embeddings), of which the device needs "
-            f"one or the other all the time; drop {key}"
-        )
+        raise UserError(explain_shared_head(key))
     if world_size() > 1:
         raise UserError(
             f"{key}: torch's DistributedDataParallel takes no model that is partly in main memory; train with one "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from component.config.errors import UserError
@@ -46,6 +46,29 @@ def offloaded_keys(model: ModelSection, hardware: Hardware) -> list[str]:
     """The keys that keep weights apart."""
     kept = {"offload_embedding": offloads_embedding(model, hardware), "offload_head": offloads_head(model, hardware)}
     return [key for key, is_kept in kept.items() if is_kept]
+
+
+def explain_shared_head(key: str) -> str:
+    """Why embeddings or head cannot be kept apart where they are one matrix."""
+    return (
+        f"{key}: this model's output head is its input embeddings (tie_word_embeddings), of which the device needs "
+        f"one or the other all the time; drop {key}"
+    )
+
+
+def check_shared_head(keys: Sequence[str], config: Mapping[str, Any]) -> None:
+    """Refuse to keep them apart where config.json says that they are one matrix.
+
+    What it leaves open, or says of a model within another, is seen when the weights are loaded.
+
+    Args:
+        keys: that keep weights apart, of `offloaded_keys`.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    if keys and "text_config" not in config and config.get("tie_word_embeddings") is True:
+        raise UserError(explain_shared_head(keys[0]))
 
 
 def explain_offload(model: ModelSection, hardware: Hardware) -> list[str]:

@@ -14,6 +14,7 @@ from component.config.settle import with_values
 from component.models.decoder_layers import check_skipped
 from component.models.fp8_base import CAPABILITY, check_fp8_base
 from component.models.precision import resolve_precision
+from component.models.preparing import check_shared_head, offloaded_keys
 from component.models.support import is_fast_family, why_unsupported
 from component.pipeline.batches import settle_batches
 from component.pipeline.plan_inputs import (
@@ -83,6 +84,7 @@ def plan_config(config: Config, gpu: str | None = None) -> PlannedRun:
     shape = understand_shape(config, model_config)
     check_skipped(config.model.checkpoint_skip_layers, shape.num_layers)
     hardware = imagined_hardware(card or GPUS[USUAL_GPU])
+    check_shared_head(offloaded_keys(config.model, hardware), model_config)
     loader = expected_loader(config, model_config)
     precision = resolve_precision(config.model, hardware)
     _check_numbers(config)

@@ -12,9 +12,10 @@ import pytest
 
 from component.config.errors import UserError
 from component.config.load import load_config
+from component.pipeline import prepare as prepare_module
 from component.pipeline.describe import describe_check, describe_run
 from component.pipeline.plan_facts import plan_facts
-from component.pipeline.plan_inputs import named_gpu
+from component.pipeline.plan_inputs import imagined_hardware, named_gpu
 from component.pipeline.plan_run import PLANNED_NUMBERS, compare_cards, plan_config
 from component.pipeline.prepare import prepare
 from component.pipeline.show_plan import PlanOutputs, plan_text, show_plan
@@ -195,6 +196,24 @@ def test_a_local_model_and_its_family(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
     with pytest.raises(UserError, match="family 'mamba'"):
         plan_config(load_config(LLAMA, [f"model_name_or_path={tmp_path}"]), "t4")
+
+
+@pytest.mark.parametrize("key", ["offload_embedding", "offload_head"])
+def test_one_matrix_is_not_kept_apart(key: str, tiny_model: Path, tmp_path: Path, monkeypatch) -> None:
+    """Said before weights are loaded; on a CPU, where the key does nothing, it is a notice of the loader."""
+    content = json.loads((tiny_model / "config.json").read_text())
+    assert content["tie_word_embeddings"] is True
+    (tmp_path / "config.json").write_text(json.dumps(content | {"tie_word_embeddings": False}))
+    values = {"train_file": "data/demo/train.jsonl", "output_dir": str(tmp_path / "run"), key: True}
+    config = load_config({**values, "model_name_or_path": str(tiny_model)})
+    refusal = f"{key}: this model's output head is its input embeddings"
+    with pytest.raises(UserError, match=refusal):
+        plan_config(config, "h200")
+    assert plan_config(load_config({**values, "model_name_or_path": str(tmp_path)}), "h200").plan
+    assert prepare(config).hardware.kind == "cpu"
+    monkeypatch.setattr(prepare_module, "detect_hardware", lambda use_cpu: imagined_hardware(GPUS["h200"]))
+    with pytest.raises(UserError, match=refusal):
+        prepare(config)
 
 
 def test_more_layers_than_there_are_cannot_be_skipped(tiny_model: Path) -> None:
