@@ -15,6 +15,7 @@ from component.config.errors import ConfigError
 from component.config.keys import MODES
 from component.config.load import load_config
 from component.pipeline.benchmark.chat_cases import VARIANTS
+from component.planning.why_not_faster import LEAST_GAIN
 from component.registry import FORMATS, LOADERS, TASKS
 
 
@@ -33,6 +34,10 @@ def commands(readme: str) -> list[list[str]]:
     in_table = re.findall(r"\| `(benchmark\.py .*)` \|$", readme, flags=re.MULTILINE)
     lines += [f"python script/{command}" for command in in_table]
     return [shlex.split(line, comments=True) for line in lines]
+
+
+def test_advice_is_silent_below_what_the_page_says(readme: str) -> None:
+    assert f"Below {LEAST_GAIN:.0%}".replace("%", " %") + " it is silent" in readme
 
 
 def test_train_commands_are_valid(readme: str) -> None:
