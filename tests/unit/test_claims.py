@@ -85,6 +85,7 @@ def test_the_ceiling(page: str, tables: dict[str, list[list[str]]]) -> None:
     assert "15.0 times, and the fastest run in 16 bit, packed and chosen by `auto`" in text
     assert f"17,697 tokens/s, {17_697 / 1_643:.1f} times" in text
     assert f"(`fp8_base`): 22,557 tokens/s, {22_557 / 1_643:.1f} times" in text
+    assert f"measured {17_697 / 1_643:.1f} x over padded chat rows, {22_557 / 1_643:.1f} x with 8-bit floats" in text
     in_8_bit = ceiling_tokens_per_second(1_370e12)
     assert f"which makes {in_8_bit / 1_643:.1f} times" in text and 22_557 < in_8_bit < 28.8 * 1_643
     assert ceiling / 1_643 == pytest.approx(15.0, abs=0.05)
