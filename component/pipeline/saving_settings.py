@@ -42,8 +42,9 @@ def open_savings(config: Config, workload: Workload) -> Iterator[Saving]:
     is_alone = not shape.is_tied and world_size() == 1 and not training.deepspeed and not training.fsdp
     if is_frozen and is_alone and EMBEDDING not in trained and not workload.offloads_embedding:
         yield Saving("offload_embedding", True, "offloads_embedding", True)
-    has_head = workload.task != "reward"
-    if is_frozen and is_alone and HEAD not in trained and has_head and not workload.offloads_head:
+    # Generation would copy the head for every token, and a score head is small.
+    is_head_for_loss = workload.task not in ("grpo", "reward")
+    if is_frozen and is_alone and HEAD not in trained and is_head_for_loss and not workload.offloads_head:
         yield Saving("offload_head", True, "offloads_head", True)
     if workload.mlp_tile_tokens is None and not shape.experts_per_layer and not workload.has_liger:
         yield Saving("tiled_mlp", True, "mlp_tile_tokens", shape.hidden)

@@ -85,7 +85,6 @@ class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMemor
         "in 8 bit: half the memory of 16 bit, faster on cards with tensor cores for it (compute capability 8.9: Ada, "
         "Hopper, Blackwell), with the noise of rounding weights, activations and gradients to 3 bits of mantissa.",
         modes=("lora",),
-        memory=True,
     )
     fused_lora: bool = key(
         True,
@@ -121,7 +120,8 @@ class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMemor
     offload_head: bool = key(
         False,
         "Keep the frozen output head in main memory and copy it to the device whenever scores are made: less memory on "
-        "the device by vocabulary x hidden size outside the loss, for one copy in each forward pass.",
+        "the device by vocabulary x hidden size outside the loss, for a copy in each forward pass, and one or two for "
+        "each token that is generated.",
     )
     tiled_mlp: bool = key(
         False,

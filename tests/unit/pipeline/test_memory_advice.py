@@ -12,7 +12,10 @@ from component.config.load import load_config
 from component.models.precision import resolve_precision
 from component.pipeline.choose_loader import LoaderChoice
 from component.pipeline.out_of_memory import OTHER_WAYS, _advice, fitting_overrides
+from component.pipeline.saving_settings import open_savings
 from component.planning.known_shapes import KNOWN_CONFIGS
+from component.planning.read_config import Setting, read_workload
+from component.planning.shape import read_shape
 from component.runtime.hardware import Hardware
 
 NAME, GIB = "NousResearch/Meta-Llama-3-8B-Instruct", 2**30
@@ -41,3 +44,24 @@ def test_settings_for_a_new_run(memory_gib: float, model_config: Any, saves: boo
     assert (ways, after) == (OTHER_WAYS, " in a new one")
     named = before.removeprefix("nothing that can be changed in this output_dir takes less; use ")
     assert ("offload_embedding=true" in named) is saves is (named != "")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "is_open"),
+    [
+        ({}, True),
+        ({"task_type": "dpo"}, True),
+        ({"task_type": "grpo"}, False),
+        ({"task_type": "reward"}, False),
+        ({"modules_to_save": ["lm_head"]}, False),
+        ({"offload_head": True}, False),
+        ({"train_mode": "full", "quantization": None}, False),
+    ],
+)
+def test_when_the_head_could_be_kept_off_the_device(overrides: dict[str, Any], is_open: bool) -> None:
+    keys = {key: value for key, value in overrides.items() if value is not None}
+    rewards = {"reward_functions": ["exact_match"]} if keys.get("task_type") == "grpo" else {}
+    config = load_config({"model_name_or_path": NAME, "train_file": "d", "output_dir": "o", **keys, **rewards})
+    shape = read_shape(KNOWN_CONFIGS[NAME])
+    workload = read_workload(config, shape, Setting("vanilla", "bfloat16", "bfloat16", supports_varlen=True))
+    assert any(saving.key == "offload_head" for saving in open_savings(config, workload)) is is_open
