@@ -103,7 +103,7 @@ def load_unsloth(
             **describe_savings(model, hardware),
             "gradient_checkpointing": _checkpointing_of(prepared, request),
             "checkpoint_skip_layers": _skipped_layers(model),
-            "rmsnorm_save_output": hardware.kind == "cuda" and norms_keep_outputs(),
+            "rmsnorm_save_output": norms_keep_outputs(model, hardware, base.config.model_type),
             **({} if fused is None else {"fused_lora": fused.describe()}),
         },
         notices=(

@@ -19,6 +19,7 @@ from component.config.errors import MachineError, RunError
 from component.config.schema import ModelSection
 from component.models.failures import first_line, library_failures
 from component.models.model_files import configure_hub, find_model, read_source_config
+from component.models.support import is_fast_family
 from component.runtime.logging import demote_to_debug
 
 if TYPE_CHECKING:
@@ -94,9 +95,10 @@ def import_unsloth(model: ModelSection, hardware: Hardware) -> ModuleType:
     return module
 
 
-def norms_keep_outputs() -> bool:
-    """Whether norms of frozen weights keep what they give instead of their input."""
-    return os.environ.get(NORM_VARIABLE) == "1"
+def norms_keep_outputs(model: ModelSection, hardware: Hardware, model_type: str) -> bool:
+    """Whether norms keep what they give instead of their input: frozen ones, in layers that Unsloth has written."""
+    is_its_own = hardware.kind == "cuda" and is_fast_family(model_type)
+    return is_its_own and model.train_mode != "full" and os.environ.get(NORM_VARIABLE) == "1"
 
 
 def limit_loss(model: ModelSection) -> None:

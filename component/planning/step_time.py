@@ -47,6 +47,8 @@ SECONDS_PER_TENSOR = 80e-6
 AT_ONCE = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
 #: Bytes a second from main memory to a card: PCIe 4 with 16 lanes, an assumption.
 BYTES_FROM_HOST = 25e9
+#: Layers of an MLP that is fused as a whole where each has an adapter; nobody reads what the last one recomputes.
+MLP = ("gate_proj", "up_proj", "down_proj")
 #: Times that the tokens of a micro-batch go through a model forward without gradients, for the reference.
 REFERENCE_PASSES = {"none": 0, "adapter off": 1, "second model": 1, "computed before": 0}
 
@@ -155,9 +157,10 @@ def _recomputed_share(workload: Workload) -> float:
 
 def _left_out_weights(workload: Workload) -> int:
     """Weights of a layer that recomputation does not multiply with: fused MLPs leave out what nobody reads."""
-    if not workload.has_fused_adapters:
+    mlp, adapter = [linear for linear in workload.shape.linears if linear.name in MLP], workload.adapter
+    if adapter is None or not workload.has_fused_adapters or not all(map(adapter.reaches, mlp)):
         return 0
-    return sum(linear.num_weights for linear in workload.shape.linears if linear.name == "down_proj")
+    return sum(linear.num_weights for linear in mlp if linear.name == MLP[-1])
 
 
 def _passes(workload: Workload) -> tuple[float, float]:
