@@ -23,6 +23,11 @@ def library_failures() -> tuple[type[Exception], ...]:
     )  # fmt: skip
 
 
+def is_of_a_tokenizer_file(error: Exception) -> bool:
+    """Whether its file is at fault: over one that they cannot read, tokenizers' Rust core raises a bare Exception."""
+    return type(error) is Exception or isinstance(error, library_failures())
+
+
 @contextmanager
 def told_as_user_error(subject: str, fix: str) -> Iterator[None]:
     """Turn the failures of a library inside the block into one line, `subject cannot be loaded: reason; fix`.

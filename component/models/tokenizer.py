@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from component.config.errors import UserError
 from component.config.schema import ModelSection
 from component.models.checkpoint import load_config
-from component.models.failures import first_line
+from component.models.failures import first_line, is_of_a_tokenizer_file
 from component.models.model_files import ADAPTER_FILE, CONFIG_FILE, find_model, has_file
 
 if TYPE_CHECKING:
@@ -128,7 +128,9 @@ def read_tokenizer(
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
-    except Exception as error:  # the Rust core of tokenizers raises a bare Exception over a file that it cannot read
+    except Exception as error:
+        if not is_of_a_tokenizer_file(error):
+            raise
         raise UserError(
             f"tokenizer_name_or_path: no tokenizer can be loaded from {name}: {first_line(error)}; "
             "name a folder or hub id with tokenizer.json"

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from component.config.errors import UserError
-from component.models.tokenizer import load_tokenizer
+from component.models.tokenizer import load_tokenizer, read_tokenizer
 
 
 @pytest.fixture
@@ -66,3 +66,14 @@ def test_tokenizer_files_without_a_model_do_where_none_is_needed(changed, sectio
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(UserError, match="has no config.json"):
         load_tokenizer(config, needs_model=False)
+
+
+def test_what_is_no_fault_of_a_file_is_not_told_as_one(tiny_model, monkeypatch) -> None:
+    from transformers import AutoTokenizer
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", fail)
+    with pytest.raises(MemoryError):
+        read_tokenizer(str(tiny_model))
