@@ -125,13 +125,14 @@ def _key_width(workload: Workload) -> int:
 def _unsloth_saved(workload: Workload) -> float:
     """unsloth.kernels: what both norms give and their inputs (hidden), gate and up before the activation (inner).
 
-    Fused adapters keep what is between their matrices, and those on 16-bit layers a copy of the MLP's input.
+    Norms of query and key heads keep their inputs. Fused adapters keep what is between their matrices, and those on
+    16-bit layers a copy of the MLP's input.
     """
     shape, width = workload.shape, workload.compute_bytes
     inputs = 0 if workload.keeps_norm_outputs else 2 * shape.hidden * workload.load_bytes
     copied = shape.hidden * width if workload.has_16bit_layers and workload.keeps_norm_outputs else 0
     of_adapters = _scaled_down(workload) + copied if workload.has_fused_adapters else 0
-    return inputs + 2 * (shape.hidden + shape.mlp_width) * width + of_adapters
+    return inputs + (2 * (shape.hidden + shape.mlp_width) + _head_norms(workload)) * width + of_adapters
 
 
 def _vanilla_saved(workload: Workload) -> float:

@@ -18,6 +18,7 @@ from component.planning.weights import (
     adapter_bytes,
     cast_weight_bytes,
     gradient_bytes,
+    num_in_small_tensors,
     num_trained,
     num_trained_embeddings,
     offloaded_head,
@@ -66,7 +67,9 @@ class MemoryPlan:
 def plan_memory(workload: Workload) -> MemoryPlan:
     """Predict the peak."""
     trained = num_trained(workload)
-    states, paged = state_bytes(workload.optimizer, trained, num_trained_embeddings(workload))
+    states, paged = state_bytes(
+        workload.optimizer, trained, num_trained_embeddings(workload), num_in_small=num_in_small_tensors(workload)
+    )
     static = (
         Part("quantized weights", quantized_bytes(workload)),
         Part(f"{8 * workload.load_bytes}-bit weights", unquantized_bytes(workload)),

@@ -54,17 +54,24 @@ UNKNOWN = OptimizerMemory(8, step=4)
 
 #: bitsandbytes' 8-bit optimizers keep 32-bit states for embeddings: transformers' Trainer asks for it.
 WIDER_FOR_EMBEDDINGS = 4 / EIGHT_BIT
+#: bitsandbytes' paged optimizers have the states of smaller tensors on the device (`get_state_buffer`): of all matrices
+#: of an adapter of rank 16 on an 8B shape but those on the MLP's width.
+FEWEST_PAGED = 100_000
 
 
-def state_bytes(name: str, num_trained: int, num_embeddings: int) -> tuple[float, float]:
+def state_bytes(
+    name: str, num_trained: int, num_embeddings: int, *, num_in_small: int = 0
+) -> tuple[float, float]:  # fmt: skip
     """Bytes of an optimizer's states on the device, and of those that are paged.
 
     Args:
         num_embeddings: of the trained parameters, those of `nn.Embedding` modules.
+        num_in_small: of the trained parameters, those in tensors of fewer than FEWEST_PAGED.
     """
     memory = optimizer_memory(name)
     widened = num_embeddings * (WIDER_FOR_EMBEDDINGS - 1) if "8bit" in name else 0.0
-    return (num_trained + widened) * memory.state, (num_trained + widened) * memory.paged
+    paged = (num_trained + widened - num_in_small) * memory.paged
+    return (num_trained + widened) * memory.state + num_in_small * memory.paged, paged
 
 
 def optimizer_memory(name: str) -> OptimizerMemory:

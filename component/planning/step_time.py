@@ -14,6 +14,9 @@ from component.planning.workload import Workload
 #: tokens and more of an 8B or 13B width wait for nothing else, with Liger's kernels 0.41 (docs/experiments.md).
 SHARE_OF_PEAK = {"unsloth": 0.535, "vanilla": 0.415}
 LIGER_SHARE_OF_PEAK = 0.415
+#: With adapters that are computed with their layers: times of `plan`'s configs that are not held out, where the card
+#: decides, are 4 to 13 % below what Unsloth's share gives.
+FUSED_SHARE_OF_PEAK = 0.575
 #: Of that, where what is not a product runs in float32 under autocast: Firefly's recipe, 6,143 tokens/s at 2048 x 4.
 SHARE_IN_FLOAT32 = 0.8
 #: Bytes that turning a 4-bit weight into 16 bit moves, with the product that reads it, and the share of the bandwidth
@@ -36,9 +39,11 @@ OPERATIONS_PER_LINEAR = {"plain": 1, "float32": 3, "4 bit": 6, "int8": 6, "fp8":
 OPERATIONS_PER_ADAPTER = 9
 #: Unsloth's kernels do several of these at once: seconds of a pass through a layer, 0.30 to 0.40 s for 96.
 UNSLOTH_SECONDS_PER_PASS = 3.3e-3
-#: The same with adapters fused on a 4-bit base: two runs of 2 x 2048 tokens seem to have waited for the host, 1.28 s
-#: for 316 passes and, on a machine with a slow host, 1.68 s for 308.
-FUSED_SECONDS_PER_PASS = 4.4e-3
+#: The same with fused adapters. 4 bit: 0.24 s for 96 (8B, 1024 x 1), 0.24 s for 72 (0.5B, 512 x 16). 16 bit: 0.16 s for
+#: 72 (0.5B, 2048 x 8).
+FUSED_4BIT_SECONDS_PER_PASS, FUSED_SECONDS_PER_PASS = 3.0e-3, 2.3e-3
+#: What packed rows add: 0.35 s for 96 passes of 128 tokens (8B, 4 bit), 0.41 s for 80 of 2048 x 2.
+PACKED_SECONDS_PER_PASS = 1.0e-3
 #: The same with a base in 8-bit floats, taken from 4 rows of 2048 (0.438 s for 64), which gain less than 8 rows do.
 FP8_SECONDS_PER_PASS = 6.8e-3
 #: Seconds for each tensor that an optimizer goes through one by one in Python; torch's own do all at once. Vanilla
@@ -95,8 +100,7 @@ def plan_step_time(workload: Workload, gpu: Gpu, *, micro_batches: int) -> StepT
     """
     if gpu.peak_flops is None or workload.task == "grpo":
         return None
-    share = LIGER_SHARE_OF_PEAK if workload.has_liger else SHARE_OF_PEAK[workload.loader]
-    share *= SHARE_IN_FLOAT32 if workload.is_mixed else 1
+    share = _share_of_peak(workload) * (SHARE_IN_FLOAT32 if workload.is_mixed else 1)
     # Without 16-bit arithmetic tensor cores are not used: about a fifteenth on a card with 16-bit peak from them.
     speed = share * gpu.peak_flops * (1 if workload.compute_bytes == 2 else 1 / 15)
     ahead, behind = _flops_per_token(workload)
@@ -116,6 +120,12 @@ def plan_step_time(workload: Workload, gpu: Gpu, *, micro_batches: int) -> StepT
         optimizer=_update_seconds(workload, gpu),
         tokens=micro_batches * workload.tokens,
     )
+
+
+def _share_of_peak(workload: Workload) -> float:
+    if workload.has_fused_adapters:
+        return FUSED_SHARE_OF_PEAK
+    return LIGER_SHARE_OF_PEAK if workload.has_liger else SHARE_OF_PEAK[workload.loader]
 
 
 def flops(workload: Workload) -> float:
@@ -174,7 +184,8 @@ def _launch_seconds(workload: Workload) -> tuple[float, float]:
     """Seconds of the host for the passes before the head, and after it."""
     layers, (num_ahead, num_behind) = workload.shape.num_layers, _passes(workload)
     if workload.loader == "unsloth":
-        seconds = layers * _unsloth_seconds_per_pass(workload)
+        packed = PACKED_SECONDS_PER_PASS if workload.is_packed else 0
+        seconds = layers * (_unsloth_seconds_per_pass(workload) + packed)
         return num_ahead * seconds, num_behind * seconds
     references = REFERENCE_PASSES[workload.reference] * (1 + _extra_passes(workload))
     bare = _operations(workload, with_adapter=False) * references
@@ -186,8 +197,9 @@ def _launch_seconds(workload: Workload) -> tuple[float, float]:
 def _unsloth_seconds_per_pass(workload: Workload) -> float:
     if workload.quantization == "fp8":
         return FP8_SECONDS_PER_PASS
-    is_fused = workload.has_fused_adapters and not workload.has_16bit_layers
-    return FUSED_SECONDS_PER_PASS if is_fused else UNSLOTH_SECONDS_PER_PASS
+    if not workload.has_fused_adapters:
+        return UNSLOTH_SECONDS_PER_PASS
+    return FUSED_SECONDS_PER_PASS if workload.has_16bit_layers else FUSED_4BIT_SECONDS_PER_PASS
 
 
 def _operations(workload: Workload, *, with_adapter: bool) -> int:

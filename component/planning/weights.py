@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from component.planning.optimizer import FEWEST_PAGED
 from component.planning.shape import Linear
 from component.planning.workload import Workload
 
@@ -95,6 +96,16 @@ def num_trained_tensors(workload: Workload) -> int:
     if adapter is not None:
         return adapter.num_layers * 2 * sum(adapter.reaches(linear) for linear in linears)
     return workload.num_trained_layers * (len(linears) + 2)
+
+
+def num_in_small_tensors(workload: Workload) -> int:
+    """Trained parameters of an adapter that are in tensors whose optimizer states are not paged."""
+    adapter = workload.adapter
+    if adapter is None:
+        return 0
+    widths = [(each.features_in, each.features_out) for each in workload.shape.linears if adapter.reaches(each)]
+    sizes = [adapter.rank * width for pair in widths for width in pair]
+    return adapter.num_layers * sum(size for size in sizes if size < FEWEST_PAGED)
 
 
 def gradient_bytes(workload: Workload) -> float:

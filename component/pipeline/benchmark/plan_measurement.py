@@ -23,8 +23,8 @@ from component.pipeline.plan_run import data_size
 from component.pipeline.prepare import PreparedRun, prepare
 from component.runtime.seeds import seed_everything
 
-#: Steps of a case, and those of them that come first and are not timed: they compile, choose kernels and warm up.
-NUM_STEPS, NUM_WARM_UP = 4, 2
+#: Of a case.
+NUM_STEPS = 5
 RESULTS, STARTED = "results.json", "started.txt"
 
 
@@ -163,11 +163,16 @@ def _train(prepared: PreparedRun) -> dict[str, Any]:
         "load_peak_bytes": load_peak,
         "loaded_bytes": after_load,
         "left_over_bytes": left_over,
-        "step_seconds": round(statistics.median(timer.seconds[NUM_WARM_UP:]), 5),
+        "step_seconds": round(median_step(timer.seconds), 5),
         "steps": [round(seconds, 4) for seconds in timer.seconds],
         "loss": built.context.decided.get("loss_chunk_tokens"),
         "got": {key: str(value) for key, value in model.got.items()},
     }
+
+
+def median_step(seconds: Sequence[float]) -> float:
+    """Of all steps but the first, which compiles; so may a later one whose batch is of another shape."""
+    return statistics.median(seconds[1:])
 
 
 def _peaks(torch: Any) -> dict[str, int | None]:

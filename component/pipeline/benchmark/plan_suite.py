@@ -16,7 +16,13 @@ from component.artifacts.error_picture import draw_errors
 from component.artifacts.strict_json import write_atomically
 from component.config.load import load_config
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES, Case
-from component.pipeline.benchmark.plan_measurement import STARTED, keep_result, measure_cases, read_results
+from component.pipeline.benchmark.plan_measurement import (
+    STARTED,
+    keep_result,
+    measure_cases,
+    median_step,
+    read_results,
+)
 from component.pipeline.benchmark.process_memory import foreign_bytes
 from component.planning.gpus import describe_gpu
 from component.planning.plan import Plan, plan
@@ -134,7 +140,12 @@ def _compare(case: Case, result: Mapping[str, Any]) -> Comparison:
         None if peak is None else peak - left_over
         for peak in (result["peak_allocated_bytes"], result["peak_reserved_bytes"])
     )
-    return Comparison(case.name, case.is_held_out, predicted, allocated, reserved, result["step_seconds"])
+    return Comparison(case.name, case.is_held_out, predicted, allocated, reserved, _seconds(result))
+
+
+def _seconds(result: Mapping[str, Any]) -> float:
+    """Of a step; of older results there is only a median over the last two of four."""
+    return median_step(result["steps"]) if "steps" in result else result["step_seconds"]
 
 
 def _as_it_ran(workload: Workload, got: Mapping[str, str]) -> Workload:
