@@ -14,6 +14,7 @@ from component.models.adapters import copy_moved_start, explain_unadapted_expert
 from component.models.block_compile import leave_uncompiled
 from component.models.checkpoint import check_stored_names
 from component.models.decoder_layers import check_skipped, find_layers, skip_checkpointing, train_last_layers
+from component.models.host_loading import explain_detour, read_to_host
 from component.models.host_weights import check_offload, device_of, offload_head
 from component.models.loaded import LoadedModel
 from component.models.model_files import ModelSource, source_folder
@@ -26,6 +27,7 @@ from component.models.preparing import (
     describe_savings,
     device_map,
     explain_offload,
+    offloaded_keys,
     offloads_embedding,
     offloads_head,
     set_training_flags,
@@ -83,7 +85,7 @@ def load_unsloth(
     if model.tiled_mlp:
         _tile(base)
     if offloads_head(model, hardware):
-        offload_head(base)
+        offload_head(base, device_of(base))
     packed = _packed_attention(module, base, request) if model.packing else None
     return LoadedModel(
         model=prepared,
@@ -129,18 +131,27 @@ def _load_base(module: ModuleType, request: LoadRequest) -> tuple[PreTrainedMode
         stored = {"model_name": str(folder), "revision": None, "tokenizer_name": str(source_folder(request.source))}
         return load(**arguments | stored)
 
-    base, theirs = cache.load(
-        make=lambda: load(**arguments),
-        read=read,
-        base_of=lambda loaded: (loaded[0], ()),
-    )
+    keys = offloaded_keys(request.model, request.hardware)
+    with read_to_host(keys if _reads_to_host(request) else ()) as done:
+        base, theirs = cache.load(
+            make=lambda: load(**arguments),
+            read=read,
+            base_of=lambda loaded: (loaded[0], ()),
+        )
     prepare_four_bit_layers(base, compute_dtype=request.precision.compute_dtype)
     _check_loaded(request, base, theirs)
     _check_offloaded(request, base)
-    notices = [*_unplaced(request.source, base), *_ignored(request), *cache.notices]
+    notices = [*_unplaced(request.source, base), *_ignored(request), *cache.notices, *explain_detour(keys, done)]
     notices.append(add_rows(base, request.new_tokens))
     check_vocabulary(base, request.tokenizer)
     return base, tuple(notice for notice in notices if notice is not None), cache.state
+
+
+def _reads_to_host(request: LoadRequest) -> bool:
+    """Whether weights may be in main memory from the start: its other loader hangs hooks into such a model."""
+    return is_fast_family(request.files_config["model_type"]) and not (
+        request.model.train_mode == "qlora" and request.model.quantization == "int8"
+    )
 
 
 def _prepare(module: ModuleType, base: PreTrainedModel, request: LoadRequest) -> tuple[Any, list[str]]:

@@ -18,7 +18,8 @@ from component.models.adapters import (
 from component.models.attention import AttentionChoice, choose_attention, settle_attention
 from component.models.checkpoint import load_config, load_quantized, load_weights
 from component.models.decoder_layers import skip_checkpointing, train_last_layers
-from component.models.host_weights import check_frozen, offload_embedding, offload_head
+from component.models.host_loading import explain_detour, read_to_host
+from component.models.host_weights import check_frozen, device_of, offload_embedding, offload_head
 from component.models.language_model import freeze_towers
 from component.models.loaded import LoadedModel
 from component.models.new_rows import add_rows, save_new_rows_alone
@@ -145,21 +146,23 @@ def _load_base(request: LoadRequest) -> _Base:
     # An explicit None would discard a checkpoint's own quantization.
     settings = {} if quantization is None else {"quantization_config": quantization}
     cache = QuantizedCache(request, loader="vanilla", settings=quantization.to_dict() if quantization else {})
-    base, notices = cache.load(
-        make=lambda: load(source, config, **arguments, **settings),
-        read=lambda folder, told: (load_quantized(folder, config, **arguments), told),
-        base_of=lambda loaded: loaded,
-    )
-    return _Base(base, attention, (*notices, *cache.notices), cache.state)
+    keys = offloaded_keys(model, request.hardware)
+    with read_to_host(keys) as done:
+        base, notices = cache.load(
+            make=lambda: load(source, config, **arguments, **settings),
+            read=lambda folder, told: (load_quantized(folder, config, **arguments), told),
+            base_of=lambda loaded: loaded,
+        )
+    return _Base(base, attention, (*notices, *cache.notices, *explain_detour(keys, done)), cache.state)
 
 
 def _prepare_base(base: PreTrainedModel, request: LoadRequest) -> None:
     prepare_four_bit_layers(base, compute_dtype=request.precision.compute_dtype)
     set_training_flags(base)
     if offloads_embedding(request.model, request.hardware):
-        offload_embedding(base)
+        offload_embedding(base, device_of(base))
     if offloads_head(request.model, request.hardware):
-        offload_head(base)
+        offload_head(base, device_of(base))
     if request.model.tiled_mlp:
         tile_mlps(base)
     if request.model.gradient_checkpointing:

@@ -85,6 +85,8 @@ def load_models(prepared: PreparedRun) -> LoadedModel:
         model, section = load_model(prepared), prepared.section
         if prepared.task.needs_reference_model(section, prepared.config.training):
             model = replace(model, reference=load_reference(prepared, section.reference_model_name_or_path))
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # 16-bit weights came and went between those that stay
         return model
     except torch.OutOfMemoryError as error:
         raise DeviceMemoryError(
