@@ -10,7 +10,7 @@ from component.config.adapter_rules import layer_numbers
 from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.config.load import Config
 from component.config.usual import USUAL_LOSS_CHUNK
-from component.planning.shape import KEPT_NORM_OUTPUTS, ModelShape
+from component.planning.shape import UNSLOTH_FAMILIES, ModelShape
 from component.planning.workload import Adapter, Workload
 
 ALL_LINEAR = "all-linear"
@@ -91,9 +91,10 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
         skipped_layers=_skipped_layers(config),
         is_dequantized=model.dequantize_base is True and _quantization(config) in ("nf4", "fp4"),
         has_fused_adapters=_has_fused_adapters(config, loader),
-        keeps_norm_outputs=loader == "unsloth" and model.train_mode != "full" and shape.model_type in KEPT_NORM_OUTPUTS,
+        keeps_norm_outputs=loader == "unsloth" and model.train_mode != "full" and shape.model_type in UNSLOTH_FAMILIES,
         offloads_embedding=model.offload_embedding,
         offloads_head=model.offload_head,
+        moves_offloaded=loader == "unsloth" and not _is_read_to_host(config, shape),
         mlp_tile_tokens=shape.hidden if model.tiled_mlp else None,
         loss_chunk_tokens=_loss_chunk(config, setting, loader),
     )
@@ -120,6 +121,11 @@ def _longest_row(config: Config, data: DataSize | None) -> int:
         return min(limit, data.longest_pack or limit)
     sampled = config.grpo.max_completion_length if config.model.task_type == "grpo" else 0
     return min(limit, data.longest + sampled)
+
+
+def _is_read_to_host(config: Config, shape: ModelShape) -> bool:
+    """Whether the Unsloth loader reads what is kept in main memory straight there; vanilla always does."""
+    return shape.model_type in UNSLOTH_FAMILIES and _quantization(config) != "int8"
 
 
 def _loss_chunk(config: Config, setting: Setting, loader: str) -> int | None:

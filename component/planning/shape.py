@@ -28,8 +28,9 @@ FUSED_PROJECTIONS: Mapping[str, tuple[bool, bool]] = {
 FOUR_NORMS = ("gemma2", "gemma3_text", "glm4")
 #: Families that normalise each head of query and key.
 HEAD_NORMS = ("qwen3", "qwen3_moe", "gemma3_text")
-#: Families of whose layers Unsloth's norms keep what they give instead of their input: those with kernels of their own.
-KEPT_NORM_OUTPUTS = ("llama", "mistral", "gemma", "gemma2", "qwen2", "qwen3")
+#: Families that Unsloth has kernels and a loader of its own for: norms keep what they give instead of their input, and
+#: weights that stay in main memory are read there.
+UNSLOTH_FAMILIES = ("llama", "mistral", "gemma", "gemma2", "qwen2", "qwen3")
 #: Families whose input embeddings are the output head unless config.json says otherwise.
 TIED = ("gemma", "gemma2", "gemma3_text", "smollm3")
 
