@@ -128,6 +128,20 @@ def offload_head(model: PreTrainedModel, device: torch.device | None = None) -> 
     return _stand_before(head, HostHead, target)
 
 
+def keep_on_host(model: PreTrainedModel, keys: Sequence[str]) -> None:
+    """Move what `keys` name of a model to main memory, or leave it there where it was read so.
+
+    Args:
+        keys: of offload_embedding and offload_head.
+
+    Raises:
+        UserError: see `check_offload`.
+    """
+    device = device_of(model)
+    for key in keys:
+        {"offload_embedding": offload_embedding, "offload_head": offload_head}[key](model, device)
+
+
 def _stand_before(module: Any, kind: type[nn.Module], target: torch.device) -> int:
     size = module.weight.numel() * module.weight.element_size()
     module.__class__ = type(f"Host{type(module).__name__}", (kind, type(module)), {})

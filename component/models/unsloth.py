@@ -15,7 +15,7 @@ from component.models.block_compile import leave_uncompiled
 from component.models.checkpoint import check_stored_names
 from component.models.decoder_layers import check_skipped, find_layers, skip_checkpointing, train_last_layers
 from component.models.host_loading import explain_detour, read_to_host
-from component.models.host_weights import check_offload, device_of, offload_head
+from component.models.host_weights import device_of, keep_on_host
 from component.models.loaded import LoadedModel
 from component.models.model_files import ModelSource, source_folder
 from component.models.new_rows import add_rows, save_new_rows_alone
@@ -28,8 +28,6 @@ from component.models.preparing import (
     device_map,
     explain_offload,
     offloaded_keys,
-    offloads_embedding,
-    offloads_head,
     set_training_flags,
     settle_frozen_weights,
 )
@@ -84,8 +82,7 @@ def load_unsloth(
     fused = _fuse(module, prepared, request)
     if model.tiled_mlp:
         _tile(base)
-    if offloads_head(model, hardware):
-        offload_head(base, device_of(base))
+    keep_on_host(base, offloaded_keys(model, hardware))
     packed = _packed_attention(module, base, request) if model.packing else None
     return LoadedModel(
         model=prepared,
@@ -123,8 +120,7 @@ def _load_base(module: ModuleType, request: LoadRequest) -> tuple[PreTrainedMode
     arguments = _loading_arguments(request)
     load = partial(call_unsloth, module.FastLanguageModel.from_pretrained)
     # It makes its own settings of the quantization, which change with its version alone.
-    settings = {"offload_embedding": arguments["offload_embedding"]}
-    cache = QuantizedCache(request, loader="unsloth", settings=settings)
+    cache = QuantizedCache(request, loader="unsloth", settings={})
 
     def read(folder: Path, told: tuple[str, ...]) -> Any:
         """Load kept weights beside the original's tokenizer."""
@@ -140,7 +136,6 @@ def _load_base(module: ModuleType, request: LoadRequest) -> tuple[PreTrainedMode
         )
     prepare_four_bit_layers(base, compute_dtype=request.precision.compute_dtype)
     _check_loaded(request, base, theirs)
-    _check_offloaded(request, base)
     notices = [*_unplaced(request.source, base), *_ignored(request), *cache.notices, *explain_detour(keys, done)]
     notices.append(add_rows(base, request.new_tokens))
     check_vocabulary(base, request.tokenizer)
@@ -233,7 +228,6 @@ def _loading_arguments(request: LoadRequest) -> dict[str, Any]:
         "trust_remote_code": model.trust_remote_code,
         "use_gradient_checkpointing": _checkpointing(model, hardware),
         "random_state": model.seed,
-        "offload_embedding": offloads_embedding(model, hardware),
         "fast_inference": False,
     }
     if is_full and hardware.kind == "cuda":
@@ -256,15 +250,6 @@ def _check_loaded(request: LoadRequest, base: PreTrainedModel, theirs: PreTraine
     declared = base.config.get_text_config().vocab_size
     if base.get_input_embeddings().num_embeddings != declared:
         raise UnslothFailed(f"it changed the vocabulary of {declared} tokens")
-
-
-def _check_offloaded(request: LoadRequest, base: PreTrainedModel) -> None:
-    """Hold it to `offload_embedding`, which it declines in print alone."""
-    if not offloads_embedding(request.model, request.hardware):
-        return
-    check_offload(base)
-    if base.get_input_embeddings().weight.device.type != "cpu":
-        raise UnslothFailed("it kept the input embeddings on the device, against offload_embedding")
 
 
 def _unplaced(source: ModelSource, base: PreTrainedModel) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from component.models.attention import AttentionChoice, choose_attention, settle
 from component.models.checkpoint import load_config, load_quantized, load_weights
 from component.models.decoder_layers import skip_checkpointing, train_last_layers
 from component.models.host_loading import explain_detour, read_to_host
-from component.models.host_weights import check_frozen, device_of, offload_embedding, offload_head
+from component.models.host_weights import check_frozen, keep_on_host
 from component.models.language_model import freeze_towers
 from component.models.loaded import LoadedModel
 from component.models.new_rows import add_rows, save_new_rows_alone
@@ -33,8 +33,6 @@ from component.models.preparing import (
     explain_offload,
     max_positions,
     offloaded_keys,
-    offloads_embedding,
-    offloads_head,
     set_training_flags,
     settle_frozen_weights,
 )
@@ -159,10 +157,7 @@ def _load_base(request: LoadRequest) -> _Base:
 def _prepare_base(base: PreTrainedModel, request: LoadRequest) -> None:
     prepare_four_bit_layers(base, compute_dtype=request.precision.compute_dtype)
     set_training_flags(base)
-    if offloads_embedding(request.model, request.hardware):
-        offload_embedding(base, device_of(base))
-    if offloads_head(request.model, request.hardware):
-        offload_head(base, device_of(base))
+    keep_on_host(base, offloaded_keys(request.model, request.hardware))
     if request.model.tiled_mlp:
         tile_mlps(base)
     if request.model.gradient_checkpointing:
