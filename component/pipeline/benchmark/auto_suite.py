@@ -17,6 +17,7 @@ from component.pipeline.benchmark.auto_cases import (
     NUM_EVAL_ROWS,
     NUM_ROWS,
     QUICK_POINTS,
+    WARM_UP,
     auto_case,
     build_case,
     grid_points,
@@ -30,7 +31,6 @@ from component.pipeline.benchmark.table import (
     ALLOCATED,
     LAST_LOSS,
     NOT_RUN,
-    REAL_TOKENS,
     RESERVED,
     RUNS,
     Line,
@@ -45,8 +45,15 @@ from component.runtime.command import Distinct, positive_float, positive_int
 
 SUITE, MODEL, GIB = "auto", "llama3 8b", 2**30
 NOTHING = "nothing is predicted to fit"
-SPEED = "real_tokens_per_second"
-GRID_COLUMNS = (REAL_TOKENS, ALLOCATED, RESERVED, LAST_LOSS, number("evaluation loss", "eval_loss", ".4f"), RUNS)
+SPEED = "median_tokens_per_second"
+GRID_COLUMNS = (
+    number("real tokens/s", SPEED),
+    ALLOCATED,
+    RESERVED,
+    LAST_LOSS,
+    number("evaluation loss", "eval_loss", ".4f"),
+    RUNS,
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -194,7 +201,8 @@ def _row(item: Compared) -> list[str]:
 CAPTION = (
     f"{{model}}, QLoRA of rank 64 through Unsloth; an epoch of {NUM_ROWS} rows, log-normal, mean {MEAN_TOKENS} tokens, "
     f"at most {LENGTH}, {GLOBAL_BATCH} rows (or packs) a step, and an evaluation of {NUM_EVAL_ROWS} rows. "
-    "`auto` ran under the cap; points of the grid ran once without one, in one process, and fit a cap where what they "
+    f"Speeds are medians over stretches of {WARM_UP} steps. `auto` ran under the cap; points of the grid ran once "
+    "without one, in one process, and fit a cap where what they "
     f"reserved and {CONTEXT_BYTES / GIB:.2f} GiB of CUDA's own do."
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def read_manifest(folder: Path, warm_up: int) -> dict[str, Any]:
     real, padded = metrics["real_tokens_per_second"], metrics["padded_tokens_per_second"]
     return {
         "real_tokens_per_second": speed,
+        "median_tokens_per_second": median_speed_after(records, warm_up),
         "padded_tokens_per_second": speed * padded / real if speed and real and padded else None,
         # Without a GPU the run's metrics have the memory of the process.
         "peak_allocated_bytes": metrics["peak_allocated_bytes"] if metrics["peak_reserved_bytes"] else None,
@@ -90,13 +92,24 @@ def speed_after(records: Sequence[Mapping[str, Any]], warm_up: int) -> float | N
     Args:
         records: of metrics.jsonl, those of training.
     """
-    tokens = seconds = 0.0
-    for before, record in zip(records, records[1:], strict=False):
-        if before["step"] >= warm_up and record.get("tokens_per_second"):
-            stretch = record["total_tokens"] - before["total_tokens"]
-            tokens += stretch
-            seconds += stretch / record["tokens_per_second"]
-    return tokens / seconds if seconds else None
+    stretches = _stretches_after(records, warm_up)
+    seconds = sum(tokens / speed for tokens, speed in stretches)
+    return sum(tokens for tokens, _ in stretches) / seconds if stretches else None
+
+
+def median_speed_after(records: Sequence[Mapping[str, Any]], warm_up: int) -> float | None:
+    """The median of these stretches: in an epoch of a few steps, compiling once more for the last batch counts much."""
+    stretches = _stretches_after(records, warm_up)
+    return statistics.median(speed for _, speed in stretches) if stretches else None
+
+
+def _stretches_after(records: Sequence[Mapping[str, Any]], warm_up: int) -> list[tuple[float, float]]:
+    """Tokens and tokens per second of each."""
+    return [
+        (record["total_tokens"] - before["total_tokens"], record["tokens_per_second"])
+        for before, record in zip(records, records[1:], strict=False)
+        if before["step"] >= warm_up and record.get("tokens_per_second")
+    ]
 
 
 def attention_of(details: Mapping[str, Any]) -> str | None:

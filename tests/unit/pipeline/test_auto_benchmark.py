@@ -16,7 +16,7 @@ GIB = 2**30
 
 
 def line(name: str, speed: float | None, reserved_gib: float = 0.0, **others: Any) -> Line:
-    summary = {"status": "done", "real_tokens_per_second": speed, "peak_reserved_bytes": reserved_gib * GIB, **others}
+    summary = {"status": "done", "median_tokens_per_second": speed, "peak_reserved_bytes": reserved_gib * GIB, **others}
     return Line(build_case(name, "tiny", {}, quick=False), summary if speed else {"status": "out of memory"})
 
 

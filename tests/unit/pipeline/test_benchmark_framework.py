@@ -18,7 +18,7 @@ from component.pipeline.benchmark.baseline import Meter, read_chats
 from component.pipeline.benchmark.case import TRAIN, Case, Rows
 from component.pipeline.benchmark.child import Ended, run_child
 from component.pipeline.benchmark.files import Files, sizes_of
-from component.pipeline.benchmark.measured import attention_of, read_run, speed_after, status_of
+from component.pipeline.benchmark.measured import attention_of, median_speed_after, read_run, speed_after, status_of
 from component.pipeline.benchmark.options import add_common_options
 from component.pipeline.benchmark.report import describe_surroundings
 from component.pipeline.benchmark.results import DONE, FAILED, OUT_OF_MEMORY, Results, summarize
@@ -196,6 +196,8 @@ def test_speed_is_that_after_the_warm_up() -> None:
     assert speed_after(records, 4) == pytest.approx(200)
     assert speed_after(records, 1) == pytest.approx(1100 / (30 + 4))
     assert speed_after(records, 8) is None
+    assert median_speed_after(records, 1) == pytest.approx(105)
+    assert median_speed_after(records, 8) is None
 
 
 def test_mfu_counts_four_flops_of_a_frozen_base(monkeypatch: pytest.MonkeyPatch) -> None:
