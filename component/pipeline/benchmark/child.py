@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,40 @@ class Ended:
     lines: tuple[str, ...]
 
 
+class Child:
+    """A command at the root of the checkout, at work once this is made.
+
+    Args:
+        log: takes its output.
+        environment: variables beside those of this process.
+    """
+
+    def __init__(self, command: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None) -> None:
+        self._log, self._began = log, time.monotonic()
+        with log.open("w", encoding="utf-8") as file:
+            self.process = subprocess.Popen(
+                command,
+                cwd=REPOSITORY,
+                env={**ENVIRONMENT, **os.environ, **(environment or {})},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def seconds(self) -> float:
+        """Since it was started."""
+        return time.monotonic() - self._began
+
+    def has_ended(self) -> bool:
+        """Whether it has."""
+        return self.process.poll() is not None
+
+    def ended(self, first_step_seconds: float | None = None) -> Ended:
+        """How it ended, which it must have."""
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return Ended(self.process.returncode, self.seconds, first_step_seconds, tuple(lines[-NUM_LINES:]))
+
+
 def run_child(
     command: Sequence[str],
     *,
@@ -52,36 +86,30 @@ def run_child(
         first_step: a file that has something in it once the first step is done.
         environment: variables beside those of this process.
     """
-    began, stepped = time.monotonic(), None
-    with log.open("w", encoding="utf-8") as file:
-        process = subprocess.Popen(
-            command,
-            cwd=REPOSITORY,
-            env={**ENVIRONMENT, **os.environ, **(environment or {})},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
+    child, stepped = Child(command, log=log, environment=environment), None
+    try:
+        while not child.has_ended():
+            time.sleep(INTERVAL)
+            if stepped is None and _has_content(first_step):
+                stepped = child.seconds
+    finally:
+        end_children([child])
+    return child.ended(stepped)
+
+
+def end_children(children: Iterable[Child]) -> None:
+    """End those that are still at work: after Ctrl-C, which they have too, or where this process is told to end."""
+    processes = [child.process for child in children if not child.has_ended()]
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + PATIENCE
+    for process in processes:
         try:
-            while process.poll() is None:
-                time.sleep(INTERVAL)
-                if stepped is None and _has_content(first_step):
-                    stepped = time.monotonic() - began
-        finally:
-            if process.poll() is None:
-                _end(process)  # Ctrl-C: the child has it too, but a killed benchmark must leave no child behind
-    seconds = time.monotonic() - began
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return Ended(process.returncode, seconds, stepped, tuple(lines[-NUM_LINES:]))
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _has_content(path: Path | None) -> bool:
     return path is not None and path.is_file() and path.stat().st_size > 0
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

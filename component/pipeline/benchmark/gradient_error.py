@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from component.config.load import load_config
+from component.pipeline.benchmark.locked_file import write_if_changed
 from component.pipeline.prepare import prepare
 
 if TYPE_CHECKING:
@@ -100,4 +101,4 @@ def write_long_rows(texts: Path, file: Path, *, num_rows: int, num_texts: int) -
     """Write rows of so many texts each, one after the other."""
     lines = [json.loads(line)["text"] for line in texts.read_text(encoding="utf-8").splitlines()]
     rows = (" ".join(lines[num_texts * number : num_texts * (number + 1)]) for number in range(num_rows))
-    file.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows), encoding="utf-8")
+    write_if_changed(file, "".join(json.dumps({"text": row}) + "\n" for row in rows))

@@ -1,34 +1,36 @@
-"""Measure cases of suite `quality` in this process, one after the other; each result is kept at once."""
+"""Measure cases of suite `quality` in this process, one by one, beside other processes; each result is kept at once."""
 
 from __future__ import annotations
 
 import gc
 import json
+import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from component.artifacts.metrics import read_metrics
 from component.config.errors import UserError
-from component.pipeline.benchmark.child import Ended
+from component.pipeline.benchmark.child import INTERVAL, Ended
 from component.pipeline.benchmark.gradient_error import (
     compare_gradients,
     step_gradients,
     write_long_rows,
     write_wide_model,
 )
+from component.pipeline.benchmark.locked_file import locked, write_if_changed
 from component.pipeline.benchmark.quality_cases import REFERENCE, Case, Scale, Stage
-from component.pipeline.benchmark.quality_progress import pending_cases
+from component.pipeline.benchmark.quality_claims import claim_first, join_scratch
+from component.pipeline.benchmark.quality_progress import pending_cases, unlocks_others
 from component.pipeline.benchmark.results import DONE, FAILED, Results
 from component.pipeline.run import run
 from component.runtime.environment import environment_facts
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-STARTED = "started.txt"
 TEXTS, TRAIN, HELD_OUT = (REPOSITORY / f"data/demo/{name}.jsonl" for name in ("pretrain", "train", "held_out"))
 #: Rows that a run trains on, other ones for each seed, and those that rates are chosen on. With all 240 rows full
 #: training answers every question, and nothing could be told apart.
@@ -38,25 +40,42 @@ NUM_TEXTS = 24
 MAX_NEW_TOKENS = 16
 
 
-def measure_quality(scale: Scale, stage: Stage, results: Results, folder: Path, *, deadline: float) -> None:
-    """Measure what has no result yet, until a time of `time.monotonic()`.
+def measure_quality(
+    scale: Scale, stage: Stage, results: Results, folder: Path, *, deadline: float, worker: int = 0
+) -> None:
+    """Measure what has no result yet and no other process has claimed, until a time of `time.monotonic()`.
 
     Args:
         folder: of the small model, rows and runs.
+        worker: number of this process, which its claims have.
 
     Raises:
-        Exception: whatever a case fails with; `started.txt` names its folder.
+        Exception: whatever a case fails with; the claims name it.
     """
-    surroundings = environment_facts(REPOSITORY)
-    while pending := pending_cases(scale, results, stage):
-        if time.monotonic() > deadline:
-            return
-        case, began = pending[0], time.monotonic()
-        (folder / STARTED).write_text(case.folder, encoding="utf-8")
+    surroundings, _hold = environment_facts(REPOSITORY), join_scratch(folder)
+    for case in _claimed_cases(scale, stage, results, folder, deadline=deadline, worker=worker):
+        began = time.monotonic()
         measured = MEASURES[case.kind](case, folder)
         kept = {"status": DONE, "date": now(), **measured, "seconds": round(time.monotonic() - began, 2)}
         results.add(case, kept, surroundings)
         gc.collect()
+
+
+def _claimed_cases(
+    scale: Scale, stage: Stage, results: Results, folder: Path, *, deadline: float, worker: int
+) -> Iterator[Case]:
+    """Cases to measure, each claimed; waits where others may still come of what other processes are at."""
+    suite = os.getppid()  # changes when the suite is killed, which then leaves no process that goes on
+    while time.monotonic() <= deadline and os.getppid() == suite:
+        results.reload()
+        pending = pending_cases(scale, results, stage)
+        case = claim_first(folder, pending, worker)
+        if case is not None:
+            yield case
+        elif any(map(unlocks_others, pending)):
+            time.sleep(INTERVAL)
+        else:
+            return
 
 
 def check_scratch(scale: Scale, results: Results, folder: Path) -> None:
@@ -132,8 +151,9 @@ def _measure_gradient(case: Case, folder: Path) -> dict[str, Any]:
     mode = case.keys["train_mode"]
     rows.parent.mkdir(parents=True, exist_ok=True)
     if case.name == REFERENCE:  # the first of all, in a process without Unsloth, which would have to be imported first
-        write_wide_model(model, case.base["shape"], folder / "base")
-        write_long_rows(TEXTS, rows, num_rows=case.keys["per_device_train_batch_size"], num_texts=NUM_TEXTS)
+        with locked(model):  # each mode has a reference
+            write_wide_model(model, case.base["shape"], folder / "base")
+            write_long_rows(TEXTS, rows, num_rows=case.keys["per_device_train_batch_size"], num_texts=NUM_TEXTS)
     files = {"model_name_or_path": str(model), "train_file": str(rows)}
     gradients, loss = step_gradients(_config(case, folder, files))
     from safetensors.torch import load_file, save_file
@@ -171,7 +191,7 @@ def write_rows(folder: Path, seed: int) -> tuple[Path, Path]:
     parts = {"train": lines[NUM_LEFT_OUT:][:NUM_TRAINED], "left-out": lines[:NUM_LEFT_OUT]}
     paths = tuple(folder / f"{name}-{seed}.jsonl" for name in parts)
     for path, part in zip(paths, parts.values(), strict=True):
-        path.write_text("".join(part), encoding="utf-8")
+        write_if_changed(path, "".join(part))
     return paths  # type: ignore[return-value]
 
 

@@ -66,6 +66,11 @@ def pending_cases(scale: Scale, results: Results, stage: Stage) -> list[Case]:
     return [case for case in known_cases(scale, results) if case.stage == stage and not results.runs(case)]
 
 
+def unlocks_others(case: Case) -> bool:
+    """Whether other cases of its stage may come of its result."""
+    return case.kind in ("base", "rate") or (case.kind == "gradient" and case.name == REFERENCE)
+
+
 def done_run(results: Results, case: Case) -> dict[str, Any] | None:
     """The last run of a case that ended well."""
     return next((run for run in reversed(results.runs(case)) if run["status"] == DONE), None)

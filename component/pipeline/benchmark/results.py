@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from component.artifacts.strict_json import to_json_text, write_atomically
 from component.pipeline.benchmark.case import Case
+from component.pipeline.benchmark.locked_file import locked
 from component.pipeline.benchmark.results_file import FieldsOf, check_runs, check_suite, read_json_object
 
 DONE, OUT_OF_MEMORY, FAILED = "done", "out of memory", "failed"
@@ -18,7 +20,7 @@ SCHEMA_VERSION = 1
 
 
 class Results:
-    """Runs on disk.
+    """Runs on disk. Several processes may add to one file: each change is made to what is there by then.
 
     Args:
         path: of the file, which may not exist yet.
@@ -48,33 +50,41 @@ class Results:
         return list(found["runs"]) if found else []
 
     def add(self, case: Case, run: Mapping[str, Any], surroundings: Mapping[str, Any]) -> None:
-        """Add a run and write the file.
+        """Add a run to those in the file, others' among them.
 
         Args:
             run: with its `status`, DONE, OUT_OF_MEMORY or FAILED.
             surroundings: versions, hardware and git state; runs that share them name them once.
         """
         name = hashlib.sha256(to_json_text(surroundings).encode()).hexdigest()[:12]
-        self.content["surroundings"][name] = dict(surroundings)
-        entry = self._find(case)
-        if entry is None:
-            entry = {"name": case.name, **case.identity(), "runs": []}
-            self.content["cases"].append(entry)
-        entry["name"] = case.name
-        entry["runs"].append({**run, "surroundings": name})
-        write_atomically(self.path, to_json_text(self.content, indent=1) + "\n")
+        with self._changing():
+            self.content["surroundings"][name] = dict(surroundings)
+            entry = self._find(case)
+            if entry is None:
+                entry = {"name": case.name, **case.identity(), "runs": []}
+                self.content["cases"].append(entry)
+            entry["name"] = case.name
+            entry["runs"].append({**run, "surroundings": name})
 
     def note(self, name: str, value: Any) -> None:
         """Put something beside the runs, such as predictions, and write the file."""
-        self.content[name] = value
-        write_atomically(self.path, to_json_text(self.content, indent=1) + "\n")
+        with self._changing():
+            self.content[name] = value
 
-    def drop_failed(self, cases: Iterable[Case]) -> None:
+    def drop_failed(self, cases: Sequence[Case]) -> None:
         """Forget the runs of cases that failed, so that they are tried again, and write the file."""
-        entries = [entry for case in cases if (entry := self._find(case)) is not None]
-        for entry in entries:
-            entry["runs"] = [run for run in entry["runs"] if run["status"] != FAILED]
-        if entries:
+        if not any(map(self._find, cases)):
+            return
+        with self._changing():
+            for entry in filter(None, map(self._find, cases)):
+                entry["runs"] = [run for run in entry["runs"] if run["status"] != FAILED]
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Give the content that the file has by now, to be changed while no other process does, and write it."""
+        with locked(self.path):
+            self.reload()
+            yield
             write_atomically(self.path, to_json_text(self.content, indent=1) + "\n")
 
     def _find(self, case: Case) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +87,25 @@ def test_a_command_goes_on_where_it_stopped(monkeypatch: pytest.MonkeyPatch, tmp
     assert [len(entry["runs"]) for entry in content["cases"]] == [3, 1, 1, 1]
     assert len(content["surroundings"]) == 1
     assert content["cases"][1]["settings"] == {"train_mode": "qlora", "lora_rank": 8}
+
+
+def test_processes_add_to_one_file(tmp_path: Path) -> None:
+    """Each has read the file before the others have added; every run of all is there, and what is noted beside them."""
+    path = tmp_path / "x.json"
+    first, second = Results(path), Results(path)
+    first.add(case("one"), done(1.0), FACTS)
+    second.add(case("two", lora_rank=8), done(2.0), {**FACTS, "cpu": "another"})
+    first.note("seen", 1)
+    assert [len(second.runs(case("one"))), len(Results(path).content["surroundings"])] == [1, 2]
+
+    def add_many(results: Results) -> None:
+        for speed in range(8):
+            results.add(case("one"), done(speed), FACTS)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(add_many, [Results(path) for _ in range(4)]))
+    speeds = [run["real_tokens_per_second"] for run in Results(path).runs(case("one"))]
+    assert sorted(speeds) == sorted([1.0, *list(range(8)) * 4]) and Results(path).content["seen"] == 1
 
 
 def refused(path: Path, content: Any) -> str:

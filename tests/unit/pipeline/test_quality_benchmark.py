@@ -191,16 +191,16 @@ def test_adapters_are_filled_alike_whoever_made_them() -> None:
 
 @pytest.mark.slow
 def test_quick(repository: Path, tmp_path: Path) -> None:
-    """All kinds of cases on the CPU, by both loaders: measured, kept, and not measured again."""
-    command = [sys.executable, "script/benchmark.py", "quality", "--quick", "--output", str(tmp_path)]
+    """All kinds of cases on the CPU, by both loaders, two at a time: measured, kept, and not measured again."""
+    command = [sys.executable, "script/benchmark.py", "quality", "--quick", "--jobs", "2", "--output", str(tmp_path)]
     command += ["--scratch", str(tmp_path / "files")]
     first = subprocess.run(command, cwd=repository, capture_output=True, text=True)
     assert (first.returncode, first.stderr) == (0, "")
     results = Results(tmp_path / "quality.json")
     assert [run["status"] for case in results.content["cases"] for run in case["runs"]] == [DONE] * 17
-    assert {case.kind for case in known_cases(QUICK, results)} == {
-        "base", "rate", "score", "curve", "answers", "gradient",
-    }  # fmt: skip
+    known = known_cases(QUICK, results)
+    assert {case.kind for case in known} == {"base", "rate", "score", "curve", "answers", "gradient"}
+    assert len(known) == 17 and all(len(results.runs(case)) == 1 for case in known)
     (fastest,) = [case for case in results.content["cases"] if (case["kind"], case["name"]) == ("curve", "fastest")]
     (plain,) = [case for case in results.content["cases"] if (case["kind"], case["name"]) == ("curve", REFERENCE)]
     assert fastest["runs"][0]["losses"] == pytest.approx(plain["runs"][0]["losses"], abs=1e-5), "packed and not"
