@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from component.artifacts.strict_json import to_json_text, write_atomically
 from component.config.errors import UserError
+from component.pipeline.benchmark.child import INTERVAL, PATIENCE
 from component.pipeline.benchmark.locked_file import locked
 from component.pipeline.benchmark.quality_cases import Case
 from component.runtime.kept_entries import Hold
@@ -18,8 +20,11 @@ CLAIMS, COMMAND, WORKERS = "claims.json", "command.lock", "workers.lock"
 NO_WORKER = -1
 
 
-def take_scratch(folder: Path) -> Hold:
+def take_scratch(folder: Path, *, patience: float = PATIENCE) -> Hold:
     """Take the scratch folder for a command, and forget what an earlier one had claimed.
+
+    Args:
+        patience: seconds for the processes of a killed command to end, which they do after the run that they are at.
 
     Returns:
         A lock, to be kept as long as the command has processes.
@@ -31,7 +36,7 @@ def take_scratch(folder: Path) -> Hold:
         (folder / name).touch()
     try:
         command = Hold(folder / COMMAND, alone=True)
-        Hold(folder / WORKERS, alone=True)
+        _wait_for_workers(folder, time.monotonic() + patience)
     except BlockingIOError:
         raise UserError(
             f"--scratch: {folder} is in use by another command, or by the last run of one that was killed; wait for "
@@ -39,6 +44,17 @@ def take_scratch(folder: Path) -> Hold:
         ) from None
     (folder / CLAIMS).unlink(missing_ok=True)
     return command
+
+
+def _wait_for_workers(folder: Path, deadline: float) -> None:
+    while True:
+        try:
+            Hold(folder / WORKERS, alone=True)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(INTERVAL)
 
 
 def join_scratch(folder: Path) -> Hold:
