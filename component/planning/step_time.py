@@ -42,7 +42,8 @@ UNSLOTH_SECONDS_PER_PASS = 3.3e-3
 #: The same with fused adapters. 4 bit: 0.24 s for 96 (8B, 1024 x 1), 0.24 s for 72 (0.5B, 512 x 16). 16 bit: 0.16 s for
 #: 72 (0.5B, 2048 x 8).
 FUSED_4BIT_SECONDS_PER_PASS, FUSED_SECONDS_PER_PASS = 3.0e-3, 2.3e-3
-#: What packed rows add: 0.35 s for 96 passes of 128 tokens (8B, 4 bit), 0.41 s for 80 of 2048 x 2.
+#: What packed rows add. With 3B in packs of 2048, one after the other: 2.58 s for 672 passes in 4 bit, 1.49 s for 448
+#: in 16 bit (`benchmark.py auto`); with 8B in 4 bit 0.35 s for 96 of 128 tokens, 0.41 s for 80 of 2048 x 2.
 PACKED_SECONDS_PER_PASS = 1.0e-3
 #: The same with a base in 8-bit floats, taken from 4 rows of 2048 (0.438 s for 64), which gain less than 8 rows do.
 FP8_SECONDS_PER_PASS = 6.8e-3

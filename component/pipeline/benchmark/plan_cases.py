@@ -80,6 +80,7 @@ def _held_out(shape: str, loader: str, mode: str, length: int, rows: int, **keys
     return Case(shape, loader, mode, length, rows, is_held_out=True, keys=keys)
 
 
+#: What a term of the planner was found on, or the host's time taken from, is no longer held out.
 CASES: tuple[Case, ...] = (
     _fit("llama 0.3b", "vanilla", "full", 1024, 8),
     _held_out("llama 0.3b", "vanilla", "full", 512, 16, **KEEP),
@@ -107,7 +108,7 @@ CASES: tuple[Case, ...] = (
     _fit("llama2 13b, 4 layers", "vanilla", "qlora", 2048, 2, **KEEP),
     _held_out("llama2 13b, 4 layers", "vanilla", "lora", 1024, 8),
     _fit("qwen2.5 0.5b", "unsloth", "qlora", 512, 16),
-    _held_out("qwen2.5 0.5b", "unsloth", "lora", 2048, 8, optim="adamw_8bit"),
+    _fit("qwen2.5 0.5b", "unsloth", "lora", 2048, 8, optim="adamw_8bit"),
     _fit("llama3.2 1b", "unsloth", "qlora", 2048, 4),
     _fit("llama3.2 1b", "unsloth", "lora", 1024, 8, **KEEP),
     _held_out("llama3.2 1b", "unsloth", "qlora", 4096, 4, **KEEP, **PACKED, optim="adamw_torch_fused"),
@@ -118,17 +119,17 @@ CASES: tuple[Case, ...] = (
     _fit("llama3 8b, 6 layers", "unsloth", "qlora", 2048, 4, **PACKED),
     _fit("llama3 8b, 6 layers", "unsloth", "qlora", 2048, 16),
     _held_out("llama3 8b, 6 layers", "unsloth", "qlora", 8192, 2),
-    _held_out("qwen3 8b, 4 layers", "unsloth", "qlora", 4096, 2, **KEEP),
-    _held_out("qwen3 8b, 4 layers", "unsloth", "qlora", 2048, 8, **PACKED),
+    _fit("qwen3 8b, 4 layers", "unsloth", "qlora", 4096, 2, **KEEP),
+    _fit("qwen3 8b, 4 layers", "unsloth", "qlora", 2048, 8, **PACKED),
     _fit("llama2 13b, 4 layers", "unsloth", "qlora", 2048, 4),
     _held_out("llama2 13b, 4 layers", "unsloth", "lora", 2048, 4, **KEEP),
     _fit("llama3 8b, 6 layers", "unsloth", "qlora", 2048, 4, **PACKED, checkpoint_skip_layers=3),
     _fit("llama3 8b, 6 layers", "unsloth", "qlora", 2048, 4, **KEEP, **PACKED, dequantize_base=True),
     _held_out("llama3.2 3b", "unsloth", "qlora", 2048, 4, **KEEP, **PACKED, dequantize_base=True),
-    _held_out("llama3 8b", "unsloth", "qlora", 2048, 2, **PACKED, checkpoint_skip_layers=16),
+    _fit("llama3 8b", "unsloth", "qlora", 2048, 2, **PACKED, checkpoint_skip_layers=16),
     _held_out("llama3 8b", "unsloth", "qlora", 2048, 4, **KEEP, **PACKED, dequantize_base=True),
     _held_out("llama3 8b", "unsloth", "qlora", 2048, 4, **PACKED),
-    _held_out("llama3 8b", "unsloth", "qlora", 1024, 1),
+    _fit("llama3 8b", "unsloth", "qlora", 1024, 1),
     _held_out("llama3 8b", "vanilla", "qlora", 2048, 2),
 )
 #: For a CPU: that it runs, not how much it takes.

@@ -142,7 +142,7 @@ def test_quick(repository: Path, tmp_path: Path, run_python, monkeypatch, capsys
     first = run_suite()
     results = read_results(tmp_path)
     assert list(results) == [case.name for case in QUICK_CASES]
-    assert all(len(item["steps"]) == 4 and item["data"]["longest"] == 64 for item in results.values())
+    assert all(len(item["steps"]) == 5 and item["data"]["longest"] == 64 for item in results.values())
     assert (tmp_path / "plan.md").read_text() == first
     assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
     kept = json.loads((tmp_path / "results.json").read_text())

@@ -37,7 +37,7 @@ def test_room() -> None:
     ("memory_gib", "settings"),
     [
         (12, (True, 8, 2, True, 1, False)),
-        (16, (True, 2, 8, True, 16, False)),
+        (16, (True, 4, 4, True, 8, False)),
         (24, (True, 2, 8, False, 0, False)),
         (48, (True, 4, 4, False, 0, True)),
         (80, (True, 8, 2, False, 0, True)),

@@ -1,4 +1,4 @@
-"""Predictions against 33 runs that `script/benchmark.py plan` measured; vanilla's held-out ones by themselves."""
+"""Predictions against 49 runs that `script/benchmark.py plan` measured; vanilla's held-out ones by themselves."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def test_all_are_there(compared: list[Comparison]) -> None:
 @pytest.mark.parametrize(
     ("quantity", "held_out", "in_the_median", "at_worst"),
     [
-        ("allocated", True, 0.005, 0.055),
+        ("allocated", True, 0.005, 0.065),
         ("allocated", False, 0.006, 0.03),
-        ("reserved", True, 0.03, 0.135),
+        ("reserved", True, 0.03, 0.14),
         ("reserved", False, 0.06, 0.095),
         ("time", True, 0.08, 0.225),
         ("time", False, 0.08, 0.28),
@@ -49,14 +49,24 @@ def test_errors(
 
 
 @pytest.mark.parametrize(
-    ("quantity", "in_the_median", "at_worst"),
-    [("allocated", 0.04, 0.085), ("reserved", 0.025, 0.075), ("time", 0.055, 0.07)],
+    ("quantity", "held_out", "in_the_median", "at_worst"),
+    [
+        ("allocated", True, 0.01, 0.035),
+        ("allocated", False, 0.02, 0.05),
+        ("reserved", True, 0.03, 0.08),
+        ("reserved", False, 0.055, 0.135),
+        ("time", True, 0.07, 0.17),
+        ("time", False, 0.055, 0.20),
+    ],
 )
-def test_errors_through_unsloth(repository: Path, quantity: str, in_the_median: float, at_worst: float) -> None:
-    """The 7 runs of an 8B shape of 6 layers whose raw results are in docs."""
+def test_errors_through_unsloth(
+    repository: Path, quantity: str, held_out: bool, in_the_median: float, at_worst: float
+) -> None:
+    """The 23 runs whose raw results are in docs."""
     results = json.loads((repository / "docs/benchmarks/plan-unsloth.json").read_text(encoding="utf-8"))
-    found = [abs(item.errors()[quantity]) for item in compare(CASES, results)]
-    assert len(found) == 7
+    compared = compare(CASES, results)
+    assert len(compared) == 23
+    found = errors(compared, quantity, held_out=held_out)
     assert median(found) <= in_the_median
     assert max(found) <= at_worst
 
