@@ -33,6 +33,7 @@ def draw_quality(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=(11, 7.5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
@@ -46,8 +47,9 @@ def draw_quality(
     _finish(left, "loss of each step, all rows in every step", "optimizer step")
     if curves:
         left.set_yscale("log")
-        for formatter in (left.yaxis.set_major_formatter, left.yaxis.set_minor_formatter):
-            formatter("{x:g}")
+        left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        left.yaxis.set_major_formatter("{x:g}")
+        left.yaxis.set_minor_formatter(NullFormatter())
         left.legend(fontsize=7, frameon=False)
     right.barh(list(errors), [100 * error for error in errors.values()], color=COLOR)
     right.invert_yaxis()
@@ -69,5 +71,6 @@ def _draw_scores(axis: Any, title: str, points: Sequence[tuple[str, float, float
 def _finish(axis: Any, title: str, label: str) -> None:
     axis.set_title(title, loc="left", fontweight="bold", fontsize=9)
     axis.set_xlabel(label, fontsize=8)
+    axis.set_axisbelow(True)
     axis.grid(axis="x", color=GRID_COLOR, linewidth=0.6)
     axis.spines[["top", "right"]].set_visible(False)

@@ -23,11 +23,13 @@ SHAPES: Mapping[str, str] = {
     "70B": "meta-llama/Llama-3.1-70B-Instruct",
 }
 ADAPTER: Mapping[str, Any] = {"use_unsloth": "require", "lora_rank": 64, "lora_alpha": 16, "lora_dropout": 0.0}
+#: Where embeddings and head are trained, or are one matrix.
+ON_DEVICE: Mapping[str, Any] = {"offload_embedding": False, "offload_head": False}
 #: train_mode -> its title and keys.
 MODES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "qlora": ("QLoRA", ADAPTER),
     "lora": ("16-bit LoRA", ADAPTER),
-    "full": ("full", {"use_unsloth": False, "offload_embedding": False}),
+    "full": ("full", {"use_unsloth": False, **ON_DEVICE}),
 }
 #: Memory that people call a card by in GB -> name of the card in component/planning/gpus.py, and its memory in GiB.
 CARDS: Mapping[int, tuple[str, float]] = {
@@ -43,7 +45,7 @@ OF_CONTEXTS: Mapping[str, Any] = {"gradient_accumulation_steps": 1, "max_steps":
 #: On a CPU: no Unsloth, no 8-bit optimizer and none of what spares a GPU's memory.
 QUICK_KEYS: Mapping[str, Any] = {
     "use_cpu": True, "use_unsloth": False, "optim": "adamw_torch", "max_seq_length": 64, "gradient_checkpointing": True,
-    "offload_embedding": False,
+    **ON_DEVICE,
 }  # fmt: skip
 
 
@@ -69,7 +71,7 @@ def settings_of(model: str, mode: str, length: int, base: str = MINIMAL) -> dict
     return {
         "task_type": "sft",
         **base_keys(base),
-        **({"offload_embedding": False} if KNOWN_CONFIGS.get(model, {}).get("tie_word_embeddings") else {}),
+        **(ON_DEVICE if KNOWN_CONFIGS.get(model, {}).get("tie_word_embeddings") else {}),
         "train_mode": mode,
         **MODES[mode][1],
         "max_seq_length": length,
