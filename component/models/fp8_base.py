@@ -61,7 +61,8 @@ def round_base(model: PreTrainedModel) -> str | None:
 
     _, layers = find_layers(model)
     kept = rounded = 0
-    for name, layer in [*layers.named_modules()]:
+    for name in [name for name, _ in layers.named_modules()]:  # no list of the layers: each goes before the next comes
+        layer: Any = layers.get_submodule(name)
         if not _is_frozen_linear(layer) or any(re.match(part, name) for part in UNQUANTIZED_PARTS):
             continue
         if not takes(layer):

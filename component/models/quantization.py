@@ -214,11 +214,11 @@ def dequantize_layers(model: nn.Module, *, compute_dtype: str) -> int:
     Returns:
         Number of layers.
     """
-    layers = four_bit_layers(model)
-    for name, layer in layers.items():
+    names = list(four_bit_layers(model))
+    for name in names:  # no list of the layers: each has to go before the next one comes
         parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, _dequantized(layer, compute_dtype))
-    return len(layers)
+        setattr(model.get_submodule(parent), child, _dequantized(model.get_submodule(name), compute_dtype))
+    return len(names)
 
 
 def _dequantized(layer: Any, compute_dtype: str) -> nn.Module:
@@ -228,6 +228,7 @@ def _dequantized(layer: Any, compute_dtype: str) -> nn.Module:
     from component.models.dequantized import DequantizedLinear
 
     weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(getattr(torch, compute_dtype))
+    layer.weight = None  # it has the layer for an attribute, and would stay until garbage is collected
     return DequantizedLinear(weight, layer.bias)
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import nn
 
 from component.config.errors import UserError
 from component.models.decoder_layers import evenly_spaced, find_layers
-from component.models.quantization import dequantized_layers, four_bit_layers
+from component.models.fp8_base import round_base
+from component.models.quantization import dequantize_layers, dequantized_layers, four_bit_layers
 
 IDS = torch.arange(4, 44).view(2, 20)
 
@@ -68,3 +73,27 @@ def test_skipped_layers_run_once(load, skipped, calls) -> None:
 def test_more_layers_than_there_are_cannot_be_skipped(load) -> None:
     with pytest.raises(UserError, match="checkpoint_skip_layers: got 3, and the model has 2 layers; use 2 or less"):
         load(gradient_checkpointing=True, checkpoint_skip_layers=3)
+
+
+@pytest.mark.parametrize(
+    ("mode", "replace"),
+    [("qlora", lambda model: dequantize_layers(model, compute_dtype="float32")), ("lora", round_base)],
+)
+def test_layers_go_one_by_one(load, monkeypatch, mode: str, replace: Callable[[nn.Module], object]) -> None:
+    """When the last of 14 layers is replaced, no other one is there any more: else a model would be there twice."""
+    model = load(train_mode=mode).model.get_base_model()
+    layers = [module.base_layer for module in model.modules() if hasattr(module, "base_layer")]
+    old = [weakref.ref(layer.weight) for layer in layers]
+    del layers
+    left = []
+    set_module = nn.Module.__setattr__
+
+    def set_and_count(module: nn.Module, name: str, value: object) -> None:
+        set_module(module, name, value)
+        if name == "base_layer":
+            left.append(sum(layer() is not None for layer in old))
+
+    monkeypatch.setattr(nn.Module, "__setattr__", set_and_count)
+    replace(model)
+    assert len(left) == 14
+    assert all(number <= 14 - replaced for replaced, number in enumerate(left)), left
