@@ -118,7 +118,8 @@ def _key_width(workload: Workload) -> int:
         workload.is_packed or workload.is_padded
     )  # fmt: skip
     # With a mask, and in Unsloth's dense attention, each key head is repeated for its queries.
-    repeats = dense_mask or (workload.loader == "unsloth" and not workload.is_packed) or workload.attention == "eager"
+    is_dense = workload.loader == "unsloth" and (not workload.is_packed or workload.has_full_rows)
+    repeats = dense_mask or is_dense or workload.attention == "eager"
     return workload.shape.query_width if repeats else workload.shape.key_width
 
 

@@ -81,6 +81,7 @@ def plan_memory(workload: Workload) -> MemoryPlan:
         Part("adapter", adapter_bytes(workload)),
         Part(f"optimizer ({workload.optimizer})", states),
         Part("kernels' buffer", _buffer(workload)),
+        Part("rotary tables", _rotary_tables(workload)),
         Part("libraries", SMALL_LIBRARY_BYTES if workload.offloads_embedding else LIBRARY_BYTES),
     )
     moments = {name: tuple(parts) for name, parts in _moments(workload)}
@@ -210,6 +211,13 @@ def _buffer(workload: Workload) -> float:
     """Unsloth's buffer for 4-bit weights in 16 bit, one at a time, which it keeps."""
     is_four_bit = workload.quantization in ("nf4", "fp4") and not workload.is_dequantized
     return _largest_weight(workload) if workload.loader == "unsloth" and is_four_bit else 0.0
+
+
+def _rotary_tables(workload: Workload) -> float:
+    """Unsloth's sines and cosines, which packed rows have for all positions that the model knows."""
+    if workload.loader != "unsloth" or not workload.is_packed:
+        return 0.0
+    return 2 * workload.shape.max_positions * workload.shape.head_dim * workload.compute_bytes
 
 
 def _dequantized(workload: Workload) -> float:

@@ -16,6 +16,8 @@ from component.planning.workload import Adapter, Workload
 ALL_LINEAR = "all-linear"
 #: A batch of unpacked rows grouped by length is about so much longer than its rows are in the mean.
 GROUPED_PADDING = 1.05
+#: Of a row, from which on a sample in it is planned with as one that fills it.
+NEARLY_FULL = 0.9
 NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -92,6 +94,7 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
         is_dequantized=model.dequantize_base is True and _quantization(config) in ("nf4", "fp4"),
         has_fused_adapters=_has_fused_adapters(config, loader),
         keeps_norm_outputs=loader == "unsloth" and model.train_mode != "full" and shape.model_type in UNSLOTH_FAMILIES,
+        has_full_rows=is_packed and training.per_device_train_batch_size == 1 and _fills_a_row(data, row_tokens),
         offloads_embedding=model.offload_embedding,
         offloads_head=model.offload_head,
         moves_offloaded=loader == "unsloth" and not _is_read_to_host(config, shape),
@@ -121,6 +124,11 @@ def _longest_row(config: Config, data: DataSize | None) -> int:
         return min(limit, data.longest_pack or limit)
     sampled = config.grpo.max_completion_length if config.model.task_type == "grpo" else 0
     return min(limit, data.longest + sampled)
+
+
+def _fills_a_row(data: DataSize | None, row_tokens: int) -> bool:
+    """Whether a sample is as long as a row, or may be."""
+    return data is None or data.longest >= NEARLY_FULL * row_tokens
 
 
 def _is_read_to_host(config: Config, shape: ModelShape) -> bool:

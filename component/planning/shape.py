@@ -60,6 +60,7 @@ class ModelShape:
         experts_per_layer: parameters of a layer's experts and router; they are neither quantized nor adapted.
         active_experts_per_layer: of those, what one token passes through.
         norms_per_layer: parameters of norms and biases in a layer.
+        max_positions: of a sample, by config.json; 0 where it does not say.
         is_tied: the output head is the input embeddings.
     """
 
@@ -78,6 +79,7 @@ class ModelShape:
     active_experts_per_layer: int = 0
     num_active_experts: int = 0
     norms_per_layer: int = 0
+    max_positions: int = 0
 
     @property
     def linear_per_layer(self) -> int:
@@ -164,6 +166,7 @@ def _build(family: str, config: Mapping[str, Any]) -> ModelShape:
         active_experts_per_layer=active * one_expert + router if experts else 0,
         num_active_experts=active,
         norms_per_layer=_norms(family, config, hidden, queries, keys, head_dim),
+        max_positions=_size(config, "max_position_embeddings", 0),
     )
 
 

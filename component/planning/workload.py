@@ -53,6 +53,7 @@ class Workload:
         eval_rows: of an evaluation batch; 0 without evaluation.
         offloads_embedding: input embeddings are in main memory.
         offloads_head: so is the output head, and a copy of it is there while scores are made.
+        has_full_rows: a packed row may be one sample, which attention takes as a row that is not packed.
         moves_offloaded: both are on the device while the model is loaded, and moved afterwards.
         mlp_tile_tokens: that go through an MLP at once; None for all.
         loss_chunk_tokens: that have scores at once in the loss; None for all of them, or as many as Unsloth takes.
@@ -93,6 +94,7 @@ class Workload:
     keeps_norm_outputs: bool = False
     offloads_embedding: bool = False
     offloads_head: bool = False
+    has_full_rows: bool = False
     moves_offloaded: bool = False
     mlp_tile_tokens: int | None = None
     loss_chunk_tokens: int | None = None

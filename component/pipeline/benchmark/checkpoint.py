@@ -14,8 +14,8 @@ from component.models.tiny_tokenizer import build_tokenizer, read_texts
 TEXTS = Path(__file__).resolve().parents[3] / "data/demo/pretrain.jsonl"
 #: Of the tokenizer that is trained here; the model's vocabulary is that of its shape.
 VOCABULARY = 1024
-#: No row of the suites is longer; Unsloth would stretch positions beyond it.
-MAX_POSITIONS = 2**20
+#: As Llama 3.1 has them. Unsloth stretches positions for longer rows, which --context_tokens can ask for.
+MAX_POSITIONS = 2**17
 
 
 def is_complete(folder: Path) -> bool:

@@ -9,15 +9,16 @@ from measured import KEEPS, MINIMAL, SHAPE, UNSLOTH, VANILLA
 
 from component.config.load import load_config
 from component.models.support import FAST_FAMILIES
-from component.planning.activations import saved_by_layer
+from component.planning.activations import saved_by_layer, saved_per_token
 from component.planning.gpus import GPUS
 from component.planning.logits import loss_memory, unsloth_part_bytes
 from component.planning.memory import LIBRARY_BYTES, SMALL_LIBRARY_BYTES, _moments, plan_memory
 from component.planning.plan import judge
-from component.planning.read_config import Setting, read_workload
+from component.planning.read_config import DataSize, Setting, read_workload
 from component.planning.shape import UNSLOTH_FAMILIES
 from component.planning.step_time import BYTES_FROM_HOST, flops, plan_step_time
-from component.planning.weights import num_adapter_parameters, unquantized_bytes
+from component.planning.weights import num_adapter_parameters, num_trained, unquantized_bytes
+from component.planning.workload import Workload
 
 VOCAB, HIDDEN = 128_256, 4096
 
@@ -204,3 +205,48 @@ def test_recomputation_leaves_out_the_last_product_of_fused_mlps_alone() -> None
 
 def test_the_families_of_these_norms_are_unsloths_own() -> None:
     assert set(UNSLOTH_FAMILIES) == set(FAST_FAMILIES)
+
+
+def test_packed_rows_have_rotary_tables_for_all_positions() -> None:
+    """131,072 positions of 128 features, sines and cosines in 16 bit: 64 MiB."""
+    workload = replace(UNSLOTH, shape=replace(SHAPE, max_positions=131_072), is_packed=True, sample_tokens=330)
+    assert part(workload, "rotary tables") == 64 * 2**20
+    assert part(replace(workload, is_packed=False), "rotary tables") == 0
+    assert part(replace(workload, loader="vanilla"), "rotary tables") == 0
+
+
+def test_states_of_small_tensors_are_not_paged() -> None:
+    """Rank 16 on an 8B shape: only the matrices on the MLP's width have 100,000 numbers, one of three layers each."""
+    workload = replace(UNSLOTH, adapter=replace(UNSLOTH.adapter, rank=16))
+    on_inner = 3 * 16 * 14_336 * 32
+    small = num_trained(workload) - on_inner
+    assert part(workload, "optimizer (paged_adamw_32bit)") == 8 * small
+    assert plan_memory(workload).paged == 8 * on_inner
+    assert part(replace(workload, optimizer="adamw_torch_fused"), "optimizer (adamw_torch_fused)") == 8 * (
+        small + on_inner
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "rows", "is_full"),
+    [(None, 1, True), (None, 2, False), (DataSize(9, 300, 2048), 1, True), (DataSize(9, 300, 1024), 1, False)],
+)
+def test_a_pack_may_be_one_sample(data: DataSize | None, rows: int, is_full: bool) -> None:
+    """Which attends as a row that is not packed: keys are there once for each query head."""
+    keys = {"packing": True, "max_seq_length": 2048, "per_device_train_batch_size": rows}
+    config = load_config({"model_name_or_path": "m", "train_file": "d", "output_dir": "o", **keys})
+    setting = Setting("unsloth", "bfloat16", "bfloat16", supports_varlen=True)
+    workload = read_workload(config, SHAPE, setting, data)
+    assert workload.has_full_rows is is_full
+    repeated = 2 * (SHAPE.query_width - SHAPE.key_width) * 2 if is_full else 0
+    assert saved_per_token(workload) - saved_per_token(replace(workload, has_full_rows=False)) == repeated
+
+
+def test_unsloth_keeps_the_inputs_of_head_norms() -> None:
+    """Those of 32 query heads and 8 key heads of 128 features, in 16 bit."""
+    qwen3 = replace(UNSLOTH, shape=replace(SHAPE, model_type="qwen3"))
+    assert saved_per_token(qwen3) - saved_per_token(UNSLOTH) == 2 * (4096 + 1024)
+
+
+def part(workload: Workload, name: str) -> float:
+    return sum(each.num_bytes for each in plan_memory(workload).parts if each.name == name)
