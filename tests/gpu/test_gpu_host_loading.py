@@ -99,7 +99,8 @@ def test_they_never_are_on_the_card(repository: Path, folder: Path, loader: str)
     for keys, num_left in (("offload_embedding offload_head", 0), ("offload_embedding", 1), ("offload_head", 1)):
         host = step(repository, folder, loader, keys)
         print(f"{loader}, {keys}: peak {host['peak'] / 2**20:.0f} MiB of {on_card['peak'] / 2**20:.0f}, {host['loss']}")
-        assert host["peak"] < (num_left + 0.5) * MATRIX, host
+        # Beside weights Unsloth has 68 MiB in this process, cuBLAS's workspaces most of them.
+        assert on_card["peak"] - host["peak"] == pytest.approx((2 - num_left) * MATRIX, rel=0.05), host
         assert abs(host["loss"] - on_card["loss"]) <= TOLERANCE
         assert host["gradient"] == pytest.approx(on_card["gradient"], rel=0.02)
         assert not host["hooked"] and "cpu" not in host["map"]
