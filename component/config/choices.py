@@ -142,7 +142,7 @@ def named_choices() -> dict[str, tuple[str, ...]]:
         "model_loader": LOADERS.names(),
         "data_format": ("auto", *FORMATS.names()),
         "template_name": ("auto", *TEMPLATE_NAMES),
-        "optim": OPTIMIZERS,
+        "optim": ("auto", *OPTIMIZERS),
         "lr_scheduler_type": SCHEDULERS,
         "report_to": tuple(REPORTERS),
         "metric_for_best_model": tuple(METRICS),

@@ -49,10 +49,14 @@ def divide(over: float, under: float) -> float:
         return math.inf if over > under else 0.0
 
 
+def _is_adam(optimizer: str) -> bool:
+    return optimizer == "auto" or "adam" in optimizer
+
+
 def hint_learning_rate(config: Config) -> Iterator[Hint]:
     """Far from what the task and the mode are trained with."""
     task, mode, rate = config.model.task_type, config.model.train_mode, config.training.learning_rate
-    if task not in LEARNING_RATES or rate is None or "adam" not in config.training.optim:
+    if task not in LEARNING_RATES or rate is None or not _is_adam(config.training.optim):
         return
     rates = LEARNING_RATES[task].of(mode)
     if rates.low <= rate <= rates.high:

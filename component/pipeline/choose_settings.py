@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from component.config.batches import AUTO
@@ -20,9 +20,14 @@ from component.planning.read_config import DataSize, Setting, mean_workload, rea
 from component.planning.shape import ModelShape
 
 #: Keys that are chosen here where they are `auto`, and keys that follow from them.
-CHOSEN_KEYS = ("per_device_train_batch_size", "gradient_checkpointing", "dequantize_base")
+CHOSEN_KEYS = ("per_device_train_batch_size", "gradient_checkpointing", "dequantize_base", "optim")
+#: What `optim` may become: one algorithm, AdamW in float32. The first updates all tensors at once, the other keeps its
+#: states in memory that can leave the device.
+FUSED, PAGED = OPTIMIZERS = ("adamw_torch_fused", "paged_adamw_32bit")
 #: Settings of a run whose model the planner does not know: those that take least memory.
-CAUTIOUS = {"per_device_train_batch_size": 1, "gradient_checkpointing": True, "dequantize_base": False}
+CAUTIOUS = {
+    "per_device_train_batch_size": 1, "gradient_checkpointing": True, "dequantize_base": False, "optim": PAGED,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ def settle(config: Config, around: Surroundings, recorded: Mapping[str, Any] | N
     if again is not None and again.fits:
         choice, chosen, origin = again, {**known, **_batch(config, again.chosen.workload.rows)}, "as before"
     else:
-        choice = _choose(config, around, packings)
+        choice = _choose(config, around, packings, known.get("optim"))
         chosen = _changes(config, choice.chosen)
         origin = "chosen" if again is None else "chosen anew, as what the attempt before chose is not predicted to fit"
     facts = {"asked": asked, "chosen": chosen, "origin": origin, "device": around.device, **choice.to_dict()}
@@ -107,8 +112,19 @@ def _packed_as_before(config: Config, recorded: Mapping[str, Any]) -> Settled:
     )
 
 
-def _choose(config: Config, around: Surroundings, packings: Sequence[bool | str]) -> Choice:
-    return choose(list(_layouts(config, around, packings)), _freedom(config), around.card, room=around.room)
+def _choose(
+    config: Config, around: Surroundings, packings: Sequence[bool | str], optimizer: str | None = None
+) -> Choice:
+    """Choose.
+
+    Args:
+        optimizer: of an earlier attempt, whose states no other one reads.
+    """
+    freedom = _freedom(config)
+    if config.training.optim == AUTO:
+        known = OPTIMIZERS if around.card else (FUSED,)
+        freedom = replace(freedom, optimizers=known if optimizer is None else (optimizer,))
+    return choose(list(_layouts(config, around, packings)), freedom, around.card, room=around.room)
 
 
 def _recorded(config: Config, recorded: Mapping[str, Any]) -> dict[str, Any]:

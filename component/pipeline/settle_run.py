@@ -13,7 +13,7 @@ from component.config.batches import AUTO
 from component.config.errors import UserError
 from component.config.load import Config
 from component.models.precision import Precision
-from component.pipeline.choose_settings import Settled, Surroundings, open_keys, settle
+from component.pipeline.choose_settings import FUSED, OPTIMIZERS, Settled, Surroundings, open_keys, settle
 from component.pipeline.plan_inputs import imagined_hardware, limited, setting_of, size_of
 from component.planning.choose import room_on
 from component.planning.gpus import CONTEXT_BYTES, GIB, Gpu, describe_hardware
@@ -21,7 +21,7 @@ from component.planning.shape import ModelShape, read_shape
 from component.runtime.distributed import world_size
 from component.runtime.hardware import Hardware
 
-#: Of what is chosen, what is counted; the rest is on or off, or for packing still "auto".
+#: Of what is chosen, what is counted; the optimizer has a name, the rest is on or off, or for packing still "auto".
 CHOSEN_COUNTS = (
     "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
     "checkpoint_skip_layers",
@@ -113,7 +113,9 @@ def _is_choice(chosen: Any) -> bool:
     if not isinstance(chosen, Mapping):
         return False
     counts = [value for key, value in chosen.items() if key in CHOSEN_COUNTS]
-    switches = [value for key, value in chosen.items() if key not in CHOSEN_COUNTS]
-    return all(type(value) is int and value >= 0 for value in counts) and all(
-        isinstance(value, bool) or value == AUTO for value in switches
+    switches = [value for key, value in chosen.items() if key not in (*CHOSEN_COUNTS, "optim")]
+    return (
+        all(type(value) is int and value >= 0 for value in counts)
+        and all(isinstance(value, bool) or value == AUTO for value in switches)
+        and chosen.get("optim", FUSED) in OPTIMIZERS
     )

@@ -1,7 +1,8 @@
 """The fastest settings that fit a card, of those that leave what is learned alone.
 
-Micro-batch, packed or padded rows, recomputation of all, some or none of the layers, a base that is dequantized once:
-each combination that the config leaves open is planned, and what does not fit is left out.
+Micro-batch, packed or padded rows, recomputation of all, some or none of the layers, a base that is dequantized once,
+one of several implementations of the optimizer: each combination that the config leaves open is planned, and what does
+not fit is left out.
 """
 
 from __future__ import annotations
@@ -52,11 +53,13 @@ class Freedom:
         chooses_recomputation: how many layers recompute; else as in the layout's workload.
         skipped_layers: how many keep their activations where others recompute; None for any number of them.
         dequantized: values that dequantizing the base may have.
+        optimizers: that may be taken; empty for the workload's own.
     """
 
     chooses_recomputation: bool = True
     skipped_layers: int | None = None
     dequantized: tuple[bool, ...] = (False,)
+    optimizers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Candidate:
             "gradient_checkpointing": work.checkpointing != "none",
             "checkpoint_skip_layers": work.skipped_layers,
             "dequantize_base": work.is_dequantized,
+            "optim": work.optimizer,
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -168,12 +172,13 @@ def choose(layouts: Sequence[Layout], freedom: Freedom, gpu: Gpu | None, *, room
 
 @dataclass(frozen=True)
 class _Group:
-    """One layout with one kind of base, for which only recomputation is left to choose."""
+    """One layout with one kind of base and optimizer, for which only recomputation is left to choose."""
 
     layout: Layout
     freedom: Freedom
     gpu: Gpu | None
     is_dequantized: bool
+    optimizer: str
 
     @property
     def all_kept(self) -> int | None:
@@ -206,7 +211,7 @@ class _Group:
 
     def candidate(self, kept: int | None) -> Candidate:
         """The plan for a number of layers that keep their activations."""
-        changes: dict[str, Any] = {"is_dequantized": self.is_dequantized}
+        changes: dict[str, Any] = {"is_dequantized": self.is_dequantized, "optimizer": self.optimizer}
         if kept is not None and kept == self.all_kept:
             changes |= {"checkpointing": "none", "skipped_layers": 0}
         elif kept is not None:
@@ -221,8 +226,9 @@ class _Group:
 
 def _groups(layouts: Sequence[Layout], freedom: Freedom, gpu: Gpu | None) -> Iterator[_Group]:
     for layout in layouts:
-        for value in freedom.dequantized:
-            yield _Group(layout, freedom, gpu, value)
+        for optimizer in freedom.optimizers or (layout.workload.optimizer,):
+            for value in freedom.dequantized:
+                yield _Group(layout, freedom, gpu, value, optimizer)
 
 
 def _best(fitting: Sequence[Candidate]) -> Candidate:

@@ -82,7 +82,11 @@ class TrainingSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMe
     lr_scheduler_type: str = key("cosine", "Learning rate schedule.")
     lr_scheduler_kwargs: dict[str, Any] = key({}, "Further arguments of the schedule, such as min_lr_rate.")
     warmup_steps: float = key(0.03, "Warm-up steps; below 1, their share of all steps.", minimum=0)
-    optim: str = key("adamw_torch_fused", "Optimizer, by transformers' name.")
+    optim: str = key(
+        "adamw_torch_fused",
+        "Optimizer, by transformers' name. auto: AdamW in float32; adamw_torch_fused where its states fit the device, "
+        "else paged_adamw_32bit, whose states can leave it.",
+    )
     optim_args: str | None = key(None, "Further arguments of the optimizer, as transformers takes them.")
     weight_decay: float = key(0.0, "Weight decay.", minimum=0)
     adam_beta1: float = key(0.9, "Decay of Adam's first moment.", minimum=0, below=1)

@@ -84,6 +84,7 @@ def auto_case(cap: float, model: str, card_gib: float | None, *, quick: bool) ->
     """
     capped = {} if card_gib is not None and cap >= card_gib else {"max_memory_gib": cap}
     settings = {"per_device_train_batch_size": "auto", **AUTO, "global_batch_size": GLOBAL_BATCH, **capped}
+    del settings["optim"]  # that of the grid
     if quick:
         del settings["dequantize_base"]  # of qlora alone
     return build_case(f"auto, {cap:g} GiB", model, settings, quick=quick)

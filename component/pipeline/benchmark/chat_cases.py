@@ -43,10 +43,13 @@ class Variant:
 
 VANILLA, UNSLOTH = {"use_unsloth": False}, {"use_unsloth": "require"}
 PACKED, KEEP = {"packing": True}, {"gradient_checkpointing": False}
-AUTO = {"gradient_checkpointing": "auto", "packing": "auto", "dequantize_base": "auto", "global_batch_size": 8}
+AUTO = {
+    "gradient_checkpointing": "auto", "packing": "auto", "dequantize_base": "auto", "optim": "auto",
+    "global_batch_size": 8,
+}  # fmt: skip
 SEAM = {"varlen_seam": True}
-#: An optimizer that updates all tensors at once, with its states on the device.
-FUSED = {"optim": "adamw_torch_fused"}
+#: Firefly's optimizer, whose states can leave the device.
+PAGED = {"optim": "paged_adamw_32bit"}
 #: 16-bit LoRA, and the same on a base in 8-bit floats.
 LORA, FP8 = {"train_mode": "lora"}, {"train_mode": "lora", "fp8_base": True}
 
@@ -65,7 +68,7 @@ OF_CHATS: Mapping[str, Variant] = {
         TRAIN, 4, {**UNSLOTH, **PACKED, **KEEP, "dequantize_base": True}
     ),
     "Lampyris, auto": Variant(TRAIN, "auto", {**UNSLOTH, **AUTO}),
-    "Lampyris, auto, adamw_torch_fused": Variant(TRAIN, "auto", {**UNSLOTH, **AUTO, **FUSED}),
+    "Lampyris, auto, paged_adamw_32bit": Variant(TRAIN, "auto", {**UNSLOTH, **AUTO, **PAGED}),
     "Lampyris, 16-bit LoRA, packed, no checkpointing": Variant(TRAIN, 8, {**UNSLOTH, **PACKED, **KEEP, **LORA}),
     "Lampyris, fp8 base, packed, no checkpointing": Variant(TRAIN, 8, {**UNSLOTH, **PACKED, **KEEP, **FP8}),
     "vanilla, packed, SDPA": Variant(TRAIN, 4, {**VANILLA, **PACKED, "attn_implementation": "sdpa"}, is_default=False),
@@ -89,7 +92,7 @@ OF_FULL_ROWS: Mapping[str, Variant] = {
     "Lampyris, no checkpointing": Variant(TRAIN, 4, {**UNSLOTH, **KEEP}),
     "Lampyris, no checkpointing, dequantized base": Variant(TRAIN, 4, {**UNSLOTH, **KEEP, "dequantize_base": True}),
     "Lampyris, auto": Variant(TRAIN, "auto", {**UNSLOTH, **AUTO}),
-    "Lampyris, auto, adamw_torch_fused": Variant(TRAIN, "auto", {**UNSLOTH, **AUTO, **FUSED}),
+    "Lampyris, auto, paged_adamw_32bit": Variant(TRAIN, "auto", {**UNSLOTH, **AUTO, **PAGED}),
     "Lampyris, fp8 base, no checkpointing": Variant(TRAIN, 8, {**UNSLOTH, **KEEP, **FP8}),
 }
 VARIANTS: Mapping[str, Mapping[str, Variant]] = {"chat": OF_CHATS, "full": OF_FULL_ROWS}

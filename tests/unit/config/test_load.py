@@ -99,7 +99,7 @@ SINGLE_ERRORS = [
     (
         '"optim": "adamw_torch_fusd"',
         '12: optim: there is no "adamw_torch_fusd"; did you mean adamw_torch_fused? use one of: '
-        + ", ".join(OPTIMIZERS),
+        + ", ".join(("auto", *OPTIMIZERS)),
     ),
     (
         '"lr_scheduler_type": "cosinus"',
@@ -251,7 +251,7 @@ def test_everything_at_once_from_two_files_and_the_command_line(tmp_path: Path) 
     )
     with pytest.raises(ConfigError) as error:
         load_config("run.json", ["model_loader=vanilla", "seed=-1", "train_mode=qloar", "x", "save_stratgy=no"])
-    optimizers = ", ".join(OPTIMIZERS)
+    optimizers = ", ".join(("auto", *OPTIMIZERS))
     assert list(error.value.messages) == [
         "base/common.yaml:1:12: lora_rank: got 0; use a number above 0",
         "base/common.yaml:3:1: lora_r: unknown key; use lora_rank",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import pytest
+import torch
 
 from component.config.load import Config, load_config
 from component.pipeline.batches import settle_batches
@@ -212,3 +214,34 @@ def test_resume_command(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     assert resume_command(config, {}).startswith("torchrun --nproc_per_node=2 train.py --train_args_file ")
+
+
+def test_an_optimizer_stays_that_of_the_attempt_before() -> None:
+    """No other one reads its states, whatever the card."""
+    config = load(**OPEN, optim="auto")
+    fused, paged = "adamw_torch_fused", "paged_adamw_32bit"
+    assert settle(config, around(141)).config.training.optim == fused
+    assert settle(config, around(141, gpu=None)).config.training.optim == fused
+    before = settle(config, around(24)).facts["chosen"] | {"optim": paged}
+    assert settle(config, around(141), before).config.training.optim == paged
+    large = settle(config, around(141)).facts["chosen"]
+    anew = settle(config, around(16), large)
+    assert anew.facts["origin"].startswith("chosen anew") and anew.config.training.optim == fused
+    assert settle(load(optim="adamw_8bit", **OPEN), around(141)).config.training.optim == "adamw_8bit"
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_both_optimizers_are_one_algorithm(decay: float) -> None:
+    """20 steps with gradients of 1e-2 to 1 on 120,000 numbers, which are paged where there is a device to page to."""
+    from bitsandbytes.optim import PagedAdamW32bit
+
+    ends = []
+    for make in (partial(torch.optim.AdamW, fused=True), PagedAdamW32bit):
+        draws = torch.Generator().manual_seed(0)
+        weight = torch.nn.Parameter(torch.randn(400, 300, generator=draws))
+        optimizer = make([weight], lr=1e-2, weight_decay=decay)
+        for step in range(20):
+            weight.grad = torch.randn(400, 300, generator=draws) * 10.0 ** (step % 3 - 2)
+            optimizer.step()
+        ends.append(weight.detach())
+    torch.testing.assert_close(*ends, atol=1e-6, rtol=1e-5)

@@ -48,7 +48,7 @@ def test_8b_qlora_under_caps(memory_gib: int, settings: tuple[object, ...]) -> N
     """Memory goes into less recomputation first, then into a dequantized base; more than 16k tokens gain nothing."""
     freedom = Freedom(dequantized=(False, True))
     choice = choose(layouts(UNSLOTH, packed=(True, False)), freedom, H200, room=room_on(memory_gib * GIB))
-    assert tuple(choice.chosen.settings().values()) == settings
+    assert tuple(choice.chosen.settings().values()) == (*settings, "paged_adamw_32bit")
     assert choice.fits and choice.chosen.memory == plan_memory(choice.chosen.workload)
 
 
@@ -150,3 +150,11 @@ def test_a_dequantized_base() -> None:
     assert parts["activations"] == before["activations"]
     fast, slow = (plan_step_time(item, H200, micro_batches=1).seconds for item in (whole, four))
     assert fast < slow
+
+
+@pytest.mark.parametrize(("memory_gib", "optimizer"), [(8.2, "paged_adamw_32bit"), (80, "adamw_torch_fused")])
+def test_states_are_on_the_device_where_they_have_room(memory_gib: float, optimizer: str) -> None:
+    """1.25 GiB of states: under 8.2 GiB nothing has room beside them; elsewhere all tensors are updated at once."""
+    freedom = Freedom(optimizers=("adamw_torch_fused", "paged_adamw_32bit"))
+    choice = choose(layouts(UNSLOTH), freedom, H200, room=room_on(memory_gib * GIB))
+    assert choice.fits and choice.chosen.settings()["optim"] == optimizer
