@@ -152,9 +152,9 @@ def test_a_dequantized_base() -> None:
     assert fast < slow
 
 
-@pytest.mark.parametrize(("memory_gib", "optimizer"), [(8.2, "paged_adamw_32bit"), (80, "adamw_torch_fused")])
+@pytest.mark.parametrize(("memory_gib", "optimizer"), [(8.6, "paged_adamw_32bit"), (80, "adamw_torch_fused")])
 def test_states_are_on_the_device_where_they_have_room(memory_gib: float, optimizer: str) -> None:
-    """1.25 GiB of states: under 8.2 GiB nothing has room beside them; elsewhere all tensors are updated at once."""
+    """1.25 GiB of states: under 8.6 GiB nothing has room beside them; elsewhere all tensors are updated at once."""
     freedom = Freedom(optimizers=("adamw_torch_fused", "paged_adamw_32bit"))
     choice = choose(layouts(UNSLOTH), freedom, H200, room=room_on(memory_gib * GIB))
     assert choice.fits and choice.chosen.settings()["optim"] == optimizer
