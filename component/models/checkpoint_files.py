@@ -11,7 +11,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-CONFIG = "config.json"
+CONFIG, GENERATION_CONFIG = "config.json", "generation_config.json"
 WEIGHTS = ("*.safetensors", "*.bin", "*.index.json")
 _NUM_BLOCKS, _BLOCK_BYTES = 32, 2**14
 #: A safetensors file begins with the length of its header; one that is longer than this is taken in part.
@@ -29,14 +29,14 @@ def num_weight_bytes(folder: Path) -> int:
 
 
 def describe_checkpoint(folder: Path) -> dict[str, Any]:
-    """What identifies the weights in a folder, as JSON-ready values; see the module for what it does not see.
+    """What identifies weights and configuration in a folder, as JSON-ready values; see the module for what it misses.
 
     Raises:
         OSError: a file cannot be read.
     """
     files = {path.name: [*sample_file(path), path.stat().st_mtime_ns] for path in weight_files(folder)}
-    config = folder / CONFIG
-    return {"files": files, "config": hashlib.sha256(config.read_bytes()).hexdigest()}
+    configs = [path.read_bytes() for name in (CONFIG, GENERATION_CONFIG) if (path := folder / name).is_file()]
+    return {"files": files, "configs": [hashlib.sha256(content).hexdigest() for content in configs]}
 
 
 def sample_file(path: Path) -> tuple[int, str]:

@@ -23,6 +23,7 @@ from component.models.model_files import source_folder
 from component.models.quantized_entry import COMPLETE, is_whole, read_entry, write_entry
 from component.models.request import LoadRequest
 from component.models.score_head import SCORED_TASKS
+from component.runtime.distributed import local_rank
 from component.runtime.kept_entries import KeptEntries
 
 if TYPE_CHECKING:
@@ -36,8 +37,11 @@ _PACKAGES = ("bitsandbytes", "safetensors", "torch", "transformers")
 _UNSLOTH_PACKAGES = ("unsloth", "unsloth_zoo")
 #: What names the place that a model was read from, where libraries look for it.
 _NAMES = ("name_or_path", "_name_or_path", "model_name")
-#: Room on the disk beside an entry.
-_SPARE = 1.1
+#: Of the disk, which also takes the run's checkpoints.
+LEFT_FREE_BYTES = 10 * 2**30
+#: An entry to the parameters in it, whose constants of quantization are no parameters.
+_ENTRY_TO_PARAMETERS = 1.1
+_TURN_OFF = "quantized_cache: false turns this off"
 
 Made = TypeVar("Made")
 
@@ -89,7 +93,7 @@ class QuantizedCache:
         if loaded is not None:
             return loaded
         made = make()
-        self._store(*base_of(made))
+        self._store(key, *base_of(made))
         return made
 
     def _read(self, key: str, read: Callable[..., Made], base_of: Callable[[Made], Any]) -> Made | None:
@@ -107,7 +111,8 @@ class QuantizedCache:
             return self._give_up(key, str(error))
         _rename(base_of(loaded)[0], str(folder), self._request.source.base)
         self._kept.mark_used(key)
-        self.state = f"read: {key[:12]}"
+        self.state = f"read: {key[:12]} in {self._kept.folder}"
+        logger.info(f"the 4-bit weights were read from {folder}, where an earlier run has kept them; {_TURN_OFF}")
         del hold
         return loaded
 
@@ -115,46 +120,62 @@ class QuantizedCache:
         self.notices.append(f"quantized_cache: the entry {key[:12]} could not be read and is made anew: {reason}")
         logger.warning(self.notices[-1])
 
-    def _store(self, model: PreTrainedModel, notices: tuple[str, ...]) -> None:
-        """Write the entry; whatever fails in that fails no run."""
-        key = self._key()  # known now also where the files had to be fetched first
-        if key is None:
+    def _store(self, before: str | None, model: PreTrainedModel, notices: tuple[str, ...]) -> None:
+        """Write the entry; whatever fails in that fails no run.
+
+        Args:
+            before: the key when the load began.
+        """
+        if (reason := self._why_off()) is not None:  # known now also where the files had to be fetched first
+            self.state = f"off: {reason}"
+        elif (key := self._key()) is None:
             self.state = "off: the files of the checkpoint are not at hand"
-            return
-        try:
-            with self._kept.lock_if_free(key) as is_free:
-                reason = self._why_not_stored(model) if is_free else "another process writes it"
-                if reason is None:
-                    self._write(key, model, notices)
-            if reason is not None:
-                self.state = f"not written: {reason}"
-                return
-            removed = self._kept.shrink(self._request.model.cache_max_gib * 2**30)
-        except (UserError, *library_failures()) as error:
-            shutil.rmtree(self._kept.path(key), ignore_errors=True)
-            self.state = f"not written: {first_line(error)}"
-            self.notices.append(f"quantized_cache: the quantized weights are not kept: {first_line(error)}")
-            return
-        self.state = f"written: {key[:12]}"
-        if removed:
-            logger.info(f"cache_max_gib: {len(removed)} quantized models that were not used for longest were removed")
+        elif before not in (None, key):
+            self.state = "not written: the files of the checkpoint were changed meanwhile"
+        elif local_rank() != 0:
+            self.state = "not written: the first process of a machine does that"
+        else:
+            try:
+                with self._kept.lock_if_free(key) as is_free:
+                    if is_free:
+                        self._write(key, model, notices)
+                    else:
+                        self.state = "not written: another process writes it"
+            except (UserError, *library_failures()) as error:
+                self._leave(first_line(error))
 
     def _write(self, key: str, model: PreTrainedModel, notices: tuple[str, ...]) -> None:
-        if (stored := read_entry(self._kept.path(key))) is not None and is_whole(self._kept.path(key), stored):
-            return  # by another rank, meanwhile
-        source = self._request.source
+        folder, source = self._kept.path(key), self._request.source
+        if (stored := read_entry(folder)) is not None and is_whole(folder, stored):
+            self.state = "not written: another process has written it"
+            return
+        if (reason := self._make_room(model)) is not None:
+            self._leave(reason)
+            return
         words = f"{self._request.model.bnb_4bit_quant_type}, {self._request.precision.load_dtype}, {self._loader}"
-        write_entry(
-            self._kept.path(key), model, source_folder(source), base=source.base, settings=words, notices=notices
+        write_entry(folder, model, source_folder(source), base=source.base, settings=words, notices=notices)
+        size = _gib(sum(path.stat().st_size for path in folder.iterdir()))
+        self.state = f"written: {key[:12]}, {size} in {self._kept.folder}"
+        self.notices.append(
+            f"quantized_cache: the 4-bit weights are kept for later runs, {size} in {folder}; "
+            f"script/cache.py lists and removes them, {_TURN_OFF}"
         )
 
-    def _why_not_stored(self, model: PreTrainedModel) -> str | None:
-        size = model.get_memory_footprint()
-        self._kept.folder.mkdir(parents=True, exist_ok=True)
-        if size > self._request.model.cache_max_gib * 2**30:
-            return "it is larger than cache_max_gib"
-        if size * _SPARE > shutil.disk_usage(self._kept.folder).free:
-            return "the disk has too little room"
+    def _leave(self, reason: str) -> None:
+        self.state = f"not written: {reason}"
+        self.notices.append(f"quantized_cache: the 4-bit weights are not kept: {reason}; {_TURN_OFF}")
+
+    def _make_room(self, model: PreTrainedModel) -> str | None:
+        """Remove what was not used for longest; says why an entry has no place all the same."""
+        max_gib, size = self._request.model.cache_max_gib, model.get_memory_footprint() * _ENTRY_TO_PARAMETERS
+        if size > max_gib * 2**30:
+            return f"{_gib(size)} are more than cache_max_gib: {max_gib:g}"
+        if removed := self._kept.shrink(max_gib * 2**30 - size):
+            logger.info(f"cache_max_gib: {len(removed)} quantized models that were not used for longest were removed")
+        free = shutil.disk_usage(self._kept.folder).free
+        if free < size + LEFT_FREE_BYTES:
+            needed = f"{_gib(size)} and {_gib(LEFT_FREE_BYTES)} to spare are needed"
+            return f"{self._kept.folder} has {_gib(free)} free, and {needed}"
         return None
 
     def _why_off(self) -> str | None:
@@ -163,11 +184,11 @@ class QuantizedCache:
             return "quantized_cache: false"
         if "auto_map" in request.files_config:
             return "the checkpoint brings its own code"
-        if _is_sharded():
-            return "the weights are sharded over processes while they are loaded"
         size = num_weight_bytes(source_folder(request.source))
         if 0 < size < MIN_CHECKPOINT_BYTES:
             return "the checkpoint is small"
+        if _is_sharded():
+            return "the weights are sharded over processes while they are loaded"
         return None
 
     def _key(self) -> str | None:
@@ -189,6 +210,10 @@ class QuantizedCache:
         except OSError:
             return None
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _gib(num_bytes: float) -> str:
+    return f"{num_bytes / 2**30:.1f} GiB"
 
 
 def _has_entries(request: LoadRequest) -> bool:

@@ -10,14 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from component.models.checkpoint_files import CONFIG, sample_file
+from component.models.checkpoint_files import CONFIG, GENERATION_CONFIG, sample_file
 from component.runtime.kept_entries import CACHE_TAG, mark_as_cache
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 COMPLETE = "entry.json"
-GENERATION_CONFIG = "generation_config.json"
 #: Of one file, which is in main memory while it is written.
 MAX_SHARD_SIZE = "2GB"
 
@@ -65,6 +64,9 @@ def write_entry(
 ) -> None:
     """Write the weights of a quantized model that nothing was done to yet; whatever was in the folder goes.
 
+    The entry is complete only when all of it is on the disk, so that no crash leaves one that lacks a part; a failure
+    or Ctrl-C leaves nothing.
+
     Beside them lie the configuration files of the original, so that a model that is read from here is as if it had been
     read from there.
 
@@ -76,8 +78,31 @@ def write_entry(
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    mark_as_cache(folder)
-    model.save_pretrained(folder, max_shard_size=MAX_SHARD_SIZE)
+    try:
+        mark_as_cache(folder)
+        _write_checkpoint(folder, model, original)
+        files = {path.name: list(sample_file(path)) for path in sorted(folder.iterdir()) if path.name != CACHE_TAG}
+        content = json.dumps(asdict(StoredWeights(base, settings, notices, files)))
+        sealed = json.dumps({"sha256": hashlib.sha256(content.encode()).hexdigest(), "content": content})
+        waiting = folder / f"{COMPLETE}.tmp"
+        waiting.write_text(sealed, encoding="utf-8")
+        for path in folder.iterdir():
+            _flush(path)
+        os.replace(waiting, folder / COMPLETE)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _write_checkpoint(folder: Path, model: PreTrainedModel, original: Path) -> None:
+    from transformers import GenerationConfig
+
+    # The original's is copied below; to save one that contradicts itself, as some models' do, is an error.
+    generation, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        model.save_pretrained(folder, max_shard_size=MAX_SHARD_SIZE)
+    finally:
+        model.generation_config = generation
     config = json.loads((original / CONFIG).read_bytes())
     # transformers holds the settings that the weights were made with; Unsloth writes others into the model's config.
     config["quantization_config"] = model.hf_quantizer.quantization_config.to_dict()
@@ -85,9 +110,8 @@ def write_entry(
     (folder / GENERATION_CONFIG).unlink(missing_ok=True)
     if (original / GENERATION_CONFIG).is_file():
         shutil.copyfile(original / GENERATION_CONFIG, folder / GENERATION_CONFIG)
-    files = {path.name: list(sample_file(path)) for path in sorted(folder.iterdir()) if path.name != CACHE_TAG}
-    content = json.dumps(asdict(StoredWeights(base, settings, notices, files)))
-    sealed = json.dumps({"sha256": hashlib.sha256(content.encode()).hexdigest(), "content": content})
-    waiting = folder / f"{COMPLETE}.tmp"
-    waiting.write_text(sealed, encoding="utf-8")
-    os.replace(waiting, folder / COMPLETE)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

@@ -171,7 +171,7 @@ class KeptEntries:
 
     def mark_used(self, key: str) -> None:
         """Make it the most recently used entry."""
-        with suppress(PermissionError):  # of another user, who lets others read it
+        with suppress(OSError):  # of another user, who lets others read it, or on a disk that is only read
             os.utime(self.path(key) / self._complete)
 
     def entries(self) -> list[KeptEntry]:

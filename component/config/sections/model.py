@@ -104,10 +104,10 @@ class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMemor
         memory=True,
     )
     quantized_cache: bool = key(
-        False,
+        True,
         "Keep 4-bit weights below cache_dir once they were made of a checkpoint of 1 GiB or more, and read them from "
-        "there: the same numbers from a third of the bytes. It pays where quantizing or reading them is slow; "
-        "an H200 quantizes 8 billion weights in seconds.",
+        "there: the same numbers from a third of the bytes. It takes at most cache_max_gib, and leaves 10 GiB of the "
+        "disk free; where it cannot write, a notice says so and the run goes on.",
         modes=("qlora",),
         cosmetic=True,
     )

@@ -108,6 +108,8 @@ class Files:
             settings["eval_file"] = str(self.rows(case.model, case.evaluation, seed=1))
         if case.program == TRAIN:
             settings["cache_dir"] = str(self.folder / "cache")
+            if case.settings.get("train_mode") == "qlora":
+                settings.setdefault("quantized_cache", False)  # each case starts as the first one does
         path = self.folder / "settings.json"
         write_atomically(path, json.dumps(settings, indent=1) + "\n")
         command = [sys.executable, case.program, "--train_args_file", str(path)]

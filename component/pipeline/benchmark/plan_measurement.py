@@ -122,6 +122,7 @@ def case_settings(case: Case, folder: Path, models: Path) -> dict[str, Any]:
         "learning_rate": 1e-5,
         "group_by_length": False,
         "max_bad_rows": 1.0,
+        **({"quantized_cache": False} if case.mode == "qlora" else {}),  # the disk holds no more than one checkpoint
         **case.settings(),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -14,7 +15,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from component.models import quantized_cache
+from component.models import quantized_cache, quantized_entry, vanilla
 from component.models.checkpoint_files import describe_checkpoint
 from component.models.loaded import LoadedModel
 from component.models.quantization import dequantize
@@ -25,22 +26,27 @@ from component.pipeline.cached_data import clear_cache, list_cache
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep weights of tiny models too."""
+    """Keep weights of tiny models too, on a disk that is nearly full."""
     monkeypatch.setattr(quantized_cache, "MIN_CHECKPOINT_BYTES", 0)
+    monkeypatch.setattr(quantized_cache, "LEFT_FREE_BYTES", 0)
 
 
 @pytest.fixture
 def load_kept(load: Callable[..., LoadedModel], tmp_path: Path, small: None) -> Callable[..., LoadedModel]:
-    """`load` with a cache of its own."""
+    """`load` with a cache of its own, which is on by default."""
 
     def build(**changes: Any) -> LoadedModel:
-        return load(cache_dir=str(tmp_path / "cache"), **{"quantized_cache": True, **changes})
+        return load(cache_dir=str(tmp_path / "cache"), **changes)
 
     return build
 
 
 def state_of(loaded: LoadedModel) -> str:
     return loaded.got["quantized_cache"].partition(":")[0]
+
+
+def told_by(loaded: LoadedModel) -> list[str]:
+    return [notice for notice in loaded.notices if notice.startswith("quantized_cache")]
 
 
 def numbers(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -72,6 +78,17 @@ def test_the_same_bits(load, load_kept, changes: dict[str, Any]) -> None:
     assert second.notices == fresh.notices
 
 
+def test_it_says_once_where_weights_are_kept_and_how_to_turn_that_off(load_kept, tmp_path: Path) -> None:
+    first, second, off = load_kept(), load_kept(), load_kept(quantized_cache=False)
+    (entry,) = quantized_entries(str(tmp_path / "cache")).entries()
+    folder = tmp_path / "cache/weights"
+    (notice,) = told_by(first)
+    assert f"0.0 GiB in {folder / entry.key}" in notice and "quantized_cache: false turns this off" in notice
+    assert first.got["quantized_cache"] == f"written: {entry.key[:12]}, 0.0 GiB in {folder}"
+    assert second.got["quantized_cache"] == f"read: {entry.key[:12]} in {folder}" and not told_by(second)
+    assert state_of(off) == "off" and not told_by(off)
+
+
 def test_the_run_is_one_on_the_original(load_kept, tiny_model: Path, tmp_path: Path) -> None:
     load_kept()
     loaded = load_kept()
@@ -87,7 +104,7 @@ def test_the_run_is_one_on_the_original(load_kept, tiny_model: Path, tmp_path: P
     assert "quantization_config" not in json.loads((tmp_path / "plain/config.json").read_text())
 
 
-@pytest.mark.parametrize("damage", ["weights", "list", "missing", "lies"])
+@pytest.mark.parametrize("damage", ["weights", "list", "missing", "lies", "killed"])
 def test_a_damaged_entry_is_made_anew(load_kept, tmp_path: Path, damage: str) -> None:
     load_kept()
     kept = quantized_entries(str(tmp_path / "cache"))
@@ -101,15 +118,19 @@ def test_a_damaged_entry_is_made_anew(load_kept, tmp_path: Path, damage: str) ->
         (kept.path(entry.key) / "entry.json").write_text("{")
     elif damage == "missing":
         weights.unlink()
+    elif damage == "killed":  # before the last file of an entry was there
+        (kept.path(entry.key) / "entry.json").rename(kept.path(entry.key) / "entry.json.tmp")
     else:  # whole by its own list, and no checkpoint
         (kept.path(entry.key) / "config.json").write_text("{}")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(quantized_cache, "is_whole", lambda folder, stored: True)
             again = load_kept()
-        assert "is made anew" in again.notices[-1]
+        assert "is made anew" in told_by(again)[0]
         return
     again = load_kept()
-    assert state_of(again) == "written" and "is made anew: damaged" in again.notices[-1]
+    if damage != "killed":
+        assert "is made anew: damaged" in told_by(again)[0]
+    assert state_of(again) == "written"
     assert state_of(load_kept()) == "read"
     assert read_entry(kept.path(entry.key)) is not None
 
@@ -127,6 +148,9 @@ def test_a_checkpoint_is_known_by_what_any_program_changes(tiny_model: Path, tmp
     shutil.copytree(tiny_model, folder)
     file = folder / "model.safetensors"
     before = describe_checkpoint(folder)
+    (folder / "generation_config.json").write_text('{"temperature": 0.5}')
+    assert describe_checkpoint(folder) != before
+    before = describe_checkpoint(folder)
     os.utime(file, ns=(1, 1))
     touched = describe_checkpoint(folder)
     assert touched != before
@@ -137,20 +161,118 @@ def test_a_checkpoint_is_known_by_what_any_program_changes(tiny_model: Path, tmp
     assert describe_checkpoint(folder) != touched
 
 
-def test_what_is_not_kept(load, tmp_path: Path, monkeypatch) -> None:
-    """Small checkpoints, 16 bit, 8 bit, and what the cache has no room for; the run goes on in any case."""
-    folder = str(tmp_path / "cache")
-    assert load(cache_dir=folder, quantized_cache=True).got["quantized_cache"] == "off: the checkpoint is small"
-    monkeypatch.setattr(quantized_cache, "MIN_CHECKPOINT_BYTES", 0)
-    assert "quantized_cache" not in load(cache_dir=folder, quantized_cache=True, train_mode="lora").got
-    assert "quantized_cache" not in load(cache_dir=folder, quantized_cache=True, quantization="int8").got
-    assert (
-        load(cache_dir=folder, quantized_cache=True, cache_max_gib=1e-9).got["quantized_cache"]
-        == "not written: it is larger than cache_max_gib"
-    )
+@pytest.mark.parametrize(
+    "changes", [{"train_mode": "lora"}, {"train_mode": "full"}, {"quantization": "int8"}, {"quantized_cache": False}]
+)
+def test_it_is_silent_where_there_is_nothing_to_keep(load_kept, tmp_path: Path, changes: dict[str, Any]) -> None:
+    loaded = load_kept(**changes)
+    assert loaded.got.get("quantized_cache", "off").partition(":")[0] == "off"
+    assert not told_by(loaded) and not (tmp_path / "cache").exists()
+
+
+def test_a_small_checkpoint_is_not_kept(load, tmp_path: Path) -> None:
+    loaded = load(cache_dir=str(tmp_path / "cache"))
+    assert loaded.got["quantized_cache"] == "off: the checkpoint is small"
+    assert not told_by(loaded) and not (tmp_path / "cache").exists()
+
+
+def test_what_has_no_place_is_not_kept_and_the_run_goes_on(load, load_kept, tmp_path: Path, monkeypatch) -> None:
+    kept = quantized_entries(str(tmp_path / "cache"))
+    (notice,) = told_by(load_kept(cache_max_gib=1e-9))
+    assert "are not kept: 0.0 GiB are more than cache_max_gib: 1e-09; quantized_cache: false" in notice
+    monkeypatch.setattr(quantized_cache, "LEFT_FREE_BYTES", 2**60)
+    loaded = load_kept()
+    assert state_of(loaded) == "not written" and "GiB free, and 0.0 GiB and" in told_by(loaded)[0]
+    assert not kept.entries()
     (tmp_path / "file").write_text("")
-    loaded = load(cache_dir=str(tmp_path / "file"), quantized_cache=True)
-    assert state_of(loaded) == "not written" and "cache_dir" in loaded.notices[-1]
+    (notice,) = told_by(load(cache_dir=str(tmp_path / "file")))
+    assert "cache_dir" in notice
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_an_interrupted_write_leaves_nothing(load_kept, tmp_path: Path, failure: BaseException) -> None:
+    def fail(path: Path) -> None:
+        raise failure
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quantized_entry, "_flush", fail)
+        if isinstance(failure, KeyboardInterrupt):
+            with pytest.raises(KeyboardInterrupt):
+                load_kept()
+        else:
+            (notice,) = told_by(load_kept())
+            assert "are not kept: [Errno 28] No space left on device; quantized_cache: false" in notice
+    assert not quantized_entries(str(tmp_path / "cache")).entries()
+    assert [state_of(load_kept()), state_of(load_kept())] == ["written", "read"]
+
+
+def test_the_size_is_bounded_before_an_entry_is_written(load_kept, tmp_path: Path, monkeypatch) -> None:
+    kept = quantized_entries(str(tmp_path / "cache"))
+    load_kept()
+    (first,) = kept.entries()
+    sizes, write = [], quantized_cache.write_entry
+
+    def look(*arguments: Any, **named: Any) -> None:
+        sizes.append(len(kept.entries()))
+        write(*arguments, **named)
+
+    monkeypatch.setattr(quantized_cache, "write_entry", look)
+    load_kept(bnb_4bit_quant_type="fp4", cache_max_gib=1.5 * first.num_bytes / 2**30)
+    (second,) = kept.entries()
+    assert second.key != first.key and sizes == [0]
+
+
+def test_a_cache_that_is_only_read(load_kept, monkeypatch) -> None:
+    load_kept()
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    loaded = load_kept()
+    assert state_of(loaded) == "read" and not told_by(loaded)
+
+
+def test_one_process_of_a_machine_writes(load_kept, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(quantized_cache, "local_rank", lambda: 1)
+    other = load_kept()
+    assert state_of(other) == "not written" and not told_by(other) and not (tmp_path / "cache").exists()
+    monkeypatch.setattr(quantized_cache, "local_rank", lambda: 0)
+    load_kept()
+    monkeypatch.setattr(quantized_cache, "local_rank", lambda: 1)
+    assert state_of(load_kept()) == "read"
+
+
+def test_a_checkpoint_that_changes_while_it_is_read_is_not_kept(
+    load_kept, tiny_model: Path, tmp_path: Path, monkeypatch
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    read = vanilla.load_weights
+
+    def touch(*arguments: Any, **named: Any) -> Any:
+        os.utime(folder / "model.safetensors", ns=(1, 1))
+        return read(*arguments, **named)
+
+    monkeypatch.setattr(vanilla, "load_weights", touch)
+    loaded = load_kept(model_name_or_path=str(folder))
+    assert loaded.got["quantized_cache"] == "not written: the files of the checkpoint were changed meanwhile"
+
+
+def test_a_generation_config_that_contradicts_itself(load_kept, tiny_model: Path, tmp_path: Path) -> None:
+    """As some published models have; it is copied, and transformers, which would not save it, is not asked to."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    (folder / "generation_config.json").write_text('{"do_sample": false, "temperature": 0.5}')
+    assert [state_of(load_kept(model_name_or_path=str(folder))) for _ in range(2)] == ["written", "read"]
+
+
+def test_with_a_base_that_is_dequantized(load, load_kept) -> None:
+    changes = {"dequantize_base": True}
+    fresh, _, kept = load(**changes, quantized_cache=False), load_kept(**changes), load_kept(**changes)
+    assert state_of(kept) == "read"
+    for name, value in numbers(fresh.model).items():
+        assert torch.equal(value, numbers(kept.model)[name]), name
 
 
 def test_the_list_and_the_broom(load_kept, tiny_model: Path, tmp_path: Path) -> None:
@@ -174,7 +296,8 @@ def test_an_entry_that_another_process_makes_is_not_waited_for(load_kept, tmp_pa
     assert kept.remove(entry.key)
     with kept.lock_if_free(entry.key) as is_free:
         assert is_free
-        assert load_kept().got["quantized_cache"] == "not written: another process writes it"
+        loaded = load_kept()
+        assert loaded.got["quantized_cache"] == "not written: another process writes it" and not told_by(loaded)
     load_kept()
     hold = kept.hold(entry.key)
     assert not kept.remove(entry.key) and kept.entries()[0].is_held
