@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from component.config.schema import schema_fields
@@ -66,6 +66,7 @@ class Case:
         stage: the process that measures it; Unsloth and Liger patch theirs.
         keys: of its config, files aside.
         base: what the model that it starts from was made of.
+        data: how many rows of its own it trains on, and how many questions it is asked; empty where it has others'.
     """
 
     kind: Kind
@@ -74,10 +75,12 @@ class Case:
     seed: int
     keys: Mapping[str, Any]
     base: Mapping[str, Any]
+    data: Mapping[str, int] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
         """All that its result depends on, the machine and the code aside."""
-        return {"kind": self.kind, "seed": self.seed, "settings": dict(self.keys), "base": dict(self.base)}
+        known = {"kind": self.kind, "seed": self.seed, "settings": dict(self.keys), "base": dict(self.base)}
+        return {**known, "data": dict(self.data)} if self.data else known
 
     @property
     def folder(self) -> str:
@@ -95,6 +98,8 @@ class Scale:
         shape: sizes of the small model, by the names of its config.json.
         pretraining: keys of the run that makes it.
         own: keys of every run.
+        num_rows: that a seed trains on, of the demo's 240.
+        num_questions: that score a run: the demo's 48, and more of their kind.
         rates: mode -> learning rates to choose from; one is taken as it is.
         wide: sizes of the model whose gradients are compared.
         wide_rows: rows of its batch, and their tokens.
@@ -103,6 +108,8 @@ class Scale:
     shape: Mapping[str, Any]
     pretraining: Mapping[str, Any]
     own: Mapping[str, Any]
+    num_rows: int
+    num_questions: int
     steps: int
     rates: Mapping[str, Sequence[float]]
     seeds: Sequence[int]
@@ -131,7 +138,9 @@ FULL = Scale(
     },
     pretraining={"num_train_epochs": 4, "learning_rate": 2e-3, "per_device_train_batch_size": 16},
     own={},
-    steps=100,
+    num_rows=120,
+    num_questions=288,
+    steps=250,
     rates={"full": (1e-3, 2e-3, 4e-3), "lora": (2e-3, 3e-3, 5e-3), "qlora": (2e-3, 3e-3, 5e-3)},
     seeds=(1, 2, 3, 4, 5),
     ways=_ways(("full", "lora", "qlora")),
@@ -148,6 +157,8 @@ QUICK = Scale(
     shape={"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2},
     pretraining={"max_steps": 4, "learning_rate": 2e-3, "per_device_train_batch_size": 4},
     own={"use_cpu": True, "bf16": False, "max_samples": 24},
+    num_rows=24,
+    num_questions=48,
     steps=2,
     rates={"full": (1e-3,), "qlora": (1e-3, 3e-3)},
     seeds=(1, 2),
@@ -185,7 +196,7 @@ def score_case(scale: Scale, way: Way, seed: int, rate: float) -> Case:
 
 def answers_case(score: Case) -> Case:
     """Questions to the result of a run, in a process that neither Unsloth nor Liger has patched."""
-    return Case("answers", score.name, "answers", score.seed, score.keys, score.base)
+    return replace(score, kind="answers", stage="answers")
 
 
 def _run_case(scale: Scale, kind: Kind, way: Way, seed: int, rate: float) -> Case:
@@ -194,7 +205,8 @@ def _run_case(scale: Scale, kind: Kind, way: Way, seed: int, rate: float) -> Cas
         **_once(scale.steps), **_loader_keys(way.loader), **({"fp8_base": True} if way.has_fp8_base else {}),
         **scale.own,
     }  # fmt: skip
-    return Case(kind, way.name, way.loader, seed, keys, scale.base())  # type: ignore[arg-type]
+    data = {"rows": scale.num_rows, "questions": scale.num_questions}
+    return Case(kind, way.name, way.loader, seed, keys, scale.base(), data)  # type: ignore[arg-type]
 
 
 def curve_cases(scale: Scale, rate: float) -> list[Case]:

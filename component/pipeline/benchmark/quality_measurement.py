@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import random
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,19 +21,15 @@ from component.pipeline.benchmark.gradient_error import (
     write_long_rows,
     write_wide_model,
 )
-from component.pipeline.benchmark.locked_file import locked, write_if_changed
+from component.pipeline.benchmark.locked_file import locked
 from component.pipeline.benchmark.quality_cases import REFERENCE, Case, Scale, Stage
 from component.pipeline.benchmark.quality_claims import claim_first, join_scratch
 from component.pipeline.benchmark.quality_progress import pending_cases, unlocks_others
+from component.pipeline.benchmark.quality_rows import HELD_OUT, REPOSITORY, TEXTS, TRAIN, write_questions, write_rows
 from component.pipeline.benchmark.results import DONE, FAILED, Results
 from component.pipeline.run import run
 from component.runtime.environment import environment_facts
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-TEXTS, TRAIN, HELD_OUT = (REPOSITORY / f"data/demo/{name}.jsonl" for name in ("pretrain", "train", "held_out"))
-#: Rows that a run trains on, other ones for each seed, and those that rates are chosen on. With all 240 rows full
-#: training answers every question, and nothing could be told apart.
-NUM_TRAINED, NUM_LEFT_OUT = 120, 40
 #: Texts in a row of the wide model; more than fill it are cut.
 NUM_TEXTS = 24
 MAX_NEW_TOKENS = 16
@@ -125,15 +120,20 @@ def _measure_base(case: Case, folder: Path) -> dict[str, Any]:
 
 def _measure_run(case: Case, folder: Path) -> dict[str, Any]:
     """Train from the small model, and evaluate what the kind of the case asks for."""
-    rows, left_out = write_rows(folder / "data", case.seed)
-    files = {"train_file": str(rows), "eval_file": str(left_out if case.kind == "rate" else HELD_OUT)}
-    if case.kind == "curve":
-        files["train_file"] = str(TRAIN)
-    trained = _train(case, folder, {"model_name_or_path": str(folder / "base"), **files})
+    trained = _train(case, folder, {"model_name_or_path": str(folder / "base"), **_files(case, folder / "data")})
     if case.kind == "curve":
         records = read_metrics(folder / "runs" / case.folder)
         trained["losses"] = [record["loss"] for record in records if "loss" in record]
     return trained
+
+
+def _files(case: Case, data: Path) -> dict[str, str]:
+    """What a run trains on and is evaluated on; a curve has all of the demo's rows."""
+    if case.kind == "curve":
+        return {"train_file": str(TRAIN), "eval_file": str(HELD_OUT)}
+    rows, left_out = write_rows(data, case.seed, num_rows=case.data["rows"])
+    asked = left_out if case.kind == "rate" else write_questions(data, num_questions=case.data["questions"])
+    return {"train_file": str(rows), "eval_file": str(asked)}
 
 
 def _measure_answers(case: Case, folder: Path) -> dict[str, Any]:
@@ -141,7 +141,8 @@ def _measure_answers(case: Case, folder: Path) -> dict[str, Any]:
     from component.pipeline.answer import load_answerer, score_exact_match
 
     answerer = load_answerer(str(folder / "runs" / case.folder), use_cpu=bool(case.keys.get("use_cpu")))
-    score = score_exact_match(answerer, [str(HELD_OUT)], max_new_tokens=MAX_NEW_TOKENS)
+    questions = write_questions(folder / "data", num_questions=case.data["questions"])
+    score = score_exact_match(answerer, [str(questions)], max_new_tokens=MAX_NEW_TOKENS)
     return {"num_exact": score.num_exact, "num_questions": score.num_questions}
 
 
@@ -181,18 +182,6 @@ def _config(case: Case, folder: Path, files: Mapping[str, Any]) -> dict[str, Any
     places = {"output_dir": str(folder / "runs" / case.folder), "cache_dir": str(folder / "cache")}
     # The rates are the benchmark's subject, and the data is small on purpose.
     return {**case.keys, **files, **places, "seed": case.seed, "accepted_hints": ["learning_rate", "num_train_epochs"]}
-
-
-def write_rows(folder: Path, seed: int) -> tuple[Path, Path]:
-    """Divide the demo's training rows by a seed: those to train on, and those left out."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = TRAIN.read_text(encoding="utf-8").splitlines(keepends=True)
-    random.Random(seed).shuffle(lines)
-    parts = {"train": lines[NUM_LEFT_OUT:][:NUM_TRAINED], "left-out": lines[:NUM_LEFT_OUT]}
-    paths = tuple(folder / f"{name}-{seed}.jsonl" for name in parts)
-    for path, part in zip(paths, parts.values(), strict=True):
-        write_if_changed(path, "".join(part))
-    return paths  # type: ignore[return-value]
 
 
 MEASURES: Mapping[str, Callable[[Case, Path], dict[str, Any]]] = {

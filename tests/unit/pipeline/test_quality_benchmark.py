@@ -29,9 +29,10 @@ from component.pipeline.benchmark.quality_cases import (
     rate_cases,
     score_case,
 )
-from component.pipeline.benchmark.quality_measurement import HELD_OUT, NUM_TRAINED, check_scratch, write_rows
+from component.pipeline.benchmark.quality_measurement import check_scratch
 from component.pipeline.benchmark.quality_page import EXACT, LOSS, pictured, render, scores_of
 from component.pipeline.benchmark.quality_progress import chosen_rates, known_cases, open_results, pending_cases
+from component.pipeline.benchmark.quality_rows import HELD_OUT, TRAIN, write_questions, write_rows
 from component.pipeline.benchmark.quality_statistics import interval, paired
 from component.pipeline.benchmark.results import DONE, FAILED, Results
 
@@ -59,11 +60,23 @@ def test_each_seed_has_rows_of_its_own(tmp_path: Path) -> None:
     def rows(path: Path) -> set[str]:
         return set(path.read_text(encoding="utf-8").splitlines())
 
-    (first, left_out), (second, _) = write_rows(tmp_path, 1), write_rows(tmp_path, 2)
-    assert len(rows(first)) == NUM_TRAINED and not rows(first) & rows(left_out)
+    (first, left_out), (second, _) = (write_rows(tmp_path, seed, num_rows=120) for seed in (1, 2))
+    assert len(rows(first)) == 120 and not rows(first) & rows(left_out)
     assert rows(first) != rows(second) and not rows(first) & rows(HELD_OUT)
     before = first.read_bytes()
-    assert write_rows(tmp_path, 1)[0].read_bytes() == before
+    assert write_rows(tmp_path, 1, num_rows=120)[0].read_bytes() == before
+
+
+def test_questions_are_new_to_every_run(tmp_path: Path) -> None:
+    """However they are put: no two of them, and none of the demo's rows, have the same answer."""
+
+    def answers(path: Path) -> list[str]:
+        return [json.loads(line)["conversation"][0]["assistant"] for line in path.read_text("utf-8").splitlines()]
+
+    asked = answers(write_questions(tmp_path, num_questions=FULL.num_questions))
+    assert len(set(asked)) == FULL.num_questions == len(asked) and not set(asked) & set(answers(TRAIN))
+    assert asked[:48] == answers(HELD_OUT)
+    assert answers(write_questions(tmp_path, num_questions=48)) == answers(HELD_OUT)
 
 
 def finish(results: Results, cases, **run) -> None:

@@ -18,8 +18,8 @@ from component.pipeline.benchmark import quality_workers
 from component.pipeline.benchmark.child import Child, end_children
 from component.pipeline.benchmark.quality_cases import FULL, QUICK, answers_case, base_case, gradient_cases, rate_cases
 from component.pipeline.benchmark.quality_claims import claim_first, claimed_by, join_scratch, take_scratch
-from component.pipeline.benchmark.quality_measurement import write_rows
 from component.pipeline.benchmark.quality_progress import known_cases, open_results
+from component.pipeline.benchmark.quality_rows import write_rows
 from component.pipeline.benchmark.quality_workers import Work, run_stage, worker_environment
 from component.pipeline.benchmark.results import DONE, FAILED
 
@@ -130,13 +130,13 @@ def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def test_rows_that_others_read_stay_as_they_are(tmp_path: Path) -> None:
-    rows, left_out = write_rows(tmp_path, 1)
+    rows, left_out = write_rows(tmp_path, 1, num_rows=120)
     before = [path.stat() for path in (rows, left_out)]
-    write_rows(tmp_path, 1)
+    write_rows(tmp_path, 1, num_rows=120)
     assert [path.stat() for path in (rows, left_out)] == before
     whole = rows.read_bytes()
     rows.write_bytes(whole[:100])
-    write_rows(tmp_path, 1)
+    write_rows(tmp_path, 1, num_rows=120)
     assert rows.read_bytes() == whole and json.loads(whole.splitlines()[-1])
 
 
