@@ -12,7 +12,7 @@ from component.pipeline.benchmark.locked_file import write_if_changed
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 TEXTS, TRAIN, HELD_OUT = (REPOSITORY / f"data/demo/{name}.jsonl" for name in ("pretrain", "train", "held_out"))
-#: Rows of the demo that a seed leaves out; rates are chosen on them.
+#: Of the demo's 240 rows, those that a seed leaves out; rates are chosen on them.
 NUM_LEFT_OUT = 40
 #: Of the questions, the same for all seeds.
 QUESTIONS_SEED = 2026
@@ -33,8 +33,9 @@ def write_rows(folder: Path, seed: int, *, num_rows: int) -> tuple[Path, Path]:
 def write_questions(folder: Path, *, num_questions: int) -> Path:
     """Write the demo's held-out questions and more of their kind, up to so many.
 
-    The demo asks for 288 of the 768 phrases that there are. The others are questions just as new to every run: 48 are
-    so few that one answer is two points.
+    The demo's two files ask for 288 of the 768 phrases that there are. Questions for others are new to every run as
+    well, though the base may have read their answers in Glow texts, without what they mean; of 48 questions one is two
+    points.
     """
     folder.mkdir(parents=True, exist_ok=True)
     demo = runpy.run_path(str(REPOSITORY / "data/demo/make_demo_data.py"))  # data, which nothing can import

@@ -100,7 +100,7 @@ def test_cases_follow_from_results(tmp_path: Path) -> None:
     scores = [case for case in known if case.kind == "score"]
     assert len(scores) == 50 == len({json.dumps(case.identity(), sort_keys=True) for case in scores})
     assert len({case.folder for case in known}) == len(known)
-    assert [case.seed for case in scores[:11]] == [1] * 10 + [2]
+    assert [case.seed for case in scores[:11]] == [6] * 10 + [7]
     assert not [case for case in known if case.kind == "answers"]
     finish(results, scores[:1], eval_loss=0.3)
     (answers,) = pending_cases(FULL, results, "answers")
