@@ -229,6 +229,8 @@ def _loading_arguments(request: LoadRequest) -> dict[str, Any]:
         "use_gradient_checkpointing": _checkpointing(model, hardware),
         "random_state": model.seed,
         "fast_inference": False,
+        # Left to itself, it moves the embedding to main memory without a word where memory is short.
+        "offload_embedding": False,
     }
     if is_full and hardware.kind == "cuda":
         # With float32 masters it wants the dtype of the computation, and a flag for the masters.

@@ -50,12 +50,15 @@ from component.models.precision import resolve_precision
 from component.models.tokenizer import load_tokenizer
 
 torch.cuda.reset_peak_memory_stats()
+if len(sys.argv) > 4:
+    torch.cuda.set_per_process_memory_fraction(int(sys.argv[4]) / torch.cuda.get_device_properties(0).total_memory)
 loaded = LOADERS.get(loader)(
     model, AdapterSection(lora_rank=8, lora_alpha=16), tokenizer=load_tokenizer(model).tokenizer,
     precision=resolve_precision(model, hardware), hardware=hardware,
     gradient_checkpointing_kwargs={"use_reentrant": False},
 )
 peak = torch.cuda.max_memory_allocated()
+torch.cuda.set_per_process_memory_fraction(1.0)
 base = loaded.model.get_base_model()
 hooked = [name for name, module in base.named_modules() if hasattr(module, "_hf_hook")]
 torch.manual_seed(0)
@@ -69,7 +72,7 @@ loss.backward()
 gradient = sum(value.grad.float().norm().item() for value in loaded.model.parameters() if value.grad is not None)
 print("RESULT", json.dumps({
     "peak": peak, "loss": loss.item(), "gradient": gradient, "hooked": hooked, "notices": list(loaded.notices),
-    "map": str(getattr(base, "hf_device_map", None)),
+    "map": str(getattr(base, "hf_device_map", None)), "embedding": base.get_input_embeddings().weight.device.type,
 }))
 """
 
@@ -82,8 +85,8 @@ def folder(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base / "model"
 
 
-def step(repository: Path, folder: Path, loader: str, keys: str) -> dict:
-    command = [sys.executable, "-c", STEP, loader, str(folder), keys]
+def step(repository: Path, folder: Path, loader: str, keys: str, *limit: int) -> dict:
+    command = [sys.executable, "-c", STEP, loader, str(folder), keys, *map(str, limit)]
     search_path = os.pathsep.join(filter(None, [str(repository), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": search_path}
     ended = subprocess.run(command, env=environment, cwd=folder.parent, capture_output=True, text=True, timeout=600)
@@ -105,3 +108,8 @@ def test_they_never_are_on_the_card(repository: Path, folder: Path, loader: str)
         assert host["gradient"] == pytest.approx(on_card["gradient"], rel=0.02)
         assert not host["hooked"] and "cpu" not in host["map"]
         assert not [notice for notice in host["notices"] if "moved to main memory afterwards" in notice]
+
+
+def test_embedding_stays_on_a_card_that_is_nearly_full(repository: Path, folder: Path) -> None:
+    # Left to itself, Unsloth moves it to main memory where less than 290 MiB are left for a step of this model.
+    assert step(repository, folder, "unsloth", "", 2 * MATRIX + 200 * 2**20)["embedding"] == "cuda"
