@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import ceil
 
 from component.planning.activations import (
     escaping_per_token,
@@ -122,16 +123,24 @@ def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:
     yield "loss", (head, *_at_loss(loss.forward, loss, saved, waiting, at_loss))
     # The head's gradient comes when the scores' float32 copies are gone: it is no part of this moment.
     yield "loss, backward", (head, *_at_loss(loss.backward, loss, saved, waiting, head_copy + kept_copies))
-    restored = Part("activations of one layer", one_layer if recomputed else 0)
+    output = workload.shape.hidden * workload.load_bytes * tokens if workload.checkpointing == "offload" else 0
+    restored = Part("activations of one layer", one_layer + output if recomputed else 0)
     backward = (
         Part("backward pass of one layer", taken_by_backward(workload)),
         Part("kernels' workspace", _dequantized(workload)),
         Part("16-bit copies of weights", backward_copies),
     )
     gradient = Part("gradients", max(waiting, _head_gradient(workload)))
-    # The last layer is among those that skip checkpointing: its activations are gone when the first one is restored.
-    at_last = () if workload.skipped_layers else (restored,)
-    yield "backward pass of the last layer", (saved, gradient, *at_last, *backward)
+    if workload.skipped_layers and recomputed:
+        # The last layer is among those that skip checkpointing: what it has kept is gone when the first one is
+        # restored, and what the next such layer has is there until all between them have their gradients.
+        yield "backward pass of the last layer", (saved, gradient, *backward)
+        between = ceil(layers / workload.skipped_layers) - 1
+        made = Part("gradients", max(gradient.num_bytes, gradients * between / layers))
+        before = Part("activations", kept - one_layer + mask)
+        yield "backward pass before the next layer that recomputes nothing", (before, made, restored, *backward)
+    else:
+        yield "backward pass of the last layer", (saved, gradient, restored, *backward)
     yield (
         "backward pass of the first layer",
         (

@@ -63,6 +63,10 @@ LONG = replace(
     keeps_norm_outputs=True, is_packed=True, has_full_rows=True,
     sample_tokens=131_072,
 )  # fmt: skip
+SHAPE_3B = read_shape(KNOWN_CONFIGS["meta-llama/Llama-3.2-3B-Instruct"])
+assert SHAPE_3B is not None
+ALL_LINEAR = Adapter(64, frozenset(linear.name for linear in SHAPE_3B.linears), SHAPE_3B.num_layers)
+NARROW = replace(NORMS, shape=SHAPE_3B, adapter=ALL_LINEAR, rows=8, gradients_wait=False)
 #: Their config.json said a million positions.
 MANY = {"shape": replace(SHAPE, max_positions=2**20)}
 
@@ -88,6 +92,19 @@ MEASURED = (
     Measured("chosen 2048 x 8, fused optimizer", replace(WHOLE, **MANY, **FUSED), 72.96, 73.50, 18_168),
     Measured(
         "the same x 8, 4 kept", replace(NORMS, rows=8, skipped_layers=4, gradients_wait=False), 13.35, 13.76, 13_090
+    ),
+    Measured("the same x 8, 2 kept", replace(NORMS, rows=8, skipped_layers=2, gradients_wait=False), 10.63, 10.98),
+    Measured("the same x 2, all kept", replace(NORMS, rows=2, checkpointing="none"), 19.15, 19.22),
+    Measured("3B 2048 x 8", NARROW, 4.73, 4.87),
+    Measured("3B 2048 x 8, 3 kept", replace(NARROW, skipped_layers=3), 6.47, 6.77),
+    Measured("3B 2048 x 8, 11 kept", replace(NARROW, skipped_layers=11), 14.11, 14.37),
+    Measured("3B 2048 x 8, 14 kept, 16 bit", replace(NARROW, skipped_layers=14, is_dequantized=True), 22.02, 22.30),
+    Measured("3B 2048 x 8, all kept", replace(NARROW, checkpointing="none"), 29.99, 30.29),
+    Measured(
+        "3B 2048 x 4, 27 kept, 16 bit",
+        replace(NARROW, rows=4, gradients_wait=True, skipped_layers=27, is_dequantized=True),
+        21.77,
+        22.08,
     ),
     Measured(
         "full rows 2048 x 4", replace(UNSLOTH, has_fused_adapters=True, keeps_norm_outputs=True), 8.16, 8.27, 11_407
