@@ -70,7 +70,7 @@ def check_fp8_base(merged: Merged) -> Iterator[Problem]:
 def check_offloaded(merged: Merged) -> Iterator[Problem]:
     """Embeddings and heads in main memory are there, frozen, and in one process."""
     for offload, (module, title) in OFFLOADED.items():
-        if not merged[offload]:
+        if merged[offload] is not True:  # auto is false where it may not be
             continue
         trained = {
             "train_mode": merged["train_mode"] == "full",

@@ -169,6 +169,17 @@ def read_source_config(source: ModelSource) -> dict[str, Any]:
     return content
 
 
+def read_adapter_config(model: ModelSection) -> dict[str, Any]:
+    """Read adapter_config.json of the adapter that training goes on from; empty without one.
+
+    Raises:
+        UserError: as of `find_model`.
+    """
+    source = find_model(model)
+    file = source.adapter and _file(source.adapter, ADAPTER_FILE, revision=source.adapter_revision)
+    return _read_json(file) if file else {}
+
+
 def source_folder(source: ModelSource) -> Path:
     """The local folder of a base: its own, or that of its config.json in the cache of the hub.
 

@@ -34,7 +34,7 @@ def num_layers(config: Mapping[str, Any]) -> int | None:
 
 def offloads_embedding(model: ModelSection, hardware: Hardware) -> bool:
     """Whether input embeddings are kept apart from the rest of the model, in main memory."""
-    return model.offload_embedding and hardware.kind != "cpu"
+    return model.offload_embedding is True and hardware.kind != "cpu"
 
 
 def offloads_head(model: ModelSection, hardware: Hardware) -> bool:
@@ -75,7 +75,7 @@ def explain_offload(model: ModelSection, hardware: Hardware) -> list[str]:
     """Notices where the whole model is in main memory."""
     if hardware.kind != "cpu":
         return []
-    asked = {"offload_embedding": model.offload_embedding, "offload_head": model.offload_head}
+    asked = {"offload_embedding": model.offload_embedding is True, "offload_head": model.offload_head}
     return [f"{key}: all of the model is in main memory on a CPU" for key, is_asked in asked.items() if is_asked]
 
 

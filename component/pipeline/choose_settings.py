@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from component.config.batches import AUTO
 from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.config.load import Config
+from component.config.memory_rules import EMBEDDING
 from component.config.settle import with_values
 from component.models.packed_attention import why_not_packable
 from component.pipeline.batches import rows_per_process
-from component.pipeline.saving_settings import fewest_savings, spell_overrides
+from component.pipeline.saving_settings import fewest_savings, may_be_offloaded, spell_overrides
 from component.pipeline.steps import num_rows_per_step
 from component.planning.choose import MEMORY_MARGIN, Candidate, Choice, Freedom, Layout, choose
 from component.planning.gpus import Gpu
@@ -20,13 +21,16 @@ from component.planning.read_config import DataSize, Setting, mean_workload, rea
 from component.planning.shape import ModelShape
 
 #: Keys that are chosen here where they are `auto`, and keys that follow from them.
-CHOSEN_KEYS = ("per_device_train_batch_size", "gradient_checkpointing", "dequantize_base", "optim")
+CHOSEN_KEYS = (
+    "per_device_train_batch_size", "gradient_checkpointing", "dequantize_base", "optim", "offload_embedding",
+)  # fmt: skip
 #: What `optim` may become: one algorithm, AdamW in float32. The first updates all tensors at once, the other keeps its
 #: states in memory that can leave the device.
 FUSED, PAGED = OPTIMIZERS = ("adamw_torch_fused", "paged_adamw_32bit")
-#: Settings of a run whose model the planner does not know: those that take least memory.
+#: Settings of a run whose model the planner does not know: of those that go with every model, what takes least memory.
 CAUTIOUS = {
     "per_device_train_batch_size": 1, "gradient_checkpointing": True, "dequantize_base": False, "optim": PAGED,
+    "offload_embedding": False,
 }  # fmt: skip
 
 
@@ -40,6 +44,7 @@ class Surroundings:
         room: bytes that may be reserved.
         device: what `room` is of, in words.
         size_of: gives what is known of the data, for a config that packs or does not.
+        start: adapter_config.json of the adapter that training goes on from; empty without one.
     """
 
     shape: ModelShape | None
@@ -49,6 +54,7 @@ class Surroundings:
     room: float
     device: str
     size_of: Callable[[Config], DataSize | None]
+    start: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ def settle(config: Config, around: Surroundings, recorded: Mapping[str, Any] | N
     asked = {key: config.values[key] for key in (*keys, *(["packing"] if _chooses_packing(config) else []))}
     if around.shape is None:
         return _cautious(config, asked, notices)
-    known = _recorded(config, recorded or {})
+    known = _recorded(config, recorded or {}, around)
     packings = (known["packing"],) if "packing" in known else _packings(config, around.model_config)
     again = _choose_again(config, around, known, packings)
     if again is not None and again.fits:
@@ -124,14 +130,27 @@ def _choose(
     if config.training.optim == AUTO:
         known = OPTIMIZERS if around.card else (FUSED,)
         freedom = replace(freedom, optimizers=known if optimizer is None else (optimizer,))
+    if config.model.offload_embedding == AUTO:
+        freedom = replace(freedom, offloads_embedding=(False, True) if _may_offload(config, around) else (False,))
     return choose(list(_layouts(config, around, packings)), freedom, around.card, room=around.room)
 
 
-def _recorded(config: Config, recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """What an earlier attempt chose, of the keys that are still open."""
+def _may_offload(config: Config, around: Surroundings) -> bool:
+    """Whether the input embeddings can be in main memory while something else is not, and nothing trains them."""
+    assert around.shape is not None
+    start = around.start
+    trains_rows = bool(start.get("trainable_token_indices"))
+    is_trained = trains_rows or any(EMBEDDING in str(start.get(key)) for key in ("modules_to_save", "target_modules"))
+    return around.card is not None and not is_trained and may_be_offloaded(config, around.shape, EMBEDDING)
+
+
+def _recorded(config: Config, recorded: Mapping[str, Any], around: Surroundings) -> dict[str, Any]:
+    """What an earlier attempt chose, of the keys that are still open, where it can be had again."""
     keys = {*open_keys(config), *(["packing"] if _chooses_packing(config) else [])}
     if "gradient_checkpointing" in keys and _chooses_skipped(config):
         keys.add("checkpoint_skip_layers")
+    if recorded.get("offload_embedding") and not _may_offload(config, around):
+        keys.discard("offload_embedding")
     return {key: value for key, value in recorded.items() if key in keys}
 
 
@@ -168,7 +187,7 @@ def _skipping_notice(config: Config, chosen: Mapping[str, Any]) -> Iterator[str]
 def _saving_notice(config: Config, choice: Choice) -> Iterator[str]:
     saving = {} if choice.fits else fewest_savings(config, choice.chosen.workload, room=choice.room)
     if saving:
-        yield f"auto: with {' '.join(spell_overrides(saving))}, which is never chosen by itself, it is predicted to fit"
+        yield f"auto: with {' '.join(spell_overrides(saving))}, which it does not choose here, it is predicted to fit"
 
 
 def _cautious(config: Config, asked: Mapping[str, Any], notices: tuple[str, ...]) -> Settled:
@@ -177,7 +196,8 @@ def _cautious(config: Config, asked: Mapping[str, Any], notices: tuple[str, ...]
         chosen |= _batch(config, 1)
     reason = "the layers of this model family are not known to the planner"
     facts = {"asked": dict(asked), "chosen": chosen, "origin": f"least memory: {reason}"}
-    notice = f"auto: {_spell(chosen)}: what takes least memory, as {reason}; set them by hand for more speed"
+    what = "what takes least memory and goes with every model"
+    notice = f"auto: {_spell(chosen)}: {what}, as {reason}; set them by hand for more speed"
     return Settled(with_values(config, chosen), facts, (*notices, notice))
 
 

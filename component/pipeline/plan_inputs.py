@@ -52,6 +52,12 @@ def offline_model_config(name: str) -> Mapping[str, Any] | None:
     return KNOWN_CONFIGS.get(name)
 
 
+def offline_adapter_config(name: str) -> Mapping[str, Any]:
+    """adapter_config.json of a folder; empty where there is none."""
+    file = local_path(name) / ADAPTER_FILE
+    return _read(file) if file.is_file() else {}
+
+
 def expected_loader(config: Config, model_config: Mapping[str, Any]) -> str:
     """The loader that a config gets on an NVIDIA GPU where all is installed."""
     model, family = config.model, str(model_config.get("model_type"))

@@ -18,7 +18,7 @@ from component.models.decoder_layers import check_skipped
 from component.models.fp8_base import check_fp8_base
 from component.models.model_files import configure_hub, read_model_config
 from component.models.precision import Precision, resolve_precision
-from component.models.preparing import check_shared_head, num_layers, offloaded_keys
+from component.models.preparing import check_shared_head, num_layers, offloaded_keys, offloads_embedding
 from component.models.quantization import check_quantization
 from component.pipeline.batches import settle_batches
 from component.pipeline.choose_loader import LoaderChoice, choose_loader
@@ -101,7 +101,7 @@ def prepare(config: Config, watch: Stopwatch | None = None) -> PreparedRun:
     if not config.training.use_cpu:
         expand_segments(is_wanted=not (config.model.task_type == "grpo" and config.grpo.use_vllm))
         repeat_sums(is_wanted=config.training.full_determinism)
-        shrink_workspaces(is_wanted=config.model.offload_embedding)
+        shrink_workspaces(is_wanted=config.model.offload_embedding is True)
     notices = [str(notice) for notice in config.notices]
     configure_hub(config.model)
     with importing("torch"):
@@ -143,6 +143,8 @@ def _prepare_data(
     prepared = prepare_run_data(config, row_kind_of(config.model.task_type))
     settled = settle_prepared(config, hardware, loader.got, precision, model_config, prepared.data.train)
     config = settled.config
+    # Once more, as auto is settled only now: the loader is imported, and nothing was multiplied yet.
+    shrink_workspaces(is_wanted=offloads_embedding(config.model, hardware))
     prompts = check_prompts(config, prepared.data)
     num_rows = num_training_rows(config, len(prepared.data.train))
     check_steps(config, num_rows)

@@ -11,6 +11,7 @@ from component.config.keys import ADAPTER_MODES, LANGUAGE_MODEL_TASKS
 from component.config.load import Config
 from component.config.memory_rules import EMBEDDING, HEAD
 from component.planning.memory import plan_memory
+from component.planning.shape import ModelShape
 from component.planning.workload import Workload
 from component.runtime.distributed import world_size
 
@@ -30,24 +31,29 @@ class Saving:
 
 def open_savings(config: Config, workload: Workload) -> Iterator[Saving]:
     """What a config could still take."""
-    model, training, shape = config.model, config.training, workload.shape
+    training, shape = config.training, workload.shape
     has_parts = workload.loader == "unsloth" or workload.loss_chunk_tokens is not None
     if workload.task in LANGUAGE_MODEL_TASKS and has_parts and (training.loss_chunk_tokens or 2**31) > SMALL_LOSS_CHUNK:
         yield Saving("loss_chunk_tokens", SMALL_LOSS_CHUNK, "loss_chunk_tokens", SMALL_LOSS_CHUNK)
     if "adamw" in workload.optimizer and "8bit" not in workload.optimizer:
         yield Saving("optim", "paged_adamw_8bit", "optimizer", "paged_adamw_8bit")
-    adapter = config.adapter
-    trained = {name.rpartition(".")[2] for name in (*adapter.modules_to_save, *adapter.lora_target_modules)}
-    is_frozen = model.train_mode in ADAPTER_MODES and not model.new_tokens
-    is_alone = not shape.is_tied and world_size() == 1 and not training.deepspeed and not training.fsdp
-    if is_frozen and is_alone and EMBEDDING not in trained and not workload.offloads_embedding:
+    if may_be_offloaded(config, shape, EMBEDDING) and not workload.offloads_embedding:
         yield Saving("offload_embedding", True, "offloads_embedding", True)
     # Generation would copy the head for every token, and a score head is small.
     is_head_for_loss = workload.task not in ("grpo", "reward")
-    if is_frozen and is_alone and HEAD not in trained and is_head_for_loss and not workload.offloads_head:
+    if may_be_offloaded(config, shape, HEAD) and is_head_for_loss and not workload.offloads_head:
         yield Saving("offload_head", True, "offloads_head", True)
     if workload.mlp_tile_tokens is None and not shape.experts_per_layer and not workload.has_liger:
         yield Saving("tiled_mlp", True, "mlp_tile_tokens", shape.hidden)
+
+
+def may_be_offloaded(config: Config, shape: ModelShape, module: str) -> bool:
+    """Whether input embeddings or head, by name, can be in main memory: frozen, two matrices, in one process."""
+    model, training, adapter = config.model, config.training, config.adapter
+    trained = {name.rpartition(".")[2] for name in (*adapter.modules_to_save, *adapter.lora_target_modules)}
+    is_frozen = model.train_mode in ADAPTER_MODES and not model.new_tokens and module not in trained
+    is_alone = world_size() == 1 and not training.deepspeed and not training.fsdp
+    return is_frozen and is_alone and not shape.is_tied
 
 
 def fewest_savings(config: Config, workload: Workload, *, room: float) -> Mapping[str, Any]:

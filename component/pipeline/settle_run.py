@@ -12,9 +12,10 @@ from component.artifacts.manifest import Manifest
 from component.config.batches import AUTO
 from component.config.errors import UserError
 from component.config.load import Config
+from component.models.model_files import read_adapter_config
 from component.models.precision import Precision
 from component.pipeline.choose_settings import FUSED, OPTIMIZERS, Settled, Surroundings, open_keys, settle
-from component.pipeline.plan_inputs import imagined_hardware, limited, setting_of, size_of
+from component.pipeline.plan_inputs import imagined_hardware, limited, offline_adapter_config, setting_of, size_of
 from component.planning.choose import room_on
 from component.planning.gpus import CONTEXT_BYTES, GIB, Gpu, describe_hardware
 from component.planning.shape import ModelShape, read_shape
@@ -55,6 +56,7 @@ def settle_prepared(
         room=device_room(config, hardware),
         device=hardware.name,
         size_of=lambda settled: size_of(settled, samples),
+        start=read_adapter_config(config.model) if config.model.offload_embedding == AUTO else {},
     )
     return settle(config, around, recorded_choice(config))
 
@@ -72,6 +74,7 @@ def settle_planned(
         room=room_on(card.memory_bytes),
         device=card.title,
         size_of=lambda settled: None,
+        start=offline_adapter_config(config.model.model_name_or_path),
     )
     return settle(config, around)
 
@@ -113,9 +116,9 @@ def _is_choice(chosen: Any) -> bool:
     if not isinstance(chosen, Mapping):
         return False
     counts = [value for key, value in chosen.items() if key in CHOSEN_COUNTS]
-    switches = [value for key, value in chosen.items() if key not in (*CHOSEN_COUNTS, "optim")]
+    switches = {key: value for key, value in chosen.items() if key not in (*CHOSEN_COUNTS, "optim")}
     return (
         all(type(value) is int and value >= 0 for value in counts)
-        and all(isinstance(value, bool) or value == AUTO for value in switches)
+        and all(isinstance(value, bool) or (key == "packing" and value == AUTO) for key, value in switches.items())
         and chosen.get("optim", FUSED) in OPTIMIZERS
     )

@@ -2,7 +2,7 @@
 
 Micro-batch, packed or padded rows, recomputation of all, some or none of the layers, a base that is dequantized once,
 one of several implementations of the optimizer: each combination that the config leaves open is planned, and what does
-not fit is left out.
+not fit is left out. Only where nothing fits are they planned once more with the input embeddings in main memory.
 """
 
 from __future__ import annotations
@@ -54,12 +54,15 @@ class Freedom:
         skipped_layers: how many keep their activations where others recompute; None for any number of them.
         dequantized: values that dequantizing the base may have.
         optimizers: that may be taken; empty for the workload's own.
+        offloads_embedding: values that keeping the input embeddings in main memory may have, in the order in which they
+            are tried: the next one only where nothing fits. Empty for the workload's own.
     """
 
     chooses_recomputation: bool = True
     skipped_layers: int | None = None
     dequantized: tuple[bool, ...] = (False,)
     optimizers: tuple[str, ...] = ()
+    offloads_embedding: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class Candidate:
             "checkpoint_skip_layers": work.skipped_layers,
             "dequantize_base": work.is_dequantized,
             "optim": work.optimizer,
+            "offload_embedding": work.offloads_embedding,
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -151,6 +155,31 @@ def choose(layouts: Sequence[Layout], freedom: Freedom, gpu: Gpu | None, *, room
         gpu: tells the speed; None where there is none to tell.
         room: bytes; see `room_on`.
     """
+    rejected: list[Candidate] = []
+    for some in _places(layouts, freedom):
+        choice = _choose_among(some, freedom, gpu, room)
+        rejected += choice.rejected
+        if choice.fits:
+            break
+    return replace(choice, rejected=tuple(sorted(rejected, key=_rank)[:NUM_SHOWN]))
+
+
+def _places(layouts: Sequence[Layout], freedom: Freedom) -> Iterator[Sequence[Layout]]:
+    """The layouts with the input embeddings where they may be, the first place first."""
+    if not freedom.offloads_embedding:
+        yield layouts
+    for value in freedom.offloads_embedding:
+        yield [
+            replace(
+                layout,
+                workload=replace(layout.workload, offloads_embedding=value),
+                timed=replace(layout.timed, offloads_embedding=value),
+            )
+            for layout in layouts
+        ]
+
+
+def _choose_among(layouts: Sequence[Layout], freedom: Freedom, gpu: Gpu | None, room: float) -> Choice:
     fitting: list[Candidate] = []
     others: list[Candidate] = []
     for group in _groups(layouts, freedom, gpu):

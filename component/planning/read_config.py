@@ -95,7 +95,7 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
         has_fused_adapters=_has_fused_adapters(config, loader),
         keeps_norm_outputs=loader == "unsloth" and model.train_mode != "full" and shape.model_type in UNSLOTH_FAMILIES,
         has_full_rows=is_packed and training.per_device_train_batch_size == 1 and _fills_a_row(data, row_tokens),
-        offloads_embedding=model.offload_embedding,
+        offloads_embedding=model.offload_embedding is True,
         offloads_head=model.offload_head,
         moves_offloaded=loader == "unsloth" and not _is_read_to_host(config, shape),
         mlp_tile_tokens=shape.hidden if model.tiled_mlp else None,

@@ -34,7 +34,7 @@ def shrink_workspaces(*, is_wanted: bool) -> None:
     That is for as long as the process lives: torch takes the workspace at its first product of matrices and keeps it.
     Runs that follow in the process have a small one too, and a large one where the first of them did without this.
     """
-    if is_wanted and "torch" not in sys.modules:
+    if is_wanted and _has_no_workspace():
         os.environ.setdefault(WORKSPACE, SMALL_WORKSPACE)
 
 
@@ -51,6 +51,12 @@ def repeat_sums(*, is_wanted: bool) -> None:
 def allocator_settings() -> dict[str, str]:
     """The settings of this process, for run.json."""
     return {name: os.environ[name] for name in (*VARIABLES, WORKSPACE) if name in os.environ}
+
+
+def _has_no_workspace() -> bool:
+    """Whether torch has not multiplied on the GPU: a workspace is allocated as tensors are, and stays."""
+    torch = sys.modules.get("torch")
+    return torch is None or (torch.cuda.is_initialized() and torch.cuda.memory_allocated() == 0)
 
 
 def _is_offered() -> bool:

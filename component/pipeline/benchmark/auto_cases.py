@@ -24,12 +24,14 @@ class Point:
     rows: int
     recomputation: str
     dequantizes: bool
+    offloads: bool = False
 
     @property
     def name(self) -> str:
         """For the table."""
         parts = ["packed" if self.packing else "padded", f"{self.rows} rows", self.recomputation]
-        return ", ".join([*parts, *(["dequantized base"] if self.dequantizes else [])])
+        parts += ["dequantized base"] if self.dequantizes else []
+        return ", ".join([*parts, *(["embedding offloaded"] if self.offloads else [])])
 
     def settings(self, num_layers: int) -> dict[str, Any]:
         """Its keys.
@@ -44,11 +46,15 @@ class Point:
             "gradient_checkpointing": self.recomputation != NONE,
             **({"checkpoint_skip_layers": num_layers // 2} if self.recomputation == HALF else {}),
             **({"dequantize_base": True} if self.dequantizes else {}),
+            **({"offload_embedding": True} if self.offloads else {}),
         }
 
 
 def grid_points(micro_batches: Sequence[int]) -> Iterator[Point]:
-    """The grid: packed rows in every combination, padded ones in the largest micro-batch alone, where they do best."""
+    """The grid: packed rows in every combination, padded ones in the largest micro-batch alone, where they do best.
+
+    Points with the embedding in main memory need a process of their own, and are last.
+    """
     for rows in micro_batches:
         for recomputation in (ALL, HALF, NONE):
             for dequantizes in (False, True):
@@ -56,6 +62,8 @@ def grid_points(micro_batches: Sequence[int]) -> Iterator[Point]:
     for recomputation in (ALL, NONE):
         for dequantizes in (False, True):
             yield Point(False, max(micro_batches), recomputation, dequantizes)
+    for rows in micro_batches:
+        yield Point(True, rows, ALL, False, offloads=True)
 
 
 #: On a CPU: what can be told apart there.
@@ -83,7 +91,10 @@ def auto_case(cap: float, model: str, card_gib: float | None, *, quick: bool) ->
         card_gib: memory of the card; a cap beyond it is none.
     """
     capped = {} if card_gib is not None and cap >= card_gib else {"max_memory_gib": cap}
-    settings = {"per_device_train_batch_size": "auto", **AUTO, "global_batch_size": GLOBAL_BATCH, **capped}
+    settings = {
+        "per_device_train_batch_size": "auto", **AUTO, "offload_embedding": "auto", "global_batch_size": GLOBAL_BATCH,
+        **capped,
+    }  # fmt: skip
     del settings["optim"]  # that of the grid
     if quick:
         del settings["dequantize_base"]  # of qlora alone

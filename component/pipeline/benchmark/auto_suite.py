@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from component.artifacts.benchmark_picture import Curves, draw_curves
@@ -99,7 +100,7 @@ class Compared:
 
 
 def run_suite(options: argparse.Namespace) -> None:
-    """Run `auto` under each cap in a process of its own, then the grid without one in one process, and compare.
+    """Run `auto` under each cap in a process of its own, then the grid without one in two processes, and compare.
 
     Raises:
         UserError: the planner does not know the model.
@@ -109,7 +110,7 @@ def run_suite(options: argparse.Namespace) -> None:
     card_gib = card.memory_bytes / GIB if card else None
     caps = sorted(options.caps)[-1:] if options.quick else sorted(options.caps)
     autos = suite.measure([auto_case(cap, model, card_gib, quick=options.quick) for cap in caps])
-    grid = suite.measure(_grid(model, options), share_process=True)
+    grid = [line for cases in _grids(model, options) for line in suite.measure(cases, share_process=True)]
     is_whole = all(line.summary for line in grid)
     compared = [
         Compared(cap, line, count_out_of_memory(suite.runs(line.case)), best_of(grid, cap), is_whole)
@@ -122,14 +123,18 @@ def run_suite(options: argparse.Namespace) -> None:
     draw_curves(curves(compared), suite.picture)
 
 
-def _grid(model: str, options: argparse.Namespace) -> list[Case]:
+def _grids(model: str, options: argparse.Namespace) -> list[list[Case]]:
+    """The points of the grid, by the process that they can share: see KEPT_BY_PROCESS of `shared_runs`."""
     shape = shape_of(model)
     if shape is None:
         raise UserError(
             f"--model: the planner, by which auto chooses, does not know the layers of {model}; use another"
         )
     points = QUICK_POINTS if options.quick else tuple(grid_points(options.micro_batches))
-    return [build_case(point.name, model, point.settings(shape.num_layers), quick=options.quick) for point in points]
+    return [
+        [build_case(point.name, model, point.settings(shape.num_layers), quick=options.quick) for point in some]
+        for _, some in groupby(points, key=lambda point: point.offloads)
+    ]
 
 
 def choice_of(run: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -202,7 +207,7 @@ CAPTION = (
     f"{{model}}, QLoRA of rank 64 through Unsloth; an epoch of {NUM_ROWS} rows, log-normal, mean {MEAN_TOKENS} tokens, "
     f"at most {LENGTH}, {GLOBAL_BATCH} rows (or packs) a step, and an evaluation of {NUM_EVAL_ROWS} rows. "
     f"Speeds are medians over stretches of {WARM_UP} steps. `auto` ran under the cap; points of the grid ran once "
-    "without one, in one process, and fit a cap where what they "
+    "without one, those with one place of the embedding in one process, and fit a cap where what they "
     f"reserved and {CONTEXT_BYTES / GIB:.2f} GiB of CUDA's own do."
 )
 

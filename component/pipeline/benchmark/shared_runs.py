@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from component.artifacts.strict_json import write_atomically
+from component.config.batches import AUTO
 from component.config.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY, MachineError, RunError
 from component.pipeline.benchmark.case import Case, Rows
 from component.pipeline.benchmark.child import REPOSITORY, Ended, run_child
@@ -50,13 +51,15 @@ def run_sharing(
     """As `runner.run_cases`, in one process until one ends it: it is out of memory, or has a defect.
 
     Args:
-        cases: of train.py, with one model and one environment, and alike in the keys of KEPT_BY_PROCESS.
+        cases: of train.py, with one model and one environment, and alike in the keys of KEPT_BY_PROCESS, which no run
+            may choose by itself.
 
     Returns:
         Whether all cases have their runs.
     """
     for key in KEPT_BY_PROCESS:
-        assert len({bool(case.settings.get(key)) for case in cases}) <= 1, f"{key} is kept by the process"
+        values = {case.settings.get(key) or False for case in cases}
+        assert len(values) <= 1 and AUTO not in values, f"{key} is kept by the process"
     (files.folder / LOG).parent.mkdir(parents=True, exist_ok=True)
     surroundings = environment_facts(REPOSITORY)
     for case in wanted_cases(cases, results, effort):

@@ -14,6 +14,7 @@ from component.config.load import Config, load_config
 from component.pipeline.batches import settle_batches
 from component.pipeline.choose_settings import Settled, Surroundings, open_keys, settle
 from component.pipeline.out_of_memory import resume_command
+from component.pipeline.settle_run import _is_choice
 from component.planning.choose import room_on
 from component.planning.gpus import GIB, GPUS
 from component.planning.known_shapes import KNOWN_CONFIGS
@@ -128,7 +129,7 @@ def test_skipped_layers_that_nothing_is_left_of_are_told() -> None:
 def test_where_nothing_fits_what_would_is_named(memory_gib: float) -> None:
     said = settle(load(**OPEN), around(memory_gib)).notices[-1]
     saving, _, rest = said.removeprefix("auto: with ").partition(", ")
-    assert rest == "which is never chosen by itself, it is predicted to fit"
+    assert rest == "which it does not choose here, it is predicted to fit"
     values = dict(item.split("=") for item in saving.split())
     assert values and settle(load(**OPEN, **values), around(memory_gib)).choice.fits
 
@@ -245,3 +246,61 @@ def test_both_optimizers_are_one_algorithm(decay: float) -> None:
             optimizer.step()
         ends.append(weight.detach())
     torch.testing.assert_close(*ends, atol=1e-6, rtol=1e-5)
+
+
+ALL_OPEN = {**OPEN, "optim": "auto"}
+OFFLOAD = {**ALL_OPEN, "offload_embedding": "auto"}
+
+
+def test_the_embedding_is_offloaded_where_nothing_else_fits() -> None:
+    """The other keys are those that are chosen beside `true`; an attempt before is gone on with as it was."""
+    chosen = settle(load(**OFFLOAD), around(8))
+    assert not settle(load(**ALL_OPEN), around(8)).choice.fits and chosen.choice.fits
+    by_hand = settle(load(**ALL_OPEN, offload_embedding=True), around(8))
+    assert chosen.config.values == by_hand.config.values and chosen.config.model == by_hand.config.model
+    assert chosen.facts["asked"]["offload_embedding"] == "auto" and "offload_embedding: true" in chosen.notices[-1]
+    large = settle(load(**OFFLOAD), around(141))
+    assert large.config.model.offload_embedding is False and large.facts["chosen"]["offload_embedding"] is False
+    again = settle(load(**OFFLOAD), around(141), chosen.facts["chosen"])
+    assert again.facts["origin"] == "as before" and again.config.model == chosen.config.model
+    anew = settle(load(**OFFLOAD), around(8), large.facts["chosen"])
+    assert anew.facts["origin"].startswith("chosen anew") and anew.config.model.offload_embedding is True
+
+
+def test_a_record_of_what_cannot_be_chosen() -> None:
+    assert _is_choice({"offload_embedding": True, "packing": "auto", "per_device_train_batch_size": 2})
+    assert not _is_choice({"offload_embedding": "auto"})
+
+
+def test_what_auto_does_is_not_advised() -> None:
+    """Where even that does not do, what would beside it."""
+    said = settle(load(**OPEN, offload_embedding="auto"), around(8)).notices[-1]
+    assert said.startswith("auto: with ") and "offload_embedding" not in said
+
+
+@pytest.mark.parametrize(
+    ("values", "changes"),
+    [
+        ({}, {"shape": replace(read_shape(KNOWN_CONFIGS[NAME]), is_tied=True)}),
+        ({}, {"card": None}),
+        ({}, {"start": {"target_modules": ["q_proj"], "trainable_token_indices": [7]}}),
+        ({}, {"start": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}}),
+        ({}, {"shape": None}),
+        ({"modules_to_save": ["embed_tokens"]}, {}),
+        ({"new_tokens": ["<tool>"]}, {}),
+        ({"fsdp": "full_shard"}, {}),
+        ({"deepspeed": "train_args/ds_z3_config.json", "train_mode": "lora"}, {}),
+        ({"train_mode": "full"}, {}),
+    ],
+)
+def test_where_the_embedding_cannot_be_offloaded_auto_is_false(values: dict[str, Any], changes: dict[str, Any]) -> None:
+    """What an earlier attempt had chosen where it could, included."""
+    settled = settle(load(**OFFLOAD, **values), replace(around(7.5), **changes), {"offload_embedding": True})
+    assert settled.config.model.offload_embedding is False
+    assert settled.facts["chosen"]["offload_embedding"] is False
+
+
+def test_several_processes_keep_the_embedding_on_their_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert settle(load(**OFFLOAD), around(8)).config.model.offload_embedding is False

@@ -216,6 +216,28 @@ def test_one_matrix_is_not_kept_apart(key: str, tiny_model: Path, tmp_path: Path
         prepare(config)
 
 
+def test_where_auto_leaves_one_matrix_it_stays(tiny_model: Path, tmp_path: Path, monkeypatch) -> None:
+    """Neither a plan nor a run for a GPU refuses it, and on a CPU there is nothing to tell."""
+    values = {"train_file": "data/demo/train.jsonl", "output_dir": str(tmp_path), "offload_embedding": "auto"}
+    config = load_config({**values, "model_name_or_path": str(tiny_model), "max_memory_gib": 0.1})
+    assert plan_config(config, "h200").plan.workload.offloads_embedding is False
+    on_cpu = prepare(config)
+    monkeypatch.setattr(prepare_module, "detect_hardware", lambda use_cpu: imagined_hardware(GPUS["h200"]))
+    for prepared in (on_cpu, prepare(config)):
+        assert prepared.config.model.offload_embedding is False
+        assert prepared.auto["chosen"] == {"offload_embedding": False}
+
+
+@pytest.mark.parametrize("trained", [{}, {"trainable_token_indices": [5]}])
+def test_an_adapter_that_trains_rows_keeps_the_embedding_on_the_device(trained: dict, tmp_path: Path) -> None:
+    """Which is known before its weights are: training goes on from them."""
+    name = load_config(LLAMA).model.model_name_or_path
+    adapter = {"base_model_name_or_path": name, "peft_type": "LORA", "target_modules": ["q_proj"], **trained}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
+    keys = [f"model_name_or_path={tmp_path}", "offload_embedding=auto", "max_memory_gib=6"]
+    assert plan_config(load_config(LLAMA, keys), "h200").plan.workload.offloads_embedding is not bool(trained)
+
+
 def test_more_layers_than_there_are_cannot_be_skipped(tiny_model: Path) -> None:
     """Neither in a plan nor in a run, whose data is not even looked for; a check knows what the planner knows."""
     values = {"model_name_or_path": str(tiny_model), "train_file": "none.jsonl", "output_dir": "output/none"}

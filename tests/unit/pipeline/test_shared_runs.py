@@ -81,8 +81,9 @@ def test_a_process_that_ends_costs_one_case(processes: list[list[str]], tiny_mod
 
 
 @pytest.mark.parametrize("key", shared_runs.KEPT_BY_PROCESS)
-def test_what_sets_up_a_process_is_not_mixed(key: str, tmp_path: Path) -> None:
-    cases = [case("first", tmp_path), replace(case("second", tmp_path), settings={key: True})]
+@pytest.mark.parametrize("values", [(False, True), ("auto", "auto")])
+def test_what_sets_up_a_process_is_not_mixed(values: tuple[Any, ...], key: str, tmp_path: Path) -> None:
+    cases = [replace(case("any", tmp_path), settings={key: value}) for value in values]
     with pytest.raises(AssertionError, match=f"{key} is kept by the process"):
         shared_runs.run_sharing(cases, Results(tmp_path / "x.json"), Files(tmp_path), Effort(deadline=0.0), print)
 

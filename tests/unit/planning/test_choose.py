@@ -48,7 +48,7 @@ def test_8b_qlora_under_caps(memory_gib: int, settings: tuple[object, ...]) -> N
     """Memory goes into less recomputation first, then into a dequantized base; more than 16k tokens gain nothing."""
     freedom = Freedom(dequantized=(False, True))
     choice = choose(layouts(UNSLOTH, packed=(True, False)), freedom, H200, room=room_on(memory_gib * GIB))
-    assert tuple(choice.chosen.settings().values()) == (*settings, "paged_adamw_32bit")
+    assert tuple(choice.chosen.settings().values()) == (*settings, "paged_adamw_32bit", False)
     assert choice.fits and choice.chosen.memory == plan_memory(choice.chosen.workload)
 
 
@@ -158,3 +158,25 @@ def test_states_are_on_the_device_where_they_have_room(memory_gib: float, optimi
     freedom = Freedom(optimizers=("adamw_torch_fused", "paged_adamw_32bit"))
     choice = choose(layouts(UNSLOTH), freedom, H200, room=room_on(memory_gib * GIB))
     assert choice.fits and choice.chosen.settings()["optim"] == optimizer
+
+
+def test_the_embedding_leaves_the_device_only_where_nothing_fits() -> None:
+    """Then all else is chosen for that, and what had no room with it on the device is told."""
+    both = Freedom(dequantized=(False, True), offloads_embedding=(False, True))
+    there = replace(both, offloads_embedding=(False,))
+    for memory_gib in (8.2, 12, 141):
+        room = room_on(memory_gib * GIB)
+        choice, before = (choose(layouts(UNSLOTH), freedom, H200, room=room) for freedom in (both, there))
+        assert choice.chosen.settings()["offload_embedding"] is not before.fits
+        if before.fits:
+            assert choice == before
+            continue
+        given = [replace(item, workload=replace(item.workload, offloads_embedding=True)) for item in layouts(UNSLOTH)]
+        assert choice.fits
+        assert (
+            choice.chosen.workload
+            == choose(given, replace(both, offloads_embedding=()), H200, room=room).chosen.workload
+        )
+        assert all(item.workload.offloads_embedding for item in (choice.chosen, *choice.alternatives))
+        assert not all(item.workload.offloads_embedding for item in choice.rejected)
+    assert choose(layouts(UNSLOTH), both, H200, room=4 * GIB).chosen.workload.offloads_embedding

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,6 +61,16 @@ def test_workspaces_shrink_where_memory_is_spared(before, after, monkeypatch: py
         monkeypatch.setenv(WORKSPACE, before)
     shrink_workspaces(is_wanted=True)
     assert allocator_settings() == {WORKSPACE: after}
+
+
+@pytest.mark.parametrize(
+    ("is_initialized", "num_bytes", "is_set"), [(True, 0, True), (True, 1, False), (False, 0, False)]
+)
+def test_workspaces_shrink_until_torch_has_taken_one(is_initialized, num_bytes, is_set, monkeypatch) -> None:
+    cuda = SimpleNamespace(is_initialized=lambda: is_initialized, memory_allocated=lambda: num_bytes)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    shrink_workspaces(is_wanted=True)
+    assert allocator_settings() == ({WORKSPACE: SMALL_WORKSPACE} if is_set else {})
 
 
 def test_determinism_decides_before_memory() -> None:
