@@ -2,7 +2,7 @@
 
 Micro-batch, packed or padded rows, recomputation of all, some or none of the layers, a base that is dequantized once,
 one of several implementations of the optimizer: each combination that the config leaves open is planned, and what does
-not fit is left out. Only where nothing fits are they planned once more with the input embeddings in main memory.
+not fit is left out. With the input embeddings in main memory they are planned once more, for cards that are small.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from component.planning.workload import Workload
 MEMORY_MARGIN = 0.05
 #: Settings whose times differ by less are alike: that is far below what the planner can tell apart.
 ALIKE = 0.005
+#: Embeddings leave the device for settings that take less than this share of the time, or where nothing else fits.
+WORTH_MOVING = 0.9
 #: Tokens of a micro-batch from which on the card's arithmetic is at its best: of settings that are alike, those with
 #: more come first up to here (2048 x 8 is 1 to 3 % faster than 2048 x 4, with 16-bit weights too).
 SATURATING_TOKENS = 16_384
@@ -55,7 +57,7 @@ class Freedom:
         dequantized: values that dequantizing the base may have.
         optimizers: that may be taken; empty for the workload's own.
         offloads_embedding: values that keeping the input embeddings in main memory may have, in the order in which they
-            are tried: the next one only where nothing fits. Empty for the workload's own.
+            are preferred: see `WORTH_MOVING`. Empty for the workload's own.
     """
 
     chooses_recomputation: bool = True
@@ -155,13 +157,22 @@ def choose(layouts: Sequence[Layout], freedom: Freedom, gpu: Gpu | None, *, room
         gpu: tells the speed; None where there is none to tell.
         room: bytes; see `room_on`.
     """
-    rejected: list[Candidate] = []
-    for some in _places(layouts, freedom):
-        choice = _choose_among(some, freedom, gpu, room)
-        rejected += choice.rejected
-        if choice.fits:
-            break
-    return replace(choice, rejected=tuple(sorted(rejected, key=_rank)[:NUM_SHOWN]))
+    first, *others = (_choose_among(some, freedom, gpu, room) for some in _places(layouts, freedom))
+    best = first
+    for choice in others:
+        best = choice if _is_worth_moving(choice, best) else best
+    rejected = [item for choice in (first, *others) for item in choice.rejected]
+    return replace(best, rejected=tuple(sorted(rejected, key=_rank)[:NUM_SHOWN]))
+
+
+def _is_worth_moving(moved: Choice, stays: Choice) -> bool:
+    """Whether the embeddings go to main memory: for settings that fit, for packed rows, or for clearly less time."""
+    if not (moved.fits and stays.fits):
+        return not stays.fits
+    if moved.chosen.workload.is_packed != stays.chosen.workload.is_packed:
+        return moved.chosen.workload.is_packed
+    before, after = stays.chosen.cost, moved.chosen.cost
+    return before is not None and after is not None and after < WORTH_MOVING * before
 
 
 def _places(layouts: Sequence[Layout], freedom: Freedom) -> Iterator[Sequence[Layout]]:
