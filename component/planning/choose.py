@@ -158,9 +158,7 @@ def choose(layouts: Sequence[Layout], freedom: Freedom, gpu: Gpu | None, *, room
         room: bytes; see `room_on`.
     """
     first, *others = (_choose_among(some, freedom, gpu, room) for some in _places(layouts, freedom))
-    best = first
-    for choice in others:
-        best = choice if _is_worth_moving(choice, best) else best
+    best = next((choice for choice in others if _is_worth_moving(choice, first)), first)
     rejected = [item for choice in (first, *others) for item in choice.rejected]
     return replace(best, rejected=tuple(sorted(rejected, key=_rank)[:NUM_SHOWN]))
 
