@@ -55,6 +55,13 @@ OPTIMIZERS = (
     "stable_adamw",
 )
 
+#: Of these, what transformers gives nothing of `optim_args`; both that `auto` may become are among them.
+WITHOUT_ARGUMENTS = (
+    "auto", "adamw_torch", "adamw_torch_fused", "adamw_torch_xla", "adamw_torch_npu_fused", "adafactor",
+    "adamw_bnb_8bit", "adamw_8bit", "lion_8bit", "lion_32bit", "paged_adamw_32bit", "paged_adamw_8bit",
+    "paged_lion_32bit", "paged_lion_8bit", "lomo", "adalomo",
+)  # fmt: skip
+
 #: transformers 5.17, `SchedulerType`.
 SCHEDULERS = (
     "linear",

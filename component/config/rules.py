@@ -9,13 +9,14 @@ from datetime import date
 
 from component.config.adapter_rules import ADAPTER_RULES
 from component.config.batches import BATCH_RULES
-from component.config.choices import METRICS
+from component.config.choices import METRICS, WITHOUT_ARGUMENTS
 from component.config.errors import Problem
 from component.config.grpo_rules import GRPO_RULES
 from component.config.keys import SHIPPED_TASKS
 from component.config.loss_rules import LOSS_RULES
 from component.config.memory_rules import MEMORY_RULES
 from component.config.merged import Merged, RefusedValueError, Rule
+from component.config.nodes import excerpt
 from component.config.resolve import resolve_eval_strategy
 from component.config.token_rules import TOKEN_RULES
 from component.registry import TASK_ROW_KINDS, TRUNCATIONS
@@ -143,6 +144,19 @@ def check_steps(merged: Merged) -> Iterator[Problem]:
                 yield merged.clash(key, "dataloader_num_workers", what, "set dataloader_num_workers to 1 or more")
 
 
+def check_optimizer_arguments(merged: Merged) -> Iterator[Problem]:
+    """Arguments of an optimizer can be read, by one that takes some."""
+    key, text = "optim_args", merged["optim_args"]
+    if text is None:
+        return
+    if merged["optim"] in WITHOUT_ARGUMENTS:
+        what = f"optim {merged['optim']} takes none of optim_args"
+        yield merged.clash(key, "optim", what, f"drop {key}; weight_decay and adam_* are keys of their own")
+    elif not all(re.fullmatch(r"[^=]+=[^=]+", part) for part in text.split(",")):
+        fix = "write NAME=VALUE, with commas between several, as in momentum=0.9,nesterov=true"
+        yield Problem(merged.places[key], key, f'got "{excerpt(text)}"', fix)
+
+
 def check_scale_out(merged: Merged) -> Iterator[Problem]:
     """One scheme of scale-out at a time."""
     if merged["deepspeed"] and merged["fsdp"]:
@@ -216,6 +230,7 @@ RULES: tuple[Rule, ...] = (
     check_truncation,
     check_mixture,
     check_steps,
+    check_optimizer_arguments,
     check_scale_out,
     check_loader,
     check_template_date,

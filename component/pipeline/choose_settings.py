@@ -92,7 +92,8 @@ def settle(config: Config, around: Surroundings, recorded: Mapping[str, Any] | N
     notices = tuple(_default_notices(config))
     asked = {key: config.values[key] for key in (*keys, *(["packing"] if _chooses_packing(config) else []))}
     if around.shape is None:
-        return _cautious(config, asked, notices)
+        optimizer = (recorded or {}).get("optim") or _optimizers(config, around)[-1]
+        return _cautious(config, asked, notices, optimizer)
     known = _recorded(config, recorded or {}, around)
     packings = (known["packing"],) if "packing" in known else _packings(config, around.model_config)
     again = _choose_again(config, around, known, packings)
@@ -128,11 +129,20 @@ def _choose(
     """
     freedom = _freedom(config)
     if config.training.optim == AUTO:
-        known = OPTIMIZERS if around.card else (FUSED,)
-        freedom = replace(freedom, optimizers=known if optimizer is None else (optimizer,))
+        optimizers = _optimizers(config, around) if optimizer is None else (optimizer,)
+        freedom = replace(freedom, optimizers=optimizers)
     if config.model.offload_embedding == AUTO:
         freedom = replace(freedom, offloads_embedding=(False, True) if _may_offload(config, around) else (False,))
     return choose(list(_layouts(config, around, packings)), freedom, around.card, room=around.room)
+
+
+def _optimizers(config: Config, around: Surroundings) -> tuple[str, ...]:
+    """What `optim` may become here, the one that takes least of the device last.
+
+    Without a CUDA device there is nothing to page from, and DeepSpeed and FSDP share the states out themselves.
+    """
+    is_shared = config.training.deepspeed or config.training.fsdp
+    return (FUSED,) if around.card is None or is_shared else OPTIMIZERS
 
 
 def _may_offload(config: Config, around: Surroundings) -> bool:
@@ -190,8 +200,8 @@ def _saving_notice(config: Config, choice: Choice) -> Iterator[str]:
         yield f"auto: with {' '.join(spell_overrides(saving))}, which it does not choose here, it is predicted to fit"
 
 
-def _cautious(config: Config, asked: Mapping[str, Any], notices: tuple[str, ...]) -> Settled:
-    chosen = {key: CAUTIOUS[key] for key in CAUTIOUS if key in asked}
+def _cautious(config: Config, asked: Mapping[str, Any], notices: tuple[str, ...], optimizer: str) -> Settled:
+    chosen = {key: value for key, value in {**CAUTIOUS, "optim": optimizer}.items() if key in asked}
     if "per_device_train_batch_size" in chosen:
         chosen |= _batch(config, 1)
     reason = "the layers of this model family are not known to the planner"

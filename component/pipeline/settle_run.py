@@ -96,18 +96,23 @@ def recorded_choice(config: Config) -> Mapping[str, Any] | None:
     """What the run in output_dir chose, if there is one with something to go on from.
 
     Raises:
-        UserError: its run.json cannot be read.
+        UserError: its run.json cannot be read, or lacks what the checkpoints cannot be read without.
     """
     folder = Path(config.run.output_dir)
     if not Manifest.exists(folder):
         return None
     manifest = Manifest.load(folder)
-    if not list_checkpoints(folder) and manifest.status != "finished":
+    checkpoints, content = list_checkpoints(folder), manifest.content
+    if not checkpoints and manifest.status != "finished":
         return None
-    chosen = manifest.content["auto"].get("chosen")
+    chosen, damage = content["auto"].get("chosen"), None
     if chosen is not None and not _is_choice(chosen):
         damage = "auto.chosen holds what cannot be chosen"
-        raise UserError(f"{folder / RUN_FILE}: damaged: {damage}; restore it or use a new output_dir")
+    elif checkpoints and content["config"].get("optim") == AUTO and "optim" not in (chosen or {}):
+        damage = "auto.chosen does not say whose states the checkpoints hold for optim: auto"
+    if damage:
+        fix = "restore it (train.log says what was chosen) or use a new output_dir"
+        raise UserError(f"{folder / RUN_FILE}: damaged: {damage}; {fix}")
     return chosen
 
 

@@ -84,10 +84,12 @@ class TrainingSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMe
     warmup_steps: float = key(0.03, "Warm-up steps; below 1, their share of all steps.", minimum=0)
     optim: str = key(
         "adamw_torch_fused",
-        "Optimizer, by transformers' name. auto: AdamW in float32; adamw_torch_fused where its states fit the device, "
-        "else paged_adamw_32bit, whose states can leave it.",
+        "Optimizer, by transformers' name. auto: AdamW in float32; adamw_torch_fused where its states fit the device "
+        "or are shared out by DeepSpeed or FSDP, else paged_adamw_32bit, whose states can leave it.",
     )
-    optim_args: str | None = key(None, "Further arguments of the optimizer, as transformers takes them.")
+    optim_args: str | None = key(
+        None, "Further arguments of an optimizer that takes some, such as momentum=0.9 of sgd."
+    )
     weight_decay: float = key(0.0, "Weight decay.", minimum=0)
     adam_beta1: float = key(0.9, "Decay of Adam's first moment.", minimum=0, below=1)
     adam_beta2: float = key(0.999, "Decay of Adam's second moment.", minimum=0, below=1)

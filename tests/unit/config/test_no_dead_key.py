@@ -342,7 +342,7 @@ OF_TRAINING_ARGUMENTS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "lr_scheduler_kwargs": ({}, {"min_lr_rate": 0.1}, {}),
     "warmup_steps": (0, 0.1, {}),
     "optim": ("adamw_torch", "sgd", {}),
-    "optim_args": (None, "a=1", {}),
+    "optim_args": (None, "momentum=0.9", {"optim": "sgd"}),
     "weight_decay": (0, 0.1, {}),
     "adam_beta1": (0.9, 0.8, {}),
     "adam_beta2": (0.9, 0.8, {}),

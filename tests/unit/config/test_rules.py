@@ -156,6 +156,15 @@ IMPOSSIBLE = [
         "drop loraplus_lr_ratio or use optim: adamw_torch",
     ),
     (
+        ["optim=auto", "optim_args=momentum=0.9"],
+        "optim_args: optim auto takes none of optim_args; drop optim_args; weight_decay and adam_* are keys of their "
+        "own",
+    ),
+    (
+        ["optim=sgd", "optim_args=fast"],
+        'optim_args: got "fast"; write NAME=VALUE, with commas between several, as in momentum=0.9,nesterov=true',
+    ),
+    (
         ["embedding_learning_rate=1e-5"],
         "embedding_learning_rate: train_mode qlora trains no embeddings; set modules_to_save: [embed_tokens, lm_head]",
     ),

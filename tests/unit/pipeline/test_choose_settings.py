@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from component.artifacts.manifest import Manifest
+from component.config.errors import UserError
 from component.config.load import Config, load_config
 from component.pipeline.batches import settle_batches
 from component.pipeline.choose_settings import Settled, Surroundings, open_keys, settle
 from component.pipeline.out_of_memory import resume_command
-from component.pipeline.settle_run import _is_choice
+from component.pipeline.settle_run import _is_choice, recorded_choice
 from component.planning.choose import room_on
 from component.planning.gpus import GIB, GPUS
 from component.planning.known_shapes import KNOWN_CONFIGS
@@ -229,6 +232,44 @@ def test_an_optimizer_stays_that_of_the_attempt_before() -> None:
     anew = settle(config, around(16), large)
     assert anew.facts["origin"].startswith("chosen anew") and anew.config.training.optim == fused
     assert settle(load(optim="adamw_8bit", **OPEN), around(141)).config.training.optim == "adamw_8bit"
+
+
+@pytest.mark.parametrize("values", [{"fsdp": "full_shard"}, {"deepspeed": "train_args/ds_z3_config.json"}])
+def test_states_that_are_shared_out_are_not_paged(values: dict[str, Any]) -> None:
+    config = load(**BASE | values | {"use_unsloth": False, "optim": "auto"})
+    assert settle(config, around(6)).config.training.optim == "adamw_torch_fused"
+
+
+def test_the_optimizer_of_an_unknown_family() -> None:
+    """Nothing is paged where there is no CUDA device, but the states that there are decide."""
+    unknown, config = {"model_type": "bloom"}, load(optim="auto")
+    for gpu, recorded, optimizer in (
+        ("h200", {}, "paged_adamw_32bit"),
+        (None, {}, "adamw_torch_fused"),
+        (None, {"optim": "paged_adamw_32bit"}, "paged_adamw_32bit"),
+    ):
+        settled = settle(config, around(24, model_config=unknown, gpu=gpu), recorded)
+        assert settled.config.training.optim == optimizer
+
+
+@pytest.mark.parametrize(
+    ("chosen", "damage"),
+    [
+        (None, "does not say whose states the checkpoints hold for optim: auto"),
+        ({"packing": False}, "does not say whose states the checkpoints hold for optim: auto"),
+        ({"optim": "sgd"}, "holds what cannot be chosen"),
+        ({"optim": "adamw_torch_fused", "gradient_checkpointing": "auto"}, "holds what cannot be chosen"),
+    ],
+)
+def test_damaged_record_of_a_choice(tmp_path: Path, chosen: Any, damage: str) -> None:
+    """A checkpoint is not gone on from with an optimizer that may be another."""
+    config = load(optim="auto", output_dir=str(tmp_path))
+    Manifest.create(tmp_path, {"config": {"optim": "auto"}, "auto": {"chosen": chosen} if chosen else {}})
+    assert recorded_choice(config) is None  # there is nothing to go on from
+    (tmp_path / "checkpoint-1").mkdir()
+    with pytest.raises(UserError, match=damage) as error:
+        recorded_choice(config)
+    assert f"{tmp_path / 'run.json'}: damaged: auto.chosen" in str(error.value)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
