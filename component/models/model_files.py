@@ -90,7 +90,7 @@ def find_source(name: str, revision: str | None = None) -> ModelSource:
         if _file(name, CONFIG_FILE, revision=revision) is None:
             raise UserError(f"model_name_or_path: {_shown(name)} has no {CONFIG_FILE} or {ADAPTER_FILE}; name a model")
         return ModelSource(base=name, base_revision=revision)
-    adapter = _read_json(adapter_file)
+    adapter = read_model_json(adapter_file)
     base = adapter_base(adapter_file, adapter)
     kind = adapter.get("peft_type", ADAPTER_KIND)
     if kind != ADAPTER_KIND:
@@ -164,7 +164,7 @@ def read_source_config(source: ModelSource) -> dict[str, Any]:
     """As `read_model_config`, for a source that was found already."""
     file = _file(source.base, CONFIG_FILE, revision=source.base_revision)
     assert file is not None, "find_model has read it"
-    content = _read_json(file)
+    content = read_model_json(file)
     _check_config(file, content)
     return content
 
@@ -177,7 +177,7 @@ def read_adapter_config(model: ModelSection) -> dict[str, Any]:
     """
     source = find_model(model)
     file = source.adapter and _file(source.adapter, ADAPTER_FILE, revision=source.adapter_revision)
-    return _read_json(file) if file else {}
+    return read_model_json(file) if file else {}
 
 
 def source_folder(source: ModelSource) -> Path:
@@ -285,10 +285,15 @@ def _shown(name: str) -> str:
     return str(Path(name).absolute()) if Path(name).is_dir() else name
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_model_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file of a model.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"model_name_or_path: {file.absolute()} cannot be read: {error}; mend the file") from error
     if not isinstance(content, dict):
         raise UserError(f"model_name_or_path: {file.absolute()} holds no JSON object; mend the file")

@@ -27,9 +27,10 @@ def max_positions(config: Mapping[str, Any]) -> int | None:
 
 
 def num_layers(config: Mapping[str, Any]) -> int | None:
-    """The number of decoder layers, from config.json; None where it goes by another name."""
-    number = (config.get("text_config") or config).get("num_hidden_layers")
-    return number if isinstance(number, int) else None
+    """The number of decoder layers, from config.json; None where it goes by another name, or is no such number."""
+    text_config = config.get("text_config")
+    number = (text_config if text_config and isinstance(text_config, dict) else config).get("num_hidden_layers")
+    return number if type(number) is int and number > 0 else None
 
 
 def offloads_embedding(model: ModelSection, hardware: Hardware) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isqrt
 from typing import Any
 
 from component.config.batches import AUTO
@@ -243,9 +244,8 @@ def _micro_batches(config: Config) -> Iterator[int]:
         yield asked
         return
     whole = rows_per_process(config)
-    for rows in range(1, whole + 1):
-        if whole % rows == 0:
-            yield rows
+    small = [rows for rows in range(1, isqrt(whole) + 1) if whole % rows == 0]
+    yield from sorted({*small, *(whole // rows for rows in small)})
 
 
 def _batch(config: Config, rows: int) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -14,14 +13,14 @@ from component.config.errors import UserError
 from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.config.load import Config
 from component.config.nodes import excerpt
-from component.models.model_files import ADAPTER_FILE, CONFIG_FILE, adapter_base, local_path
+from component.models.model_files import ADAPTER_FILE, CONFIG_FILE, adapter_base, local_path, read_model_json
 from component.models.precision import Precision
 from component.models.support import FASTER_TASKS, is_fast_family, why_unsupported
 from component.pipeline.completions import num_training_rows
 from component.planning.gpus import GIB, GPUS, Gpu, describe_gpu
 from component.planning.known_shapes import KNOWN_CONFIGS
 from component.planning.read_config import DataSize, Setting
-from component.planning.shape import ModelShape, read_shape
+from component.planning.shape import ModelShape, missing_size, read_shape
 from component.runtime.environment import nvidia_gpus
 from component.runtime.hardware import Hardware
 from component.trainers.liger import choose_liger
@@ -37,10 +36,10 @@ def offline_model_config(name: str) -> Mapping[str, Any] | None:
     folder = local_path(name)
     adapter = folder / ADAPTER_FILE
     if adapter.is_file() and not (folder / CONFIG_FILE).is_file():
-        name = adapter_base(adapter, _read(adapter))
+        name = adapter_base(adapter, read_model_json(adapter))
         folder = local_path(name)
     if folder.is_dir():
-        return _read(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else None
+        return read_model_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else None
     cache = Path(os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface") / "hub"
     cached = Path(os.environ.get("HF_HUB_CACHE") or cache) / f"models--{name.replace('/', '--')}"
     if cached.is_dir():
@@ -48,14 +47,14 @@ def offline_model_config(name: str) -> Mapping[str, Any] | None:
 
         found = try_to_load_from_cache(name, CONFIG_FILE)
         if isinstance(found, str):
-            return _read(Path(found))
+            return read_model_json(Path(found))
     return KNOWN_CONFIGS.get(name)
 
 
 def offline_adapter_config(name: str) -> Mapping[str, Any]:
     """adapter_config.json of a folder; empty where there is none."""
     file = local_path(name) / ADAPTER_FILE
-    return _read(file) if file.is_file() else {}
+    return read_model_json(file) if file.is_file() else {}
 
 
 def expected_loader(config: Config, model_config: Mapping[str, Any]) -> str:
@@ -177,20 +176,18 @@ def understand_shape(config: Config, model_config: Mapping[str, Any]) -> ModelSh
     """The sizes in a config.json.
 
     Raises:
-        UserError: the family's layers are not known, or a size is impossible.
+        UserError: the family's layers are not known, or a size is impossible or not given.
     """
     shape = read_shape(model_config)
     if shape is None:
+        name, family = config.model.model_name_or_path, model_config.get("model_type")
+        if size := missing_size(model_config):
+            raise UserError(
+                f"model_name_or_path: {name}: {CONFIG_FILE} gives no single number as {size}; without it nothing can "
+                "be predicted"
+            )
         raise UserError(
-            f"model_name_or_path: {config.model.model_name_or_path} is of family {model_config.get('model_type')!r}, "
-            "whose layers are not known to the planner; nothing can be predicted"
+            f"model_name_or_path: {name} is of family {excerpt(repr(family))}, whose layers are not known to the "
+            "planner; nothing can be predicted"
         )
     return shape
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"model_name_or_path: {path} cannot be read: {error}; mend the file") from error
-    return content if isinstance(content, dict) else {}

@@ -125,6 +125,17 @@ def read_shape(config: Mapping[str, Any]) -> ModelShape | None:
         return None
 
 
+def missing_size(config: Mapping[str, Any]) -> str | None:
+    """The name of a size that is needed and not given, of a family whose layers are known; None where none is."""
+    family = str(config.get("model_type"))
+    if family in FUSED_PROJECTIONS:
+        try:
+            _build(family, config)
+        except (KeyError, TypeError) as error:
+            return str(error.args[0])
+    return None
+
+
 def _size(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
     """A size; the default, where there is one, for one that is not given, null or 0."""
     value = config[name] if default is None else config.get(name) or default

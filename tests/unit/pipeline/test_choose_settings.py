@@ -15,7 +15,7 @@ from component.artifacts.manifest import Manifest
 from component.config.errors import UserError
 from component.config.load import Config, load_config
 from component.pipeline.batches import settle_batches
-from component.pipeline.choose_settings import Settled, Surroundings, open_keys, settle
+from component.pipeline.choose_settings import Settled, Surroundings, _micro_batches, open_keys, settle
 from component.pipeline.out_of_memory import resume_command
 from component.pipeline.settle_run import _is_choice, recorded_choice
 from component.planning.choose import room_on
@@ -190,6 +190,12 @@ def test_what_rows_are_stays_although_all_else_is_said_by_now() -> None:
     assert settled.config.training.packing is False
     assert settled.facts["chosen"] == {"packing": False}
     assert settle(config, around(12)).config.training.packing == "auto"
+
+
+def test_every_divisor_of_a_step_is_tried_whatever_its_rows() -> None:
+    """A number beside a billion's divisors would be tried for minutes."""
+    assert list(_micro_batches(load(**OPEN, global_batch_size=36))) == [1, 2, 3, 4, 6, 9, 12, 18, 36]
+    assert len(list(_micro_batches(load(**OPEN, global_batch_size=10**9)))) == 100
 
 
 def test_without_a_known_speed() -> None:

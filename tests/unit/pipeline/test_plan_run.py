@@ -265,6 +265,29 @@ def test_an_impossible_size_is_named(tmp_path: Path, name: str, value: object) -
         plan_config(load_config(LLAMA, [f"model_name_or_path={tmp_path}"]), "t4")
 
 
+@pytest.mark.parametrize("sizes", [{"text_config": 5}, {"num_hidden_layers": -2}, {"num_hidden_layers": True}])
+def test_layers_are_not_counted_by_what_is_no_number(tmp_path: Path, sizes: dict[str, object]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(SIZES | sizes))
+    lines = list(describe_check(load_config(LLAMA, [f"model_name_or_path={tmp_path}", "checkpoint_skip_layers=2"])))
+    assert "valid" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "/config.json holds no JSON object; mend the file"),
+        ("[" * 10**5, "/config.json cannot be read: maximum recursion"),
+        (json.dumps({**SIZES, "vocab_size": None}), ": config.json gives no single number as vocab_size; without it"),
+        (json.dumps({"model_type": "llama"}), ": config.json gives no single number as hidden_size; without it"),
+    ],
+)
+def test_what_config_json_lacks_is_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError) as error:
+        plan_config(load_config(LLAMA, [f"model_name_or_path={tmp_path}"]), "t4")
+    assert str(error.value).startswith(f"model_name_or_path: {tmp_path}{message}")
+
+
 def test_more_heads_than_features(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**SIZES, "num_attention_heads": 10**9}))
     assert plan_config(load_config(LLAMA, [f"model_name_or_path={tmp_path}"]), "t4").plan.verdict == "does not fit"
