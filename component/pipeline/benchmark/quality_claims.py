@@ -20,6 +20,25 @@ CLAIMS, COMMAND, WORKERS = "claims.json", "command.lock", "workers.lock"
 NO_WORKER = -1
 
 
+def take_output(folder: Path) -> Hold:
+    """Take the folder of results for a command: cases to come are made of runs in the scratch folder of one command.
+
+    Returns:
+        A lock, to be kept as long as the command works.
+
+    Raises:
+        UserError: another command works there.
+    """
+    lock = folder / f".{COMMAND}"
+    lock.touch()
+    try:
+        return Hold(lock, alone=True)
+    except BlockingIOError:
+        raise UserError(
+            f"--output: {folder} is in use by another command; wait for it, or name another --output and --scratch"
+        ) from None
+
+
 def take_scratch(folder: Path, *, patience: float = PATIENCE) -> Hold:
     """Take the scratch folder for a command, and forget what an earlier one had claimed.
 

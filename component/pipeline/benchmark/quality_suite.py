@@ -9,17 +9,20 @@ from pathlib import Path
 
 from component.artifacts.quality_picture import draw_quality
 from component.pipeline.benchmark.quality_cases import FULL, QUICK, Stage
-from component.pipeline.benchmark.quality_claims import take_scratch
+from component.pipeline.benchmark.quality_claims import take_output, take_scratch
 from component.pipeline.benchmark.quality_measurement import check_scratch, measure_quality
 from component.pipeline.benchmark.quality_page import pictured, render
 from component.pipeline.benchmark.quality_progress import NAME, known_cases, open_results, pending_cases
-from component.pipeline.benchmark.quality_workers import Work, run_stage
+from component.pipeline.benchmark.quality_workers import Work, num_cores, run_stage
 from component.pipeline.benchmark.report import describe_surroundings, write_text
 from component.pipeline.benchmark.suite import UNFINISHED
 from component.runtime.command import folder_path, positive_float, positive_int
 
 #: Shares of the time that is left: of this stage against those that follow.
 TIME_SHARES: Mapping[Stage, float] = {"vanilla": 0.55, "unsloth": 0.25, "answers": 0.15, "liger": 0.05}
+
+#: At most; a process waits for the GPU or the disk at times.
+PROCESSES_PER_CORE = 2
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--minutes", type=positive_float, default=8, metavar="N", help="no further run begins after these"
     )
     parser.add_argument(
-        "--jobs", type=positive_int, default=1, metavar="N", help="processes at once, for a GPU that waits for the CPU"
+        "--jobs", type=_jobs, default=1, metavar="N", help="processes at once, for a GPU that waits for the CPU"
     )
     parser.add_argument("--quick", action="store_true", help="a few steps on the CPU: shows that it runs")
     parser.add_argument("--retry", action="store_true", help="try again what has failed")
@@ -42,6 +45,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--stage", choices=list(TIME_SHARES), help=argparse.SUPPRESS)
     parser.add_argument("--worker", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def _jobs(text: str) -> int:
+    """Each process loads torch and takes memory of its own: far more than there are cores bring a machine down."""
+    number, most = positive_int(text), PROCESSES_PER_CORE * num_cores()
+    if number > most:
+        raise argparse.ArgumentTypeError(f"got {text!r}, and there are cores for {most}; give a number up to that")
+    return number
 
 
 def run_suite(options: argparse.Namespace) -> None:
@@ -58,7 +69,7 @@ def run_suite(options: argparse.Namespace) -> None:
         return
     for folder in (output, scratch):
         folder.mkdir(parents=True, exist_ok=True)
-    _hold = take_scratch(scratch)
+    _holds = take_output(output), take_scratch(scratch)
     if options.retry:
         results = open_results(file)
         results.drop_failed(known_cases(scale, results))

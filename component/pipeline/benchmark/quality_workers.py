@@ -71,9 +71,14 @@ def worker_environment(jobs: int, worker: int, scratch: Path) -> dict[str, str]:
     """Variables of one of several processes: its share of the cores unless the environment says, code of its own."""
     if jobs == 1:
         return {}
-    share = {} if THREADS in os.environ else {THREADS: str(max(1, len(os.sched_getaffinity(0)) // jobs))}
+    share = {} if THREADS in os.environ else {THREADS: str(max(1, num_cores() // jobs))}
     # Unsloth writes the code that it makes in place, where another process may be reading it.
     return {**share, "UNSLOTH_COMPILE_LOCATION": str(scratch / f"unsloth_compiled-{worker}")}
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def _keep_failure(work: Work, stage: Stage, worker: int, ended: Ended) -> bool:

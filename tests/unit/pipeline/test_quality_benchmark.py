@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import statistics
@@ -34,6 +35,8 @@ from component.pipeline.benchmark.quality_page import EXACT, LOSS, pictured, ren
 from component.pipeline.benchmark.quality_progress import chosen_rates, known_cases, open_results, pending_cases
 from component.pipeline.benchmark.quality_rows import HELD_OUT, TRAIN, write_questions, write_rows
 from component.pipeline.benchmark.quality_statistics import interval, paired
+from component.pipeline.benchmark.quality_suite import PROCESSES_PER_CORE, _jobs
+from component.pipeline.benchmark.quality_workers import num_cores
 from component.pipeline.benchmark.results import DONE, FAILED, Results
 
 SURROUNDINGS = {"gpus": [], "cpu": "a CPU", "python": "3", "packages": {"torch": "2"}, "git": {"commit": "abc"}}
@@ -200,6 +203,13 @@ def test_adapters_are_filled_alike_whoever_made_them() -> None:
     for name in ("lora_A", "lora_B"):
         assert torch.equal(first[name].weight, second[name].weight) and first[name].weight.abs().min() > 0
     assert torch.equal(second["base"].weight, kept)
+
+
+def test_no_more_processes_than_the_machine_has_room_for() -> None:
+    most = PROCESSES_PER_CORE * num_cores()
+    assert _jobs(str(most)) == most
+    with pytest.raises(argparse.ArgumentTypeError, match=f"got '{most + 1}', and there are cores for {most}; give"):
+        _jobs(str(most + 1))
 
 
 @pytest.mark.slow

@@ -17,7 +17,13 @@ from component.config.errors import UserError
 from component.pipeline.benchmark import quality_workers
 from component.pipeline.benchmark.child import Child, end_children
 from component.pipeline.benchmark.quality_cases import FULL, QUICK, answers_case, base_case, gradient_cases, rate_cases
-from component.pipeline.benchmark.quality_claims import claim_first, claimed_by, join_scratch, take_scratch
+from component.pipeline.benchmark.quality_claims import (
+    claim_first,
+    claimed_by,
+    join_scratch,
+    take_output,
+    take_scratch,
+)
 from component.pipeline.benchmark.quality_progress import known_cases, open_results
 from component.pipeline.benchmark.quality_rows import write_rows
 from component.pipeline.benchmark.quality_workers import Work, run_stage, worker_environment
@@ -99,6 +105,15 @@ def test_a_case_is_claimed_by_one(tmp_path: Path) -> None:
     assert claim_first(tmp_path, [cases[0], answers_case(cases[0])], 99) == answers_case(cases[0])
     first, second = gradient_cases(FULL)[:2]
     assert [claim_first(tmp_path, [first, second], 0) for _ in range(3)] == [first, second, None]
+
+
+def test_results_are_those_of_one_command(tmp_path: Path) -> None:
+    """Another one, with other scratch, would lack the runs that the cases to come are made of."""
+    _held = take_output(tmp_path)
+    with pytest.raises(UserError, match=f"--output: {tmp_path} is in use by another command; wait for it, or name"):
+        take_output(tmp_path)
+    del _held
+    assert take_output(tmp_path)
 
 
 def test_claims_end_with_their_command(tmp_path: Path) -> None:
