@@ -68,6 +68,7 @@ class QuantizedCache:
         self._kept = quantized_entries(request.model.cache_dir)
         self.notices: list[str] = []
         self.state: str | None = None
+        self._is_unreadable = False
         self._is_on = _has_entries(request)
         if self._is_on and (reason := self._why_off()) is not None:
             self._is_on, self.state = False, f"off: {reason}"
@@ -108,6 +109,7 @@ class QuantizedCache:
         try:
             loaded = read(folder, stored.notices)
         except RunError as error:
+            self._is_unreadable = True
             return self._give_up(key, str(error))
         _rename(base_of(loaded)[0], str(folder), self._request.source.base)
         self._kept.mark_used(key)
@@ -141,14 +143,20 @@ class QuantizedCache:
                         self._write(key, model, notices)
                     else:
                         self.state = "not written: another process writes it"
-            except (UserError, *library_failures()) as error:
+            except (UserError, MemoryError, *library_failures()) as error:
                 self._leave(first_line(error))
 
     def _write(self, key: str, model: PreTrainedModel, notices: tuple[str, ...]) -> None:
         folder, source = self._kept.path(key), self._request.source
         if (stored := read_entry(folder)) is not None and is_whole(folder, stored):
-            self.state = "not written: another process has written it"
-            return
+            if not self._is_unreadable:
+                self.state = "not written: another process has written it"
+                return
+            try:
+                _alone = self._kept.hold_alone(key)
+            except OSError:
+                self.state = "not written: another process reads the entry that this one could not read"
+                return
         if (reason := self._make_room(model)) is not None:
             self._leave(reason)
             return

@@ -104,10 +104,17 @@ class KeptEntries:
         part: its name, that of a folder.
         complete: name of the last file of an entry.
         cache_dir: the config's `cache_dir`; None for the user's own cache folder.
+
+    Raises:
+        UserError: it is in the home of a user whom there is not.
     """
 
     def __init__(self, part: str, complete: str, cache_dir: str | None) -> None:
-        self.folder = cache_folder(part) if cache_dir is None else Path(cache_dir).expanduser().absolute() / part
+        try:
+            self.folder = cache_folder(part) if cache_dir is None else Path(cache_dir).expanduser().absolute() / part
+        except RuntimeError as error:
+            shown = "no home directory is known for the cache" if cache_dir is None else f"{cache_dir}: no such home"
+            raise UserError(f"cache_dir: {shown}; set it to the full path of a folder") from error
         self._complete = complete
 
     def path(self, key: str) -> Path:

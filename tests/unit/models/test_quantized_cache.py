@@ -15,6 +15,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from component.config.errors import UserError
 from component.models import quantized_cache, quantized_entry, vanilla
 from component.models.checkpoint_files import describe_checkpoint
 from component.models.loaded import LoadedModel
@@ -125,7 +126,8 @@ def test_a_damaged_entry_is_made_anew(load_kept, tmp_path: Path, damage: str) ->
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(quantized_cache, "is_whole", lambda folder, stored: True)
             again = load_kept()
-        assert "is made anew" in told_by(again)[0]
+        assert "is made anew" in told_by(again)[0] and state_of(again) == "written"
+        assert state_of(load_kept()) == "read"
         return
     again = load_kept()
     if damage != "killed":
@@ -231,6 +233,21 @@ def test_a_cache_that_is_only_read(load_kept, monkeypatch) -> None:
     monkeypatch.setattr(os, "utime", refuse)
     loaded = load_kept()
     assert state_of(loaded) == "read" and not told_by(loaded)
+
+
+def test_no_memory_to_write_an_entry(load_kept, tmp_path: Path, monkeypatch) -> None:
+    def refuse(path: Path) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(quantized_entry, "_flush", refuse)
+    loaded = load_kept()
+    assert loaded.got["quantized_cache"] == "not written: MemoryError" and len(told_by(loaded)) == 1
+    assert not quantized_entries(str(tmp_path / "cache")).entries()
+
+
+def test_a_home_that_nobody_has() -> None:
+    with pytest.raises(UserError, match="^cache_dir: ~nobody_here/x: no such home; set it to the full path"):
+        quantized_entries("~nobody_here/x")
 
 
 def test_one_process_of_a_machine_writes(load_kept, tmp_path: Path, monkeypatch) -> None:
