@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from component.config.errors import UserError
-from component.models.preparing import explain_shared_head
-from component.runtime.distributed import world_size
+from component.models.preparing import check_one_process, explain_shared_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,11 +77,7 @@ def check_offload(model: PreTrainedModel, key: str = "offload_embedding") -> Non
         _check_head(head)
     if head is not None and head.weight is model.get_input_embeddings().weight:
         raise UserError(explain_shared_head(key))
-    if world_size() > 1:
-        raise UserError(
-            f"{key}: torch's DistributedDataParallel takes no model that is partly in main memory; train with one "
-            f"process, or drop {key}"
-        )
+    check_one_process([key])
 
 
 def _check_head(head: nn.Module | None) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from component.config.errors import UserError
 from component.config.schema import ModelSection
-from component.runtime.distributed import local_rank
+from component.runtime.distributed import local_rank, world_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -70,6 +70,22 @@ def check_shared_head(keys: Sequence[str], config: Mapping[str, Any]) -> None:
     """
     if keys and "text_config" not in config and config.get("tie_word_embeddings") is True:
         raise UserError(explain_shared_head(keys[0]))
+
+
+def check_one_process(keys: Sequence[str]) -> None:
+    """Refuse to keep embeddings or head in main memory where several processes train.
+
+    Args:
+        keys: that keep weights apart, of `offloaded_keys`.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    if keys and world_size() > 1:
+        raise UserError(
+            f"{keys[0]}: torch's DistributedDataParallel takes no model that is partly in main memory; train with one "
+            f"process, or drop {' and '.join(keys)}"
+        )
 
 
 def explain_offload(model: ModelSection, hardware: Hardware) -> list[str]:

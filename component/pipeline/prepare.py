@@ -18,7 +18,13 @@ from component.models.decoder_layers import check_skipped
 from component.models.fp8_base import check_fp8_base
 from component.models.model_files import configure_hub, read_model_config
 from component.models.precision import Precision, resolve_precision
-from component.models.preparing import check_shared_head, num_layers, offloaded_keys, offloads_embedding
+from component.models.preparing import (
+    check_one_process,
+    check_shared_head,
+    num_layers,
+    offloaded_keys,
+    offloads_embedding,
+)
 from component.models.quantization import check_quantization
 from component.pipeline.batches import settle_batches
 from component.pipeline.choose_loader import LoaderChoice, choose_loader
@@ -112,6 +118,7 @@ def prepare(config: Config, watch: Stopwatch | None = None) -> PreparedRun:
     check_packable(config.training.packing, model_config)
     check_skipped(config.model.checkpoint_skip_layers, num_layers(model_config))
     check_shared_head(offloaded_keys(config.model, hardware), model_config)
+    check_one_process(offloaded_keys(config.model, hardware))
     loader = choose_loader(config.model, config.model.task_type, hardware)
     with keeping_kernels(), importing("loader"):
         if loader.got == "unsloth":

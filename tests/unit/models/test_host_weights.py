@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from component.config.errors import UserError
-from component.models import host_weights
+from component.models import preparing
 from component.models.host_weights import HostHead, check_frozen, device_of, offload_embedding, offload_head
 from component.models.preparing import explain_offload, offloaded_keys, offloads_embedding, offloads_head
 from component.trainers.chunked_loss import ChunkedLoss, find_head
@@ -68,7 +68,7 @@ def test_the_head_is_copied_for_each_reader(load) -> None:
 
 def test_what_cannot_be_offloaded_is_refused(load, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load(gradient_checkpointing=False).model.get_base_model()
-    monkeypatch.setattr(host_weights, "world_size", lambda: 2)
+    monkeypatch.setattr(preparing, "world_size", lambda: 2)
     with pytest.raises(UserError, match="train with one process"):
         offload_embedding(model)
     model.lm_head.weight = model.get_input_embeddings().weight

@@ -12,6 +12,7 @@ import pytest
 
 from component.config.errors import UserError
 from component.config.load import load_config
+from component.models import preparing
 from component.pipeline import prepare as prepare_module
 from component.pipeline.describe import describe_check, describe_run
 from component.pipeline.plan_facts import plan_facts
@@ -236,6 +237,18 @@ def test_an_adapter_that_trains_rows_keeps_the_embedding_on_the_device(trained: 
     (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
     keys = [f"model_name_or_path={tmp_path}", "offload_embedding=auto", "max_memory_gib=6"]
     assert plan_config(load_config(LLAMA, keys), "h200").plan.workload.offloads_embedding is not bool(trained)
+
+
+def test_several_processes_are_told_before_weights_are_loaded(tiny_model: Path, monkeypatch) -> None:
+    values = {"model_name_or_path": str(tiny_model), "train_file": "none.jsonl", "output_dir": "output/none"}
+    monkeypatch.setattr(prepare_module, "detect_hardware", lambda use_cpu: imagined_hardware(GPUS["h200"]))
+    monkeypatch.setattr(prepare_module, "check_shared_head", lambda keys, model_config: None)
+    monkeypatch.setattr(preparing, "world_size", lambda: 2)
+    config = load_config({**values, "offload_embedding": True, "offload_head": True})
+    with pytest.raises(
+        UserError, match=r"^offload_embedding: torch's Dist.* or drop offload_embedding and offload_head"
+    ):
+        prepare(config)
 
 
 def test_more_layers_than_there_are_cannot_be_skipped(tiny_model: Path) -> None:
