@@ -55,7 +55,7 @@ class Freedom:
         chooses_recomputation: how many layers recompute; else as in the layout's workload.
         skipped_layers: how many keep their activations where others recompute; None for any number of them.
         dequantized: values that dequantizing the base may have.
-        optimizers: that may be taken; empty for the workload's own.
+        optimizers: that may be taken, of those that are alike the first; empty for the workload's own.
         offloads_embedding: values that keeping the input embeddings in main memory may have, in the order in which they
             are preferred: see `WORTH_MOVING`. Empty for the workload's own.
     """
@@ -150,8 +150,8 @@ def choose(layouts: Sequence[Layout], freedom: Freedom, gpu: Gpu | None, *, room
     """Choose the fastest settings whose predicted peak of reserved memory has room.
 
     Padded rows are chosen only where no packed ones fit. Of settings that are alike in time, what changes least comes
-    first, then micro-batches up to `SATURATING_TOKENS`, then what takes least. Without a known speed: the least
-    recomputation, then the largest micro-batch.
+    first, then micro-batches up to `SATURATING_TOKENS`, then the first optimizer, then what takes least. Without a
+    known speed: the least recomputation, then the largest micro-batch.
 
     Args:
         gpu: tells the speed; None where there is none to tell.
@@ -203,7 +203,7 @@ def _choose_among(layouts: Sequence[Layout], freedom: Freedom, gpu: Gpu | None, 
     if not fitting:
         return Choice(min(others, key=lambda item: item.memory.reserved), room, (), rejected)
     # A full row holds more samples than a padded one: the card may not decide lightly what a step learns from.
-    best = _best([item for item in fitting if item.workload.is_packed] or fitting)
+    best = _best([item for item in fitting if item.workload.is_packed] or fitting, freedom.optimizers)
     rest = sorted((item for item in fitting if item is not best), key=_rank)
     return Choice(best, room, tuple(rest[:NUM_SHOWN]), rejected)
 
@@ -269,7 +269,7 @@ def _groups(layouts: Sequence[Layout], freedom: Freedom, gpu: Gpu | None) -> Ite
                 yield _Group(layout, freedom, gpu, value, optimizer)
 
 
-def _best(fitting: Sequence[Candidate]) -> Candidate:
+def _best(fitting: Sequence[Candidate], optimizers: Sequence[str]) -> Candidate:
     first = min(fitting, key=_rank)
     if first.cost is None:
         return first
@@ -279,6 +279,7 @@ def _best(fitting: Sequence[Candidate]) -> Candidate:
         key=lambda item: (
             _num_changes(item),
             -min(item.workload.tokens, SATURATING_TOKENS),
+            optimizers.index(item.workload.optimizer) if optimizers else 0,
             item.memory.reserved,
         ),
     )

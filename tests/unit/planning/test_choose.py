@@ -193,3 +193,10 @@ def test_the_embedding_leaves_the_device_for_clearly_less_time() -> None:
         )
         assert stays.fits and choice.chosen.workload.offloads_embedding is is_worth
         assert (choice.chosen.cost < WORTH_MOVING * stays.chosen.cost) is is_worth
+
+
+def test_states_have_room_where_paging_them_takes_as_long() -> None:
+    """Long steps, of which the optimizer is a thousandth: what is not needed is not paged all the same."""
+    long = [replace(layout, micro_batches=400) for layout in layouts(UNSLOTH)]
+    choice = choose(long, Freedom(optimizers=("adamw_torch_fused", "paged_adamw_32bit")), H200, room=room_on(80 * GIB))
+    assert choice.chosen.settings()["optim"] == "adamw_torch_fused"
