@@ -14,9 +14,11 @@ from component.config.memory_rules import EMBEDDING
 from component.config.settle import with_values
 from component.models.packed_attention import why_not_packable
 from component.pipeline.batches import rows_per_process
-from component.pipeline.saving_settings import fewest_savings, may_be_offloaded, spell_overrides
+from component.pipeline.choice_notices import spell_choice, tell_choice, tell_defaults
+from component.pipeline.saving_settings import may_be_offloaded
 from component.pipeline.steps import num_rows_per_step
-from component.planning.choose import MEMORY_MARGIN, Candidate, Choice, Freedom, Layout, choose
+from component.planning.choice import Candidate, Choice, Freedom, Layout
+from component.planning.choose import choose
 from component.planning.gpus import Gpu
 from component.planning.read_config import DataSize, Setting, mean_workload, read_workload
 from component.planning.shape import ModelShape
@@ -90,7 +92,7 @@ def settle(config: Config, around: Surroundings, recorded: Mapping[str, Any] | N
     keys = open_keys(config)
     if not keys:
         return _packed_as_before(config, recorded or {})
-    notices = tuple(_default_notices(config))
+    notices = tuple(tell_defaults(config))
     asked = {key: config.values[key] for key in (*keys, *(["packing"] if _chooses_packing(config) else []))}
     if around.shape is None:
         optimizer = (recorded or {}).get("optim") or _optimizers(config, around)[-1]
@@ -105,9 +107,8 @@ def settle(config: Config, around: Surroundings, recorded: Mapping[str, Any] | N
         chosen = _changes(config, choice.chosen)
         origin = "chosen" if again is None else "chosen anew, as what the attempt before chose is not predicted to fit"
     facts = {"asked": asked, "chosen": chosen, "origin": origin, "device": around.device, **choice.to_dict()}
-    told = (*_packing_notice(chosen, around), *_skipping_notice(config, chosen))
-    notices = (*notices, *told, _say(chosen, choice, origin, around), *_saving_notice(config, choice))
-    return Settled(with_values(config, chosen), facts, notices, choice)
+    told = tell_choice(config, chosen, choice, origin, model_config=around.model_config, device=around.device)
+    return Settled(with_values(config, chosen), facts, (*notices, *told), choice)
 
 
 def _packed_as_before(config: Config, recorded: Mapping[str, Any]) -> Settled:
@@ -175,32 +176,6 @@ def _choose_again(
     return _choose(with_values(config, known), around, packings)
 
 
-def _default_notices(config: Config) -> Iterator[str]:
-    if "global_batch_size" not in config.places and config.values["per_device_train_batch_size"] == AUTO:
-        yield (
-            f"global_batch_size: {config.training.global_batch_size} rows a step, the default beside "
-            "per_device_train_batch_size: auto, whatever the card; set it to learn from more or fewer rows a step"
-        )
-
-
-def _packing_notice(chosen: Mapping[str, Any], around: Surroundings) -> Iterator[str]:
-    if chosen.get("packing") is False:
-        reason = why_not_packable(around.model_config) or "no full rows are predicted to fit"
-        yield f"packing: auto is off: {reason}; a step learns from fewer samples than with packed rows"
-
-
-def _skipping_notice(config: Config, chosen: Mapping[str, Any]) -> Iterator[str]:
-    number = config.model.checkpoint_skip_layers
-    if number and chosen.get("gradient_checkpointing") is False:
-        yield f"checkpoint_skip_layers: {number} has no effect: gradient_checkpointing: auto recomputes no layer"
-
-
-def _saving_notice(config: Config, choice: Choice) -> Iterator[str]:
-    saving = {} if choice.fits else fewest_savings(config, choice.chosen.workload, room=choice.room)
-    if saving:
-        yield f"auto: with {' '.join(spell_overrides(saving))}, which it does not choose here, it is predicted to fit"
-
-
 def _cautious(config: Config, asked: Mapping[str, Any], notices: tuple[str, ...], optimizer: str) -> Settled:
     chosen = {key: value for key, value in {**CAUTIOUS, "optim": optimizer}.items() if key in asked}
     if "per_device_train_batch_size" in chosen:
@@ -208,7 +183,7 @@ def _cautious(config: Config, asked: Mapping[str, Any], notices: tuple[str, ...]
     reason = "the layers of this model family are not known to the planner"
     facts = {"asked": dict(asked), "chosen": chosen, "origin": f"least memory: {reason}"}
     what = "what takes least memory and goes with every model"
-    notice = f"auto: {_spell(chosen)}: {what}, as {reason}; set them by hand for more speed"
+    notice = f"auto: {spell_choice(chosen)}: {what}, as {reason}; set them by hand for more speed"
     return Settled(with_values(config, chosen), facts, (*notices, notice))
 
 
@@ -291,18 +266,3 @@ def _changes(config: Config, chosen: Candidate) -> dict[str, Any]:
     if "gradient_checkpointing" in keys and _chooses_skipped(config):
         changes["checkpoint_skip_layers"] = settings["checkpoint_skip_layers"]
     return changes
-
-
-def _say(chosen: Mapping[str, Any], choice: Choice, origin: str, around: Surroundings) -> str:
-    found = choice.chosen
-    time = f", {found.time.seconds:.2f} s a step" if found.time else ""
-    room = f"{choice.room / 2**30:.2f}, the room on {around.device} less {MEMORY_MARGIN:.0%}"
-    memory = f"{found.memory.reserved / 2**30:.2f} GiB of {room}"
-    verdict = "predicted" if choice.fits else "nothing that may be chosen is predicted to fit; this takes least:"
-    return f"auto: {_spell(chosen)} ({origin}); {verdict} {memory}{time}"
-
-
-def _spell(values: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{key}: {str(value).lower() if isinstance(value, bool) else value}" for key, value in values.items()
-    )

@@ -22,7 +22,8 @@ from component.pipeline.plan_run import data_size
 from component.pipeline.prepare import PreparedRun
 from component.pipeline.saving_settings import fewest_savings, spell_overrides
 from component.pipeline.settle_run import device_room
-from component.planning.choose import Candidate, Freedom, Layout, choose
+from component.planning.choice import Candidate, Freedom, Layout
+from component.planning.choose import choose
 from component.planning.gpus import describe_hardware
 from component.planning.memory import plan_memory
 from component.planning.read_config import Setting, mean_workload, read_workload

@@ -9,7 +9,7 @@ from component.artifacts.plan_card import gib
 from component.artifacts.plan_facts import PlanFacts
 from component.config.load import Config
 from component.pipeline.plan_run import PlannedRun, compare_cards
-from component.planning.choose import MEMORY_MARGIN
+from component.planning.choice import MEMORY_MARGIN
 from component.planning.plan import Plan
 from component.planning.served import explain_served
 from component.planning.weights import num_trained

@@ -16,7 +16,7 @@ from component.models.model_files import read_adapter_config
 from component.models.precision import Precision
 from component.pipeline.choose_settings import FUSED, OPTIMIZERS, Settled, Surroundings, open_keys, settle
 from component.pipeline.plan_inputs import imagined_hardware, limited, offline_adapter_config, setting_of, size_of
-from component.planning.choose import room_on
+from component.planning.choice import room_on
 from component.planning.gpus import CONTEXT_BYTES, GIB, Gpu, describe_hardware
 from component.planning.shape import ModelShape, read_shape
 from component.runtime.distributed import world_size

@@ -18,7 +18,7 @@ from component.pipeline.batches import settle_batches
 from component.pipeline.choose_settings import Settled, Surroundings, _micro_batches, open_keys, settle
 from component.pipeline.out_of_memory import resume_command
 from component.pipeline.settle_run import _is_choice, recorded_choice
-from component.planning.choose import room_on
+from component.planning.choice import room_on
 from component.planning.gpus import GIB, GPUS
 from component.planning.known_shapes import KNOWN_CONFIGS
 from component.planning.read_config import DataSize, Setting

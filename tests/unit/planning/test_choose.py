@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from measured import PACKED, UNSLOTH, VANILLA
 
-from component.planning.choose import ALIKE, CONTEXT_BYTES, WORTH_MOVING, Freedom, Layout, choose, room_on
+from component.planning.choice import CONTEXT_BYTES, Freedom, Layout, room_on
+from component.planning.choose import ALIKE, WORTH_MOVING, choose
 from component.planning.gpus import GIB, GPUS
 from component.planning.memory import plan_memory
 from component.planning.step_time import plan_step_time

@@ -1,0 +1,77 @@
+"""Notices of what `auto` chose: one line each, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from component.config.batches import AUTO
+from component.config.load import Config
+from component.models.packed_attention import why_not_packable
+from component.pipeline.saving_settings import fewest_savings, spell_overrides
+from component.planning.choice import MEMORY_MARGIN, Choice
+
+
+def tell_defaults(config: Config) -> Iterator[str]:
+    """What is taken because nothing was said, and matters to what is learned."""
+    if "global_batch_size" not in config.places and config.values["per_device_train_batch_size"] == AUTO:
+        yield (
+            f"global_batch_size: {config.training.global_batch_size} rows a step, the default beside "
+            "per_device_train_batch_size: auto, whatever the card; set it to learn from more or fewer rows a step"
+        )
+
+
+def tell_choice(
+    config: Config,
+    chosen: Mapping[str, Any],
+    choice: Choice,
+    origin: str,
+    *,
+    model_config: Mapping[str, Any],
+    device: str,
+) -> Iterator[str]:
+    """What was chosen with what is predicted of it, and what follows.
+
+    Args:
+        config: before the choice.
+        origin: of the choice, in words.
+        device: that had the room, in words.
+    """
+    yield from _packing_notice(chosen, model_config)
+    yield from _skipping_notice(config, chosen)
+    yield _say(chosen, choice, origin, device)
+    yield from _saving_notice(config, choice)
+
+
+def _packing_notice(chosen: Mapping[str, Any], model_config: Mapping[str, Any]) -> Iterator[str]:
+    if chosen.get("packing") is False:
+        reason = why_not_packable(model_config) or "no full rows are predicted to fit"
+        yield f"packing: auto is off: {reason}; a step learns from fewer samples than with packed rows"
+
+
+def _skipping_notice(config: Config, chosen: Mapping[str, Any]) -> Iterator[str]:
+    number = config.model.checkpoint_skip_layers
+    if number and chosen.get("gradient_checkpointing") is False:
+        yield f"checkpoint_skip_layers: {number} has no effect: gradient_checkpointing: auto recomputes no layer"
+
+
+def _saving_notice(config: Config, choice: Choice) -> Iterator[str]:
+    saving = {} if choice.fits else fewest_savings(config, choice.chosen.workload, room=choice.room)
+    if saving:
+        yield f"auto: with {' '.join(spell_overrides(saving))}, which it does not choose here, it is predicted to fit"
+
+
+def _say(chosen: Mapping[str, Any], choice: Choice, origin: str, device: str) -> str:
+    found = choice.chosen
+    time = f", {found.time.seconds:.2f} s a step" if found.time else ""
+    room = f"{choice.room / 2**30:.2f}, the room on {device} less {MEMORY_MARGIN:.0%}"
+    memory = f"{found.memory.reserved / 2**30:.2f} GiB of {room}"
+    verdict = "predicted" if choice.fits else "nothing that may be chosen is predicted to fit; this takes least:"
+    return f"auto: {spell_choice(chosen)} ({origin}); {verdict} {memory}{time}"
+
+
+def spell_choice(values: Mapping[str, Any]) -> str:
+    """Keys and values as a notice has them."""
+    return ", ".join(
+        f"{key}: {str(value).lower() if isinstance(value, bool) else value}" for key, value in values.items()
+    )
