@@ -40,7 +40,6 @@ def tell_choice(
     yield from _packing_notice(chosen, model_config)
     yield from _skipping_notice(config, chosen)
     yield _say(chosen, choice, origin, device)
-    yield from _saving_notice(config, choice)
 
 
 def _packing_notice(chosen: Mapping[str, Any], model_config: Mapping[str, Any]) -> Iterator[str]:
@@ -55,8 +54,13 @@ def _skipping_notice(config: Config, chosen: Mapping[str, Any]) -> Iterator[str]
         yield f"checkpoint_skip_layers: {number} has no effect: gradient_checkpointing: auto recomputes no layer"
 
 
-def _saving_notice(config: Config, choice: Choice) -> Iterator[str]:
-    saving = {} if choice.fits else fewest_savings(config, choice.chosen.workload, room=choice.room)
+def tell_savings(config: Config, choice: Choice, start: Mapping[str, Any]) -> Iterator[str]:
+    """Where nothing fits, settings beyond those that are chosen with which it would.
+
+    Args:
+        start: adapter_config.json of the adapter that training goes on from.
+    """
+    saving = {} if choice.fits else fewest_savings(config, choice.chosen.workload, start, room=choice.room)
     if saving:
         yield f"auto: with {' '.join(spell_overrides(saving))}, which it does not choose here, it is predicted to fit"
 

@@ -14,7 +14,7 @@ from component.config.memory_rules import EMBEDDING
 from component.config.settle import with_values
 from component.models.packed_attention import why_not_packable
 from component.pipeline.batches import rows_per_process
-from component.pipeline.choice_notices import spell_choice, tell_choice, tell_defaults
+from component.pipeline.choice_notices import spell_choice, tell_choice, tell_defaults, tell_savings
 from component.pipeline.saving_settings import may_be_offloaded
 from component.pipeline.steps import num_rows_per_step
 from component.planning.choice import Candidate, Choice, Freedom, Layout
@@ -107,7 +107,10 @@ def settle(config: Config, around: Surroundings, recorded: Mapping[str, Any] | N
         chosen = _changes(config, choice.chosen)
         origin = "chosen" if again is None else "chosen anew, as what the attempt before chose is not predicted to fit"
     facts = {"asked": asked, "chosen": chosen, "origin": origin, "device": around.device, **choice.to_dict()}
-    told = tell_choice(config, chosen, choice, origin, model_config=around.model_config, device=around.device)
+    told = (
+        *tell_choice(config, chosen, choice, origin, model_config=around.model_config, device=around.device),
+        *tell_savings(config, choice, around.start),
+    )
     return Settled(with_values(config, chosen), facts, (*notices, *told), choice)
 
 
@@ -150,10 +153,7 @@ def _optimizers(config: Config, around: Surroundings) -> tuple[str, ...]:
 def _may_offload(config: Config, around: Surroundings) -> bool:
     """Whether the input embeddings can be in main memory while something else is not, and nothing trains them."""
     assert around.shape is not None
-    start = around.start
-    trains_rows = bool(start.get("trainable_token_indices"))
-    is_trained = trains_rows or any(EMBEDDING in str(start.get(key)) for key in ("modules_to_save", "target_modules"))
-    return around.card is not None and not is_trained and may_be_offloaded(config, around.shape, EMBEDDING)
+    return around.card is not None and may_be_offloaded(config, around.shape, EMBEDDING, around.start)
 
 
 def _recorded(config: Config, recorded: Mapping[str, Any], around: Surroundings) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.config.load import Config
 from component.config.settle import with_values
 from component.pipeline.batches import rows_per_process
-from component.pipeline.plan_inputs import setting_of
+from component.pipeline.plan_inputs import offline_adapter_config, setting_of
 from component.pipeline.plan_run import data_size
 from component.pipeline.prepare import PreparedRun
 from component.pipeline.saving_settings import fewest_savings, spell_overrides
@@ -136,8 +136,8 @@ def fitting_overrides(prepared: PreparedRun) -> dict[str, Any]:
 
 def _savings(prepared: PreparedRun) -> Mapping[str, Any]:
     """Settings that only a new run can take; none where nothing is predicted, or they do not do."""
-    now = _planned(prepared)
-    return {} if now is None else fewest_savings(prepared.config, now, room=_limit(prepared, now))
+    now, start = _planned(prepared), offline_adapter_config(prepared.config.model.model_name_or_path)
+    return {} if now is None else fewest_savings(prepared.config, now, start, room=_limit(prepared, now))
 
 
 def _planned(prepared: PreparedRun) -> Workload | None:

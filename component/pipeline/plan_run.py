@@ -23,6 +23,7 @@ from component.pipeline.plan_inputs import (
     imagined_hardware,
     limited,
     named_gpu,
+    offline_adapter_config,
     own_gpu,
     setting_of,
     size_of,
@@ -197,7 +198,8 @@ def _why_no_fp8(made: Plan, card: Gpu) -> str | None:
 
 def _find_alternative(made: Plan, config: Config, card: Gpu, may_use_unsloth: bool) -> Alternative | None:
     """The nearest settings that fit a card; where none do, those beside all that save memory for time."""
-    for savings in ((), tuple(open_savings(config, made.workload))):
+    start = offline_adapter_config(config.model.model_name_or_path)
+    for savings in ((), tuple(open_savings(config, made.workload, start))):
         found = find_alternative(
             with_savings(made.workload, savings),
             card,

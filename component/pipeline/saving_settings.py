@@ -29,40 +29,51 @@ class Saving:
     field_value: Any
 
 
-def open_savings(config: Config, workload: Workload) -> Iterator[Saving]:
-    """What a config could still take."""
+def open_savings(config: Config, workload: Workload, start: Mapping[str, Any]) -> Iterator[Saving]:
+    """What a config could still take.
+
+    Args:
+        start: adapter_config.json of the adapter that training goes on from; empty without one.
+    """
     training, shape = config.training, workload.shape
     has_parts = workload.loader == "unsloth" or workload.loss_chunk_tokens is not None
     if workload.task in LANGUAGE_MODEL_TASKS and has_parts and (training.loss_chunk_tokens or 2**31) > SMALL_LOSS_CHUNK:
         yield Saving("loss_chunk_tokens", SMALL_LOSS_CHUNK, "loss_chunk_tokens", SMALL_LOSS_CHUNK)
     if "adamw" in workload.optimizer and "8bit" not in workload.optimizer:
         yield Saving("optim", "paged_adamw_8bit", "optimizer", "paged_adamw_8bit")
-    if may_be_offloaded(config, shape, EMBEDDING) and not workload.offloads_embedding:
+    if may_be_offloaded(config, shape, EMBEDDING, start) and not workload.offloads_embedding:
         yield Saving("offload_embedding", True, "offloads_embedding", True)
     # Generation would copy the head for every token, and a score head is small.
     is_head_for_loss = workload.task not in ("grpo", "reward")
-    if may_be_offloaded(config, shape, HEAD) and is_head_for_loss and not workload.offloads_head:
+    if may_be_offloaded(config, shape, HEAD, start) and is_head_for_loss and not workload.offloads_head:
         yield Saving("offload_head", True, "offloads_head", True)
     if workload.mlp_tile_tokens is None and not shape.experts_per_layer and not workload.has_liger:
         yield Saving("tiled_mlp", True, "mlp_tile_tokens", shape.hidden)
 
 
-def may_be_offloaded(config: Config, shape: ModelShape, module: str) -> bool:
-    """Whether input embeddings or head, by name, can be in main memory: frozen, two matrices, in one process."""
+def may_be_offloaded(config: Config, shape: ModelShape, module: str, start: Mapping[str, Any]) -> bool:
+    """Whether input embeddings or head, by name, can be in main memory: frozen, two matrices, in one process.
+
+    Args:
+        start: see `open_savings`.
+    """
     model, training, adapter = config.model, config.training, config.adapter
     trained = {name.rpartition(".")[2] for name in (*adapter.modules_to_save, *adapter.lora_target_modules)}
-    is_frozen = model.train_mode in ADAPTER_MODES and not model.new_tokens and module not in trained
+    trained_before = any(module in str(start.get(key)) for key in ("modules_to_save", "target_modules"))
+    trains_rows = bool(model.new_tokens or start.get("trainable_token_indices"))
+    is_frozen = model.train_mode in ADAPTER_MODES and not (trains_rows or trained_before or module in trained)
     is_alone = world_size() == 1 and not training.deepspeed and not training.fsdp
     return is_frozen and is_alone and not shape.is_tied
 
 
-def fewest_savings(config: Config, workload: Workload, *, room: float) -> Mapping[str, Any]:
+def fewest_savings(config: Config, workload: Workload, start: Mapping[str, Any], *, room: float) -> Mapping[str, Any]:
     """Find the fewest of these settings with which a workload is predicted to fit; none where all do not do.
 
     Args:
+        start: see `open_savings`.
         room: bytes that may be reserved.
     """
-    savings = tuple(open_savings(config, workload))
+    savings = tuple(open_savings(config, workload, start))
     for number in range(1, 1 + len(savings)):
         for some in combinations(savings, number):
             if plan_memory(with_savings(workload, some)).reserved <= room:

@@ -56,7 +56,7 @@ def settle_prepared(
         room=device_room(config, hardware),
         device=hardware.name,
         size_of=lambda settled: size_of(settled, samples),
-        start=read_adapter_config(config.model) if config.model.offload_embedding == AUTO else {},
+        start=read_adapter_config(config.model) if open_keys(config) else {},
     )
     return settle(config, around, recorded_choice(config))
 

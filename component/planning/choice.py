@@ -91,7 +91,7 @@ class Choice:
 
     Attributes:
         room: bytes that the choice had to fit in.
-        alternatives: the best of other layouts and bases that fit, the fastest first.
+        alternatives: the best of other layouts and bases that fit, embeddings in the same place, the fastest first.
         rejected: the fastest that do not fit.
     """
 

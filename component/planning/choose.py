@@ -46,7 +46,10 @@ def choose(layouts: Sequence[Layout], freedom: Freedom, gpu: Gpu | None, *, room
 
 
 def _is_worth_moving(moved: Choice, stays: Choice) -> bool:
-    """Whether the embeddings go to main memory: for settings that fit, for packed rows, or for clearly less time."""
+    """Whether the embeddings go to main memory: for settings that fit, for packed rows, or for clearly less time.
+
+    Where nothing fits at all, they go there as well.
+    """
     if not (moved.fits and stays.fits):
         return not stays.fits
     if moved.chosen.workload.is_packed != stays.chosen.workload.is_packed:

@@ -123,7 +123,7 @@ def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:
     yield "loss", (head, *_at_loss(loss.forward, loss, saved, waiting, at_loss))
     # The head's gradient comes when the scores' float32 copies are gone: it is no part of this moment.
     yield "loss, backward", (head, *_at_loss(loss.backward, loss, saved, waiting, head_copy + kept_copies))
-    output = workload.shape.hidden * workload.load_bytes * tokens if workload.checkpointing == "offload" else 0
+    output = workload.shape.hidden * workload.load_bytes * tokens if _returns_output(workload) else 0
     restored = Part("activations of one layer", one_layer + output if recomputed else 0)
     backward = (
         Part("backward pass of one layer", taken_by_backward(workload)),
@@ -136,7 +136,8 @@ def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:
         # restored, and what the next such layer has is there until all between them have their gradients.
         yield "backward pass of the last layer", (saved, gradient, *backward)
         between = ceil(layers / workload.skipped_layers) - 1
-        made = Part("gradients", max(gradient.num_bytes, gradients * between / layers))
+        of_head = _head_gradient(workload)
+        made = Part("gradients", max(waiting, of_head + (gradients - of_head) * between / layers))
         before = Part("activations", kept - one_layer + mask)
         yield "backward pass before the next layer that recomputes nothing", (before, made, restored, *backward)
     else:
@@ -207,6 +208,11 @@ def _at_evaluation(workload: Workload, loss: LossMemory) -> tuple[Part, ...]:
     layer = (saved_by_layer(workload) + row_pairs_bytes(workload)[1]) * share
     # Gradients were dropped after the last step; one layer at a time, whose parts go as soon as they were read.
     return Part("activations of one layer", layer), Part("logits and loss", (loss.forward + loss.hidden) * share)
+
+
+def _returns_output(workload: Workload) -> bool:
+    """Whether a recomputed layer's result is made and held; transformers stops before it."""
+    return workload.loader == "unsloth" and workload.checkpointing == "offload"
 
 
 def _head_gradient(workload: Workload) -> float:

@@ -18,6 +18,9 @@ LIGER_SHARE_OF_PEAK = 0.415
 #: each token and feature of the residual stream, at the card's bandwidth, in a pass through a layer. Together 17,800
 #: tokens/s for the 8B shape; the narrower a model, the larger the part of the second (`plan`'s configs of 1B to 13B).
 FUSED_SHARE_OF_PEAK, FUSED_BYTES_PER_FEATURE = 0.676, 148
+#: Of that share, what attention reaches: between full rows of 2,048, where it is all of it, and one row of 131,072,
+#: which is nearly all attention and had 2,268 tokens/s beside other runs on the card: 0.63.
+FUSED_ATTENTION_SHARE = 0.8
 #: Of that, where what is not a product runs in float32 under autocast: Firefly's recipe, 6,143 tokens/s at 2048 x 4.
 SHARE_IN_FLOAT32 = 0.8
 #: Bytes that turning a 4-bit weight into 16 bit moves, with the product that reads it, and the share of the bandwidth
@@ -46,8 +49,8 @@ FUSED_4BIT_SECONDS_PER_PASS, FUSED_SECONDS_PER_PASS = 3.0e-3, 2.3e-3
 #: What packed rows add. With 3B in packs of 2048, one after the other: 2.58 s for 672 passes in 4 bit, 1.49 s for 448
 #: in 16 bit (`benchmark.py auto`); with 8B in 4 bit 0.35 s for 96 of 128 tokens, 0.41 s for 80 of 2048 x 2.
 PACKED_SECONDS_PER_PASS = 1.0e-3
-#: The same with a base in 8-bit floats, taken from 4 rows of 2048 (0.438 s for 64), which gain less than 8 rows do.
-FP8_SECONDS_PER_PASS = 6.8e-3
+#: Beside that with a base in 8-bit floats, taken from 4 packed rows of 2048 (0.438 s for 64); 8 rows gain more.
+FP8_SECONDS_PER_PASS = 5.8e-3
 #: Seconds for each tensor that an optimizer goes through one by one in Python; torch's own do all at once. Vanilla
 #: 2048 x 4 took 37 ms longer with paged_adamw_32bit than with the fused one, for 448 tensors (docs/experiments.md).
 SECONDS_PER_TENSOR = 80e-6
@@ -140,7 +143,7 @@ def flops(workload: Workload) -> float:
 def _flops_per_token(workload: Workload) -> tuple[float, float]:
     """Those of a token until the layers' forward pass is through, and those of the head and all that comes then.
 
-    Those of 8-bit floats count as those in 16 bit that take as long.
+    Those of 8-bit floats and of attention count as those of 16-bit products that take as long.
     """
     shape = workload.shape
     layers, trained = shape.num_layers, workload.num_trained_layers
@@ -150,6 +153,7 @@ def _flops_per_token(workload: Workload) -> tuple[float, float]:
     head = 0 if workload.task == "reward" else 2 * shape.embedding * workload.learned_share
     # A token sees the half of its sample that lies before it: two products forward, five backward.
     attention = 2 * (workload.sample_tokens or workload.row_tokens) * shape.query_width
+    attention /= FUSED_ATTENTION_SHARE if workload.has_fused_adapters else 1
     forward = layers * (layer + attention)
     recomputed = workload.recomputed_layers * (layer - left_out + attention)
     backward = trained * (layer + 2.5 * attention) + head
@@ -231,7 +235,7 @@ def _update_seconds(workload: Workload, gpu: Gpu) -> float:
 
 
 def _moving_seconds(workload: Workload, gpu: Gpu) -> float:
-    """Of what is no product, in a pass through all layers; zero where the share of the peak includes it."""
+    """Of what is no product, once through all layers; zero where the share of the peak includes it."""
     if not workload.has_fused_adapters:
         return 0.0
     features = workload.tokens * workload.shape.num_layers * workload.shape.hidden

@@ -116,7 +116,7 @@ class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMemor
         "Keep the frozen input embeddings in main memory and look rows up there: less memory on the device by "
         "vocabulary x hidden size, for one wait of the host in each forward pass. cuBLAS's workspaces are 8 MiB then, "
         "unless CUBLAS_WORKSPACE_CONFIG says otherwise. auto: where nothing fits the device with them on it, or "
-        "what fits is slower by a tenth, and not where that cannot be, as with a tied output head.",
+        "only padded rows, or what is slower by a tenth, and not where that cannot be, as with a tied output head.",
     )
     offload_head: bool = key(
         False,

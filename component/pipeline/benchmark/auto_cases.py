@@ -50,10 +50,11 @@ class Point:
         }
 
 
-def grid_points(micro_batches: Sequence[int]) -> Iterator[Point]:
+def grid_points(micro_batches: Sequence[int], *, may_offload: bool) -> Iterator[Point]:
     """The grid: packed rows in every combination, padded ones in the largest micro-batch alone, where they do best.
 
-    Points with the embedding in main memory need a process of their own, and are last.
+    Args:
+        may_offload: whether the embedding can be in main memory; such points need a process of their own, and are last.
     """
     for rows in micro_batches:
         for recomputation in (ALL, HALF, NONE):
@@ -62,7 +63,7 @@ def grid_points(micro_batches: Sequence[int]) -> Iterator[Point]:
     for recomputation in (ALL, NONE):
         for dequantizes in (False, True):
             yield Point(False, max(micro_batches), recomputation, dequantizes)
-    for rows in micro_batches:
+    for rows in micro_batches if may_offload else ():
         yield Point(True, rows, ALL, False, offloads=True)
 
 

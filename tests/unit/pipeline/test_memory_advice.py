@@ -64,4 +64,4 @@ def test_when_the_head_could_be_kept_off_the_device(overrides: dict[str, Any], i
     config = load_config({"model_name_or_path": NAME, "train_file": "d", "output_dir": "o", **keys, **rewards})
     shape = read_shape(KNOWN_CONFIGS[NAME])
     workload = read_workload(config, shape, Setting("vanilla", "bfloat16", "bfloat16", supports_varlen=True))
-    assert any(saving.key == "offload_head" for saving in open_savings(config, workload)) is is_open
+    assert any(saving.key == "offload_head" for saving in open_savings(config, workload, {})) is is_open
