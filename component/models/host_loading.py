@@ -46,6 +46,7 @@ def read_to_host(keys: Sequence[str]) -> Iterator[set[str]]:
     marked: list[PreTrainedModel] = []
 
     def load(model: PreTrainedModel, state_dict: Any, files: Any, settings: Any, *rest: Any, **named: Any) -> Any:
+        """`_load_pretrained_model` with a device map that has the weights of `keys` in main memory."""
         modules = _modules_of(model, keys)
         names = {name for module in modules.values() for name in _names_of(model, module)}
         if not names or settings.device_map is None:

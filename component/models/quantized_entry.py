@@ -89,9 +89,9 @@ def write_entry(
         for path in folder.iterdir():
             _flush(path)
         os.replace(waiting, folder / COMPLETE)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    finally:
+        if not (folder / COMPLETE).is_file():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_checkpoint(folder: Path, model: PreTrainedModel, original: Path) -> None:
