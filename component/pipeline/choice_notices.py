@@ -8,7 +8,7 @@ from typing import Any
 from component.config.batches import AUTO
 from component.config.load import Config
 from component.models.packed_attention import why_not_packable
-from component.pipeline.saving_settings import fewest_savings, spell_overrides
+from component.pipeline.saving_settings import fewest_savings, spell_overrides, spell_value
 from component.planning.choice import MEMORY_MARGIN, Choice
 
 
@@ -76,6 +76,4 @@ def _say(chosen: Mapping[str, Any], choice: Choice, origin: str, device: str) ->
 
 def spell_choice(values: Mapping[str, Any]) -> str:
     """Keys and values as a notice has them."""
-    return ", ".join(
-        f"{key}: {str(value).lower() if isinstance(value, bool) else value}" for key, value in values.items()
-    )
+    return ", ".join(f"{key}: {spell_value(value)}" for key, value in values.items())

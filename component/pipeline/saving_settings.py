@@ -93,6 +93,9 @@ def overrides_of(savings: Iterable[Saving]) -> dict[str, Any]:
 
 def spell_overrides(overrides: Mapping[str, Any]) -> tuple[str, ...]:
     """Overrides, each as it is written on the command line."""
-    return tuple(
-        f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in overrides.items()
-    )
+    return tuple(f"{key}={spell_value(value)}" for key, value in overrides.items())
+
+
+def spell_value(value: Any) -> str:
+    """A value as a config has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
