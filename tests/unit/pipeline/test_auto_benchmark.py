@@ -22,6 +22,7 @@ def line(name: str, speed: float | None, reserved_gib: float = 0.0, **others: An
 
 def test_every_point_is_a_config_of_the_same_global_batch() -> None:
     points = list(grid_points([1, 4, 8], may_offload=True))
+    assert [point for point in points if not point.offloads] == list(grid_points([1, 4, 8], may_offload=False))
     assert len(points) == len({point.name for point in points}) == 25
     for point in points:
         case = build_case(point.name, "m", point.settings(32), quick=False)

@@ -65,3 +65,20 @@ def test_when_the_head_could_be_kept_off_the_device(overrides: dict[str, Any], i
     shape = read_shape(KNOWN_CONFIGS[NAME])
     workload = read_workload(config, shape, Setting("vanilla", "bfloat16", "bfloat16", supports_varlen=True))
     assert any(saving.key == "offload_head" for saving in open_savings(config, workload, {})) is is_open
+
+
+@pytest.mark.parametrize(
+    ("start", "stays"),
+    [
+        ({"target_modules": ["q_proj"]}, set()),
+        ({"modules_to_save": ["model.embed_tokens"]}, {"offload_embedding"}),
+        ({"target_modules": ["q_proj", "lm_head"]}, {"offload_head"}),
+        ({"trainable_token_indices": [7]}, {"offload_embedding", "offload_head"}),
+    ],
+)
+def test_what_the_adapter_before_trains_stays_on_the_device(start: dict[str, Any], stays: set[str]) -> None:
+    config = load_config({"model_name_or_path": NAME, "train_file": "d", "output_dir": "o"})
+    shape = read_shape(KNOWN_CONFIGS[NAME])
+    workload = read_workload(config, shape, Setting("vanilla", "bfloat16", "bfloat16", supports_varlen=True))
+    advised = {saving.key for saving in open_savings(config, workload, start)}
+    assert {"offload_embedding", "offload_head"} - advised == stays

@@ -30,6 +30,28 @@ def test_embeddings_in_main_memory_are_not_on_the_device() -> None:
     assert plan_memory(both[0]).allocated - plan_memory(both[1]).allocated == 2 * SHAPE.embedding + workspaces
 
 
+def test_a_recomputed_layer_holds_its_output_through_unsloth_alone() -> None:
+    """transformers stops a recomputation when the last saved tensor is there again."""
+    for workload, outputs in ((UNSLOTH, 1), (replace(VANILLA, checkpointing="offload"), 0)):
+        moments = {name: dict((item.name, item.num_bytes) for item in parts) for name, parts in _moments(workload)}
+        layer = moments["backward pass of the first layer"]["activations of one layer"]
+        assert layer - saved_by_layer(workload) == outputs * 2 * HIDDEN * workload.tokens
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_gradients_between_kept_layers(waits: bool) -> None:
+    """4 of 32 keep theirs: 7 layers have gradients before the next one is reached, and where it is trained the head."""
+    full = replace(
+        KEEPS, adapter=None, quantization=None, checkpointing="offload", skipped_layers=4, gradients_wait=waits
+    )
+    for workload in (replace(UNSLOTH, skipped_layers=4, gradients_wait=waits), full):
+        moments = {name: dict((item.name, item.num_bytes) for item in parts) for name, parts in _moments(workload)}
+        whole = moments["backward pass of the first layer"]["gradients"]
+        head = 2 * SHAPE.embedding if workload is full else 0
+        made = moments["backward pass before the next layer that recomputes nothing"]["gradients"]
+        assert made == (whole if waits else head + (whole - head) * 7 / 32)
+
+
 def test_a_head_in_main_memory_is_there_while_scores_are_made() -> None:
     """So it is no part of a peak in the layers' backward pass, and of one at the loss."""
     size = 2 * SHAPE.head

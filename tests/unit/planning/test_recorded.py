@@ -20,53 +20,40 @@ def compared() -> list[Comparison]:
     return compare(CASES, recorded_results())
 
 
-def errors(compared: list[Comparison], quantity: str, *, held_out: bool) -> list[float]:
-    return [abs(item.errors()[quantity]) for item in compared if item.is_held_out == held_out]
+@pytest.fixture(scope="module")
+def through_unsloth(repository: Path) -> list[Comparison]:
+    results = json.loads((repository / "docs/benchmarks/plan-unsloth.json").read_text(encoding="utf-8"))
+    return compare(CASES, results)
 
 
-def test_all_are_there(compared: list[Comparison]) -> None:
-    assert len(compared) == 26 == len(RECORDED)
+def test_all_are_there(compared: list[Comparison], through_unsloth: list[Comparison]) -> None:
+    assert len(compared) == 26 == len(RECORDED) and len(through_unsloth) == 23
     assert sum(item.is_held_out for item in compared) == 15
 
 
 @pytest.mark.parametrize(
-    ("quantity", "held_out", "in_the_median", "at_worst"),
+    ("loader", "quantity", "held_out", "in_the_median", "at_worst"),
     [
-        ("allocated", True, 0.005, 0.065),
-        ("allocated", False, 0.006, 0.03),
-        ("reserved", True, 0.03, 0.14),
-        ("reserved", False, 0.06, 0.095),
-        ("time", True, 0.08, 0.225),
-        ("time", False, 0.08, 0.28),
+        ("compared", "allocated", True, 0.005, 0.065),
+        ("compared", "allocated", False, 0.006, 0.03),
+        ("compared", "reserved", True, 0.03, 0.14),
+        ("compared", "reserved", False, 0.06, 0.095),
+        ("compared", "time", True, 0.08, 0.225),
+        ("compared", "time", False, 0.08, 0.28),
+        ("through_unsloth", "allocated", True, 0.01, 0.05),
+        ("through_unsloth", "allocated", False, 0.015, 0.04),
+        ("through_unsloth", "reserved", True, 0.025, 0.055),
+        ("through_unsloth", "reserved", False, 0.03, 0.105),
+        ("through_unsloth", "time", True, 0.05, 0.125),
+        ("through_unsloth", "time", False, 0.05, 0.20),
     ],
 )
 def test_errors(
-    compared: list[Comparison], quantity: str, held_out: bool, in_the_median: float, at_worst: float
+    request: pytest.FixtureRequest, loader: str, quantity: str, held_out: bool, in_the_median: float, at_worst: float
 ) -> None:
-    found = errors(compared, quantity, held_out=held_out)
-    assert median(found) <= in_the_median
-    assert max(found) <= at_worst
-
-
-@pytest.mark.parametrize(
-    ("quantity", "held_out", "in_the_median", "at_worst"),
-    [
-        ("allocated", True, 0.01, 0.05),
-        ("allocated", False, 0.015, 0.04),
-        ("reserved", True, 0.025, 0.055),
-        ("reserved", False, 0.03, 0.105),
-        ("time", True, 0.05, 0.125),
-        ("time", False, 0.05, 0.20),
-    ],
-)
-def test_errors_through_unsloth(
-    repository: Path, quantity: str, held_out: bool, in_the_median: float, at_worst: float
-) -> None:
-    """The 23 runs whose raw results are in docs."""
-    results = json.loads((repository / "docs/benchmarks/plan-unsloth.json").read_text(encoding="utf-8"))
-    compared = compare(CASES, results)
-    assert len(compared) == 23
-    found = errors(compared, quantity, held_out=held_out)
+    """The vanilla loader's runs, and those through Unsloth whose raw results are in docs."""
+    runs: list[Comparison] = request.getfixturevalue(loader)
+    found = [abs(run.errors()[quantity]) for run in runs if run.is_held_out == held_out]
     assert median(found) <= in_the_median
     assert max(found) <= at_worst
 
