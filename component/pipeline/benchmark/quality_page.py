@@ -20,6 +20,16 @@ from component.pipeline.benchmark.quality_statistics import Interval, interval, 
 from component.pipeline.benchmark.results import DONE, Results
 
 LOSS, EXACT = "held-out loss, nats", "held-out questions exactly right, %"
+#: What one part of a recipe changes: the part, runs with it, and runs that are the same without it.
+PAIRS = (
+    ("16-bit LoRA instead of full", "lora", "full"),
+    ("the same, packed", "lora, packed", "full, packed"),
+    ("4 bit", "qlora", "lora"),
+    ("8-bit floats", "lora, fp8 base, packed", "lora, packed"),
+    ("packing", "qlora, packed", "qlora"),
+    ("Unsloth", "qlora + Unsloth", "qlora"),
+    ("Unsloth and packing", "qlora + Unsloth, packed", "qlora"),
+)
 
 
 def scores_of(scale: Scale, results: Results) -> dict[str, dict[str, dict[int, float]]]:
@@ -37,8 +47,8 @@ def scores_of(scale: Scale, results: Results) -> dict[str, dict[str, dict[int, f
 
 
 def render(scale: Scale, results: Results) -> list[str]:
-    """The parts of the page: scores, learning rates, curves, gradients, failures."""
-    parts = [_scores(scale, results), _rates(scale, results), _curves(scale, results), _gradients(scale, results)]
+    """The parts of the page: scores, pairs, learning rates, curves, gradients, failures."""
+    parts = [part(scale, results) for part in (_scores, _pairs, _rates, _curves, _gradients)]
     failed = [
         f"- {case.kind}, {case.name}, seed {case.seed}: {_last(run.get('lines', []))}"
         for case in known_cases(scale, results)
@@ -66,6 +76,21 @@ def _scores(scale: Scale, results: Results) -> Iterator[str]:
                       say_interval(difference, digits, sign="+")]  # fmt: skip
         rate = f"{rates[way.mode]:g}" if way.mode in rates else "-"
         yield f"| {way.name} | {len(found[LOSS][way.name])} | {rate} | {' | '.join(cells)} |"
+
+
+def _pairs(scale: Scale, results: Results) -> Iterator[str]:
+    found = scores_of(scale, results)
+    yield "## What each part of a recipe changes\n"
+    yield "Means of the paired differences between runs of one seed, with 95 % t-intervals.\n"
+    yield f"| | of | less | {LOSS} | {EXACT} |\n|---|---|---|---|---|"
+    trained = {way.name for way in scale.ways}
+    for part, mine, other in PAIRS:
+        if trained >= {mine, other}:
+            cells = [
+                say_interval(paired(found[scored][mine], found[scored][other]), digits, sign="+")
+                for scored, digits in ((LOSS, 4), (EXACT, 2))
+            ]
+            yield f"| {part} | {mine} | {other} | {' | '.join(cells)} |"
 
 
 def say_interval(found: Interval | None, digits: int, *, sign: str = "") -> str:

@@ -8,6 +8,7 @@ import math
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from component.pipeline.benchmark.quality_cases import (
     FULL,
     QUICK,
     REFERENCE,
+    Way,
     answers_case,
     base_case,
     curve_cases,
@@ -177,6 +179,24 @@ def test_the_page(tmp_path: Path) -> None:
         SURROUNDINGS,
     )
     assert "- score, full, seed 1: it broke" in "\n".join(render(QUICK, results))
+
+
+def test_pairs_of_which_both_ways_are_trained(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results.json")
+    scale = replace(FULL, ways=(Way("lora"), Way("qlora"), Way("qlora", "unsloth")), seeds=(1, 2))
+    for case in rate_cases(scale):
+        finish(results, [case], eval_loss=case.keys["learning_rate"])
+    rates = chosen_rates(scale, results)
+    for number, way in enumerate(scale.ways):
+        for seed in scale.seeds:
+            case = score_case(scale, way, seed, rates[way.mode])
+            finish(results, [case], eval_loss=0.5 + number**2 / 4)
+            finish(results, [answers_case(case)], num_exact=24 - number, num_questions=48)
+    rows = [line for line in render(scale, results)[1].splitlines() if line.startswith("| ")]
+    assert rows[1:] == [
+        "| 4 bit | qlora | lora | +0.2500 ± 0.0000 | -2.08 ± 0.00 |",
+        "| Unsloth | qlora + Unsloth | qlora | +0.7500 ± 0.0000 | -2.08 ± 0.00 |",
+    ]
 
 
 def test_gradient_errors_are_shares_of_the_norm() -> None:
