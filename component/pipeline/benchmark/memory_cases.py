@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from component.pipeline.benchmark.case import TRAIN, Case, Rows
@@ -35,13 +34,14 @@ MODES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 CARDS: Mapping[int, tuple[str, float]] = {
     24: ("4090", 24.0), 48: ("a6000", 48.0), 80: ("a100-80", 80.0), 141: ("h200", 139.8),
 }  # fmt: skip
-MINIMAL, LONG = (str(REPOSITORY / "train_args/base" / name) for name in ("minimal_memory.json", "long_context.json"))
-#: What stands for these files in a checkout that has none of them.
-PLAIN: Mapping[str, Any] = {"gradient_checkpointing": True, "optim": "paged_adamw_8bit"}
+#: Files of train_args/base/ whose keys a run has, later ones over earlier ones: in the least memory, and on the
+#: longest rows.
+MINIMAL, LONG = ("minimal_memory.json",), ("qlora.json", "long_context.json")
+#: What else a card takes longer rows with: these matrices in main memory, read from there.
+OFFLOADED: Mapping[str, Any] = {"offload_embedding": True, "offload_head": True}
 LENGTH, WARM_UP, STEPS = 1024, 1, 2
 #: Of the longest rows, unless longer ones are asked for: a row of a million tokens takes three quarters of an hour.
 CONTEXT_TOKENS = 2**17
-OF_CONTEXTS: Mapping[str, Any] = {"gradient_accumulation_steps": 1, "max_steps": 2}
 #: On a CPU: no Unsloth, no 8-bit optimizer and none of what spares a GPU's memory.
 QUICK_KEYS: Mapping[str, Any] = {
     "use_cpu": True, "use_unsloth": False, "optim": "adamw_torch", "max_seq_length": 64, "gradient_checkpointing": True,
@@ -49,28 +49,25 @@ QUICK_KEYS: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-def base_keys(path: str) -> dict[str, Any]:
-    """Keys of a base config and of those it builds on; those of PLAIN where the file is not there."""
-    if not Path(path).is_file():
-        return dict(PLAIN)
-    keys = json.loads(Path(path).read_text(encoding="utf-8"))
-    below: dict[str, Any] = {}
-    for name in keys.pop("base", []):
-        below |= base_keys(str(Path(path).parent / name))
-    return {**below, **keys}
+def base_keys(*names: str) -> dict[str, Any]:
+    """Keys of files of train_args/base/, of which later ones go over earlier ones; none of them has a base."""
+    keys: dict[str, Any] = {}
+    for name in names:
+        keys |= json.loads((REPOSITORY / "train_args/base" / name).read_text(encoding="utf-8"))
+    return keys
 
 
-def settings_of(model: str, mode: str, length: int, base: str = MINIMAL) -> dict[str, Any]:
+def settings_of(model: str, mode: str, length: int, spared: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Keys of a run of one row a micro-batch.
 
     Args:
         model: id of a known shape; embeddings that are its output head too stay on the device.
         length: of the row in tokens.
-        base: the file whose keys spare memory.
+        spared: keys that spare memory; those of MINIMAL unless given.
     """
     return {
         "task_type": "sft",
-        **base_keys(base),
+        **(base_keys(*MINIMAL) if spared is None else spared),
         **(ON_DEVICE if KNOWN_CONFIGS.get(model, {}).get("tie_word_embeddings") else {}),
         "train_mode": mode,
         **MODES[mode][1],
@@ -85,7 +82,17 @@ def settings_of(model: str, mode: str, length: int, base: str = MINIMAL) -> dict
     }
 
 
-def build_case(name: str, model: str, mode: str, length: int, *, base: str = MINIMAL, **keys: Any) -> Case:
-    """A run that is measured."""
-    settings = {**settings_of(model, mode, length, base), **keys}
+def context_settings(model: str, length: int) -> dict[str, Any]:
+    """Keys of QLoRA on a long row, planned and measured alike; two steps are measured, since a row takes minutes."""
+    settings = settings_of(model, "qlora", length, {**base_keys(*LONG), **OFFLOADED})
+    return {**settings, "max_steps": WARM_UP + 1}
+
+
+def build_case(name: str, model: str, settings: Mapping[str, Any], **keys: Any) -> Case:
+    """A run that is measured.
+
+    Args:
+        settings: its keys, to which others are added or which they replace.
+    """
+    settings = {**settings, **keys}
     return Case(name, TRAIN, settings, model, Rows("full", 8, settings["max_seq_length"]), WARM_UP)

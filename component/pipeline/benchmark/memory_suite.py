@@ -16,16 +16,14 @@ from component.pipeline.benchmark.memory_cases import (
     CARDS,
     CONTEXT_TOKENS,
     LENGTH,
-    LONG,
-    MINIMAL,
     MODES,
-    OF_CONTEXTS,
     QUICK_KEYS,
     SHAPES,
     build_case,
+    context_settings,
     settings_of,
 )
-from component.pipeline.benchmark.memory_plans import longest_row, plan_peak
+from component.pipeline.benchmark.memory_plans import LONGEST, STEP, longest_row, plan_peak
 from component.pipeline.benchmark.options import QUICK_MODEL, add_common_options
 from component.pipeline.benchmark.suite import Suite, say
 from component.pipeline.benchmark.table import Line, render_rows, verdict
@@ -120,7 +118,7 @@ def _modes(options: argparse.Namespace) -> list[str]:
 
 def _peak(suite: Suite, size: str, model: str, mode: str, options: argparse.Namespace) -> Peak:
     keys = {"gradient_accumulation_steps": options.accumulation, **(QUICK_KEYS if options.quick else {})}
-    case = build_case(f"{size}, {MODES[mode][0]}", model, mode, LENGTH, **keys)
+    case = build_case(f"{size}, {MODES[mode][0]}", model, settings_of(model, mode, LENGTH), **keys)
     named = str(suite.files.checkpoint(model)) if options.quick else model
     planned = plan_peak(named, {**settings_of(model, mode, case.settings["max_seq_length"]), **keys})
     if not (options.measure or options.quick):
@@ -159,7 +157,7 @@ def why_not_measured(files: Files, case: Case, planned: MemoryPlan) -> str | Non
 
 def plan_contexts(model: str) -> dict[int, int]:
     """The longest row of QLoRA for each card."""
-    settings = settings_of(model, "qlora", LENGTH, LONG if Path(LONG).is_file() else MINIMAL)
+    settings = context_settings(model, LENGTH)
     return {gigabytes: longest_row(model, settings, card) for gigabytes, (card, _) in CARDS.items()}
 
 
@@ -170,11 +168,10 @@ def measure_contexts(suite: Suite, cards: Sequence[int], most: int) -> list[Line
         most: tokens of a row.
     """
     planned = {card: min(tokens, most) for card, tokens in plan_contexts(SHAPES["8B"]).items()} if cards else {}
-    base = LONG if Path(LONG).is_file() else MINIMAL
     return suite.measure([
         build_case(
-            f"8B, QLoRA, {planned[card]:,} tokens, {card} GB", SHAPES["8B"], "qlora", planned[card], base=base,
-            max_memory_gib=CARDS[card][1], **OF_CONTEXTS,
+            f"8B, QLoRA, {planned[card]:,} tokens, {card} GB", SHAPES["8B"],
+            context_settings(SHAPES["8B"], planned[card]), max_memory_gib=CARDS[card][1],
         )
         for card in cards if planned[card]
     ])  # fmt: skip
@@ -200,14 +197,19 @@ def caption(accumulation: int, *, quick: bool = False) -> str:
             f"CPU without Unsloth, with {QUICK_KEYS['optim']}; LoRA of rank 64 on all linear layers. It shows that it "
             "runs: a CPU has no peaks to measure."
         )
-    base = "train_args/base/minimal_memory.json" if Path(MINIMAL).is_file() else "checkpointing and paged_adamw_8bit"
     return (
-        f"One row of {LENGTH} tokens a micro-batch, {accumulation} of them a step, {base}; rank 64 on all linear "
-        f"layers; QLoRA and LoRA through Unsloth. '{PLANNED}': not run here, the planner's figures stand beside it."
+        f"One row of {LENGTH} tokens a micro-batch, {accumulation} of them a step, "
+        "train_args/base/minimal_memory.json; rank 64 on all linear layers; QLoRA and LoRA through Unsloth. "
+        f"'{PLANNED}': not run here, the planner's figures stand beside it."
     )
 
 
-CONTEXT_CAPTION = "Tokens of one row, by the planner, reserved memory within the card's own less what CUDA takes."
+CONTEXT_CAPTION = (
+    f"Tokens of one row that the planner says fit, in steps of {STEP:,} up to {LONGEST:,}: reserved memory within the "
+    "card's own less what CUDA takes. QLoRA by train_args/base/qlora.json and then long_context.json, with "
+    "offload_embedding and offload_head but where they are one matrix (1B, 3B); one row a micro-batch, 2 of them a "
+    "step or more."
+)
 
 
 def panels(peaks: Sequence[Peak], contexts: Mapping[str, Mapping[int, int]]) -> list[Bars]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from component.config.load import load_config
 from component.pipeline.benchmark import memory_suite
+from component.pipeline.benchmark.child import REPOSITORY
 from component.pipeline.benchmark.files import Files
-from component.pipeline.benchmark.memory_cases import CARDS, MODES, SHAPES, build_case, settings_of
+from component.pipeline.benchmark.memory_cases import CARDS, MODES, SHAPES, build_case, context_settings, settings_of
 from component.pipeline.benchmark.memory_plans import STEP, last_that, longest_row, plan_peak, plan_workload
+from component.pipeline.benchmark.memory_suite import plan_contexts
+from component.pipeline.plan_run import plan_config
 from component.planning.gpus import GPUS
 from component.planning.memory import plan_memory
 from component.planning.plan import judge
@@ -31,6 +36,21 @@ def test_the_longest_row_fits_and_a_longer_one_does_not() -> None:
     assert verdicts[0] == "fits" != verdicts[1] and tokens % STEP == 0
 
 
+@pytest.mark.parametrize(("size", "card"), [("8B", 24), ("70B", 48), ("1B", 24)])
+def test_the_longest_row_is_that_of_the_bases_that_a_user_merges(tmp_path: Path, size: str, card: int) -> None:
+    """As script/plan.py reads them: a row that the suite says fits does, and the next one does not."""
+    tokens, name = plan_contexts(SHAPES[size])[card], CARDS[card][0]
+    bases = [str(REPOSITORY / "train_args/base" / base) for base in ("sft.json", "qlora.json", "long_context.json")]
+    places = {"model_name_or_path": SHAPES[size], "train_file": "rows.jsonl", "output_dir": "run"}
+    (tmp_path / "run.json").write_text(json.dumps({"base": bases, **places}), encoding="utf-8")
+    offloaded = [] if size == "1B" else ["offload_embedding=true", "offload_head=true"]
+    verdicts = []
+    for length in (tokens, tokens + STEP):
+        config = load_config(tmp_path / "run.json", [f"max_seq_length={length}", *offloaded])
+        verdicts.append(judge(plan_config(config, name).plan.memory, GPUS[name]))
+    assert tokens > 0 and verdicts[0] == "fits" != verdicts[1]
+
+
 def test_cards_have_the_memory_of_their_names() -> None:
     assert {name: GPUS[card].memory_bytes / 2**30 for name, (card, _) in CARDS.items()} == {
         name: size for name, (_, size) in CARDS.items()
@@ -44,7 +64,7 @@ def test_quantized_takes_less_than_16_bit_and_that_less_than_full() -> None:
 
 
 def test_what_has_no_room_is_planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    case = build_case("70B", SHAPES["70B"], "qlora", 1024)
+    case = build_case("70B", SHAPES["70B"], settings_of(SHAPES["70B"], "qlora", 1024))
     planned = plan_peak(case.model, case.settings)
     monkeypatch.setattr(memory_suite, "own_gpu", lambda: None)
     assert memory_suite.why_not_measured(Files(tmp_path), case, planned) == "there is no NVIDIA GPU"
@@ -78,4 +98,5 @@ def test_rows_are_no_longer_than_asked_for(monkeypatch: pytest.MonkeyPatch) -> N
     memory_suite.measure_contexts(Suite(), [24, 141], 2**17)
     assert [case.name for case in measured] == ["8B, QLoRA, 4,096 tokens, 24 GB", "8B, QLoRA, 131,072 tokens, 141 GB"]
     assert measured[1].settings["max_seq_length"] == measured[1].rows.max_tokens == 2**17
-    assert measured[1].settings["gradient_accumulation_steps"] == 1 and measured[1].settings["max_steps"] == 2
+    assert measured[1].settings == {**context_settings(SHAPES["8B"], 2**17), "max_memory_gib": CARDS[141][1]}
+    assert measured[1].settings["max_steps"] == 2
