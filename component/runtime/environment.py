@@ -64,8 +64,9 @@ def nvidia_gpus() -> list[dict[str, str]]:
 
 
 def git_facts(repository: Path) -> dict[str, Any]:
-    """Commit and branch of the checkout, whether it was changed, and the hash of the change.
+    """Commit and branch of the checkout, whether its tracked files were changed, and a hash of all that is changed.
 
+    `dirty` is as `git describe --dirty` has it: files that git does not know, such as results, do not make it so.
     `diff_sha256` covers the bytes of `git diff HEAD` and the names of untracked files; None when there is neither.
     Outside a checkout all values are None.
     """
@@ -84,13 +85,12 @@ def git_facts(repository: Path) -> dict[str, Any]:
     branch = _output([*command, "symbolic-ref", "--short", "HEAD"])
     diff = _output([*command, "diff", "HEAD", "--binary", "--no-color", "--no-ext-diff"]) or ""
     untracked = _output([*command, "ls-files", "--others", "--exclude-standard", "-z"]) or ""
-    dirty = bool(diff or untracked)
     change = (diff + "\0" + untracked).encode("utf-8", "surrogateescape")
     return {
         "commit": commit.strip(),
         "branch": branch.strip() if branch else None,
-        "dirty": dirty,
-        "diff_sha256": hashlib.sha256(change).hexdigest() if dirty else None,
+        "dirty": bool(diff),
+        "diff_sha256": hashlib.sha256(change).hexdigest() if diff or untracked else None,
     }
 
 

@@ -44,6 +44,15 @@ def test_a_changed_checkout_has_the_hash_of_its_change(checkout: Path) -> None:
     assert facts["diff_sha256"] == hashlib.sha256(diff + b"\0new.txt\0").hexdigest()
 
 
+def test_files_that_git_does_not_know_leave_a_checkout_clean(checkout: Path) -> None:
+    (checkout / "result.json").write_text("{}")
+    facts = git_facts(checkout)
+    assert facts["dirty"] is False and "dirty" not in git(checkout, "describe", "--always", "--dirty")
+    assert facts["diff_sha256"] == hashlib.sha256(b"\0result.json\0").hexdigest()
+    git(checkout, "add", "result.json")
+    assert git_facts(checkout)["dirty"] is True and "dirty" in git(checkout, "describe", "--always", "--dirty")
+
+
 def test_a_detached_head_has_no_branch(checkout: Path) -> None:
     git(checkout, "checkout", "-q", "--detach")
     assert git_facts(checkout)["branch"] is None
