@@ -45,10 +45,13 @@ class FolderLock:
 _held: WeakValueDictionary[Path, FolderLock] = WeakValueDictionary()
 
 
-def lock_folder(folder: Path) -> FolderLock | None:
+def lock_folder(folder: Path, *, key: str = "output_dir") -> FolderLock | None:
     """Take the lock of a folder; the folder is made where it does not exist.
 
     Within one process a folder can be locked again: its runs follow one another.
+
+    Args:
+        key: or option that named the folder, for the message.
 
     Returns:
         The lock, to be kept while the folder is written; None where there are no locks.
@@ -78,8 +81,7 @@ def lock_folder(folder: Path) -> FolderLock | None:
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EACCES):
             raise UserError(
-                f"output_dir: {folder.resolve()} is being written by another process; wait for it or choose another "
-                "output_dir"
+                f"{key}: {folder.resolve()} is being written by another process; wait for it or choose another {key}"
             ) from None
         if error.errno in NO_LOCKS:
             return None

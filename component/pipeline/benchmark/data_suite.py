@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from component.artifacts.lock import lock_folder
 from component.config.errors import MachineError
 from component.pipeline.benchmark.sources import check_tokenizer_name
 from component.runtime.command import folder_path, non_empty, positive_int
@@ -271,6 +272,7 @@ def run_suite(options: argparse.Namespace) -> None:
         UserError: `--tokenizer` names none.
         MachineError: a way failed.
     """
+    _lock = lock_folder(options.output, key="--output")
     check_tokenizer_name(options.tokenizer)
     compare_preparations(
         options.tokenizer,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from component.artifacts.error_picture import draw_errors
+from component.artifacts.lock import lock_folder
 from component.artifacts.strict_json import write_atomically
 from component.config.load import load_config
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES, Case
@@ -232,3 +233,4 @@ def run_suite(options: argparse.Namespace) -> None:
     else:
         deadline = time.monotonic() + 60 * options.minutes
         measure_cases(cases_of(options.measure, quick=options.quick), folder, models, deadline=deadline)
+        _locks = lock_folder(folder, key="--output"), lock_folder(models, key="--models")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from component.artifacts.benchmark_picture import Bars
+from component.artifacts.lock import lock_folder
 from component.pipeline.benchmark.case import TRAIN, Case
 from component.pipeline.benchmark.options import effort_of, files_of
 from component.pipeline.benchmark.report import describe_surroundings, write_text
@@ -38,6 +39,8 @@ class Suite:
     def __init__(self, name: str, options: argparse.Namespace, fields_of: FieldsOf = lambda _entry: {}) -> None:
         self._name, self._options = name, options
         self._deadline = time.monotonic() + 60 * options.minutes
+        # Held as long as the suite: of two commands in one folder each would take the other's files for its own.
+        self._locks = [lock_folder(getattr(options, key), key=f"--{key}") for key in ("output", "scratch")]
         self.files = files_of(options)
         self.results = Results(options.output / f"{name}.json", name, fields_of)
         self._cases: list[Case] = []

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from component.artifacts.lock import lock_folder
 from component.artifacts.metrics import read_metrics
 from component.config.errors import UserError
 from component.registry import TASK_ROW_KINDS
-from component.runtime.command import non_empty, positive_int
+from component.runtime.command import folder_path, positive_int
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 NUM_ROWS = 400
@@ -186,14 +187,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--loaders", nargs="+", default=["vanilla", "unsloth"], choices=["vanilla", "unsloth"])
     parser.add_argument("--steps", type=positive_int, default=8, metavar="N")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override a key of every run")
-    parser.add_argument("--output", default="output/benchmark-tasks", type=non_empty, metavar="FOLDER")
+    parser.add_argument("--output", default=Path("output/benchmark-tasks"), type=folder_path, metavar="FOLDER")
 
 
 def run_suite(options: argparse.Namespace) -> None:
-    """Run tasks through train.py."""
+    """Run tasks through train.py.
+
+    Raises:
+        UserError: another command works in the folder.
+    """
+    _lock = lock_folder(options.output, key="--output")
     compare_tasks(
         options.model,
-        Path(options.output).absolute(),
+        options.output.absolute(),
         tasks=options.tasks,
         loaders=options.loaders,
         steps=options.steps,

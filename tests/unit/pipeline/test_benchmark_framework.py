@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -362,3 +363,24 @@ def test_a_machine_without_a_gpu_is_told(
     suite.measure([])
     suite.measure([])
     assert capsys.readouterr().out.count("no NVIDIA GPU here") == told
+
+
+def suite_of(folder: Path, *arguments: str) -> Suite:
+    parser = argparse.ArgumentParser()
+    add_common_options(parser, "some", model="llama3 8b")
+    folders = ["--output", str(folder / "out"), "--scratch", str(folder / "files")]
+    return Suite("some", parser.parse_args([*folders, *arguments]))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fcntl")
+@pytest.mark.parametrize(("folder", "option"), [("out", "--output"), ("files", "--scratch")])
+def test_a_second_command_in_a_folder_is_refused(tmp_path: Path, folder: str, option: str) -> None:
+    (tmp_path / folder).mkdir()
+    hold = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print(1, flush=True)"
+    command = [sys.executable, "-c", f"{hold}; sys.stdin.read()", str(tmp_path / folder / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "1\n"
+        with pytest.raises(UserError, match=f"^{option}: {tmp_path / folder} is being written by another process"):
+            suite_of(tmp_path)
+        other.kill()
+    assert suite_of(tmp_path).results.content["cases"] == []
