@@ -1,4 +1,4 @@
-"""One process at a time writes a run folder."""
+"""One process at a time writes a run folder, or a folder of a benchmark."""
 
 from __future__ import annotations
 

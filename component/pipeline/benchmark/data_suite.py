@@ -269,7 +269,7 @@ def run_suite(options: argparse.Namespace) -> None:
     """Measure the preparation of conversations.
 
     Raises:
-        UserError: `--tokenizer` names none.
+        UserError: `--tokenizer` names none, or another command works in the folder.
         MachineError: a way failed.
     """
     _lock = lock_folder(options.output, key="--output")

@@ -16,6 +16,7 @@ from component.artifacts.error_picture import draw_errors
 from component.artifacts.lock import lock_folder
 from component.artifacts.strict_json import write_atomically
 from component.config.load import load_config
+from component.pipeline.benchmark.device import check_device
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES, Case
 from component.pipeline.benchmark.plan_measurement import (
     STARTED,
@@ -72,6 +73,9 @@ def compare_plans(folder: Path, models: Path, *, quick: bool, minutes: float, sa
     """
     cases = QUICK_CASES if quick else CASES
     folder.mkdir(parents=True, exist_ok=True)
+    for case in cases:
+        if case.name not in read_results(folder):
+            check_device(case.shape, instead="take --quick")
     end = time.monotonic() + 60 * minutes
     for number, loader in enumerate(LOADERS):
         mine = [case for case in cases if case.loader == loader]
@@ -225,12 +229,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_suite(options: argparse.Namespace) -> None:
-    """Hold the planner against measurements; `--measure` is what the suite calls itself with, for each loader."""
+    """Hold the planner against measurements; `--measure` is what the suite calls itself with, for each loader.
+
+    Raises:
+        UserError: another command works in one of the folders, or configs that are left need a GPU.
+    """
     folder = Path(options.output).absolute()
     models = Path(options.models).absolute() if options.models else folder / "models"
     if options.measure is None:
+        _locks = lock_folder(folder, key="--output"), lock_folder(models, key="--models")
         compare_plans(folder, models, quick=options.quick, minutes=options.minutes, say=print)
     else:
         deadline = time.monotonic() + 60 * options.minutes
         measure_cases(cases_of(options.measure, quick=options.quick), folder, models, deadline=deadline)
-        _locks = lock_folder(folder, key="--output"), lock_folder(models, key="--models")

@@ -61,6 +61,16 @@ def wanted_cases(cases: Sequence[Case], results: Results, effort: Effort) -> Ite
         yield case
 
 
+def lacking_runs(cases: Sequence[Case], results: Results, effort: Effort) -> list[Case]:
+    """The cases that would be run, if there was time; nothing is changed."""
+    return [
+        case
+        for case in cases
+        if next_wanted([case], results, effort.repeats) is not None
+        or (effort.retry and any(run["status"] == FAILED for run in results.runs(case)))
+    ]
+
+
 def next_wanted(cases: Sequence[Case], results: Results, repeats: int) -> Case | None:
     """The next case to run, round by round; None where all have their runs."""
     for repeat in range(repeats):

@@ -12,14 +12,14 @@ from typing import Any
 from component.artifacts.benchmark_picture import Bars
 from component.artifacts.lock import lock_folder
 from component.pipeline.benchmark.case import TRAIN, Case
+from component.pipeline.benchmark.device import check_device
 from component.pipeline.benchmark.options import effort_of, files_of
 from component.pipeline.benchmark.report import describe_surroundings, write_text
 from component.pipeline.benchmark.results import Results, summarize
 from component.pipeline.benchmark.results_file import FieldsOf
-from component.pipeline.benchmark.runner import run_cases
+from component.pipeline.benchmark.runner import lacking_runs, run_cases
 from component.pipeline.benchmark.shared_runs import run_sharing
 from component.pipeline.benchmark.table import Line
-from component.runtime.environment import nvidia_gpus
 
 UNFINISHED = "Not all cases were run; the same command goes on."
 
@@ -33,19 +33,19 @@ class Suite:
         fields_of: see `Results`.
 
     Raises:
-        UserError: the results there are of something else or damaged, or an option names nothing that can be used.
+        UserError: another command works in one of its folders, the results there are of something else or damaged, or
+            an option names nothing that can be used.
     """
 
     def __init__(self, name: str, options: argparse.Namespace, fields_of: FieldsOf = lambda _entry: {}) -> None:
         self._name, self._options = name, options
-        self._deadline = time.monotonic() + 60 * options.minutes
         # Held as long as the suite: of two commands in one folder each would take the other's files for its own.
         self._locks = [lock_folder(getattr(options, key), key=f"--{key}") for key in ("output", "scratch")]
+        self._deadline = time.monotonic() + 60 * options.minutes
         self.files = files_of(options)
         self.results = Results(options.output / f"{name}.json", name, fields_of)
         self._cases: list[Case] = []
         self._is_whole = True
-        self._knows_device = False
 
     @property
     def picture(self) -> Path:
@@ -57,20 +57,18 @@ class Suite:
 
         Args:
             share_process: they are of train.py with one model; see `shared_runs`.
+
+        Raises:
+            UserError: a model that is still to be trained is too large for a machine without a GPU.
         """
         self._cases += cases
         if self._is_whole:
-            self._tell_without_a_gpu()
             effort = effort_of(self._options, self._deadline)
+            for case in lacking_runs(cases, self.results, effort):
+                check_device(case.model)
             run_all = run_sharing if share_process else run_cases
             self._is_whole = run_all(cases, self.results, self.files, effort, say)
         return [Line(case, summarize(self.results.runs(case))) for case in cases]
-
-    def _tell_without_a_gpu(self) -> None:
-        if not self._options.quick and not self._knows_device:
-            self._knows_device = True
-            if not nvidia_gpus():
-                say("no NVIDIA GPU here: models of real size take hours and their disk space; --quick takes a tiny one")
 
     def runs(self, case: Case) -> list[dict[str, Any]]:
         """The runs of a case so far, as they came."""

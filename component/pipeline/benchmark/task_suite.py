@@ -15,6 +15,7 @@ from typing import Any
 from component.artifacts.lock import lock_folder
 from component.artifacts.metrics import read_metrics
 from component.config.errors import UserError
+from component.pipeline.benchmark.device import check_device
 from component.registry import TASK_ROW_KINDS
 from component.runtime.command import folder_path, positive_int
 
@@ -194,9 +195,11 @@ def run_suite(options: argparse.Namespace) -> None:
     """Run tasks through train.py.
 
     Raises:
-        UserError: another command works in the folder.
+        UserError: another command works in the folder, or the model is too large for a machine without a GPU.
     """
     _lock = lock_folder(options.output, key="--output")
+    if Path(options.model).is_dir():
+        check_device(options.model, instead="name a small model (script/make_tiny_model.py)")
     compare_tasks(
         options.model,
         options.output.absolute(),

@@ -347,29 +347,33 @@ def test_baselines_read_what_train_reads(tiny_model: Path, tmp_path: Path) -> No
     assert list(cut.input_ids) == ids[:-2]
 
 
-@pytest.mark.parametrize(("options", "told"), [([], 1), (["--quick"], 0)])
-def test_a_machine_without_a_gpu_is_told(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    options: list[str],
-    told: int,
-) -> None:
-    """Before gigabytes of random weights are made for it, and once."""
-    monkeypatch.setenv("PATH", "")  # no nvidia-smi
-    parser = argparse.ArgumentParser()
-    add_common_options(parser, "some", model="llama3 8b")
-    suite = Suite("some", parser.parse_args(["--output", str(tmp_path / "out"), *options]))
-    suite.measure([])
-    suite.measure([])
-    assert capsys.readouterr().out.count("no NVIDIA GPU here") == told
-
-
 def suite_of(folder: Path, *arguments: str) -> Suite:
     parser = argparse.ArgumentParser()
     add_common_options(parser, "some", model="llama3 8b")
     folders = ["--output", str(folder / "out"), "--scratch", str(folder / "files")]
     return Suite("some", parser.parse_args([*folders, *arguments]))
+
+
+@pytest.mark.parametrize("arguments", [[], ["--quick"], ["--retry"]])
+def test_a_model_of_real_size_needs_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    """Refused before gigabytes of random weights are made for it; what is done, or tiny, is not held back."""
+    monkeypatch.setenv("PATH", "")  # no nvidia-smi
+    suite, large = suite_of(tmp_path, *arguments), replace(case("x"), model="llama3 8b")
+    for _ in range(2):
+        with pytest.raises(UserError, match="--model: llama3 8b has 8,030 million .* no NVIDIA GPU .* --quick"):
+            suite.measure([large])
+        assert not (tmp_path / "files/models").exists()
+        failed = {"status": FAILED, "date": "2026-11-28T10:00:00+00:00", "exit_code": 1, "reason": "x"}
+        if "--retry" in arguments:
+            suite.results.add(large, failed, FACTS)  # is tried again, so refused again, and not forgotten
+    assert len(suite.runs(large)) == (2 if "--retry" in arguments else 0)
+    if not arguments:
+        suite.results.add(large, done(1.0), FACTS)
+        suite.results.add(case("y"), failed, FACTS)
+        assert [line.is_done for line in suite.measure([large, case("y")])] == [True, False]
+    assert suite.measure([]) == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fcntl")
