@@ -57,7 +57,7 @@ def test_quick(repository: Path, tokenizer: Path, tmp_path: Path, run_python, mo
     assert stages["Lampyris, stage by stage"] == {"reading", "rendering", "encoding"}
     assert stages["TRL, num_proc 1"] == {"reading", "maps and packing", "total"}
     assert results["facts"]["num_rows"] == 200 and results["facts"]["versions"]["trl"]
-    assert sorted(path.name for path in folder.iterdir()) == ["data.json", "data.md", "data.png"]
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", "data.json", "data.md", "data.png"]
 
 
 def test_rows_are_about_as_long_as_chats_are(real_tokenizer: Callable[[str], Any], tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ def test_a_task(tiny_model: Path, tmp_path: Path) -> None:
     assert result.tokens_per_second == metrics["real_tokens_per_second"] > 0
     assert result.losses[0] == pytest.approx(0.693147, rel=1e-5) and len(result.losses) == 2
     assert said[-1].startswith("| dpo | vanilla | ")
+    assert (tmp_path / "tasks.md").read_text(encoding="utf-8") == "\n".join(said) + "\n"
+    assert [item["task"] for item in json.loads((tmp_path / "tasks.json").read_text(encoding="utf-8"))] == ["dpo"]
 
 
 def test_a_run_that_fails_is_a_row(tmp_path: Path) -> None:

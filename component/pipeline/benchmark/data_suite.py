@@ -262,7 +262,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="200 rows, once, on all cores: shows that it runs, measures nothing"
     )
-    parser.add_argument("--output", default=Path("output/benchmark-data"), type=folder_path, metavar="FOLDER")
+    parser.add_argument("--output", default=Path("output/benchmark/data"), type=folder_path, metavar="FOLDER")
 
 
 def run_suite(options: argparse.Namespace) -> None:

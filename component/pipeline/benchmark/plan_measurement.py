@@ -25,7 +25,8 @@ from component.runtime.seeds import seed_everything
 
 #: Of a case.
 NUM_STEPS = 5
-RESULTS, STARTED = "results.json", "started.txt"
+#: In the scratch folder.
+MODELS, STARTED = "models", "started.txt"
 
 
 #: Fields of the result of a config that was measured, of its data and of its card.
@@ -37,13 +38,15 @@ DATA: Fields = {"num_rows": int, "mean_tokens": (int, float), "longest": int}
 CARD: Fields = {"kind": str, "name": str, "total_memory_bytes": int}
 
 
-def read_results(folder: Path) -> dict[str, Any]:
+def read_results(path: Path) -> dict[str, Any]:
     """Results so far, by name of the case.
+
+    Args:
+        path: of their file, which may not exist yet.
 
     Raises:
         UserError: the file is damaged, or of another suite.
     """
-    path = folder / RESULTS
     if not path.exists():
         return {}
     results = read_json_object(path)
@@ -59,39 +62,43 @@ def read_results(folder: Path) -> dict[str, Any]:
     return results
 
 
-def keep_result(folder: Path, case: Case, result: dict[str, Any]) -> None:
+def keep_result(path: Path, case: Case, result: dict[str, Any]) -> None:
     """Add a result to those on disk."""
-    results = {**read_results(folder), case.name: {"held_out": case.is_held_out, **result}}
-    write_atomically(folder / RESULTS, json.dumps(results, indent=1) + "\n")
+    results = {**read_results(path), case.name: {"held_out": case.is_held_out, **result}}
+    write_atomically(path, json.dumps(results, indent=1) + "\n")
 
 
-def measure_cases(cases: Sequence[Case], folder: Path, models: Path, *, deadline: float) -> None:
+def measure_cases(cases: Sequence[Case], path: Path, scratch: Path, *, deadline: float) -> None:
     """Measure what has no result yet, until a time of `time.monotonic()`.
+
+    Args:
+        path: of the results.
+        scratch: folder of checkpoints, rows and runs.
 
     Raises:
         Exception: whatever a case fails with; `started.txt` names it.
     """
     for case in cases:
-        if case.name in read_results(folder):
+        if case.name in read_results(path):
             continue
         if time.monotonic() > deadline:
             return
-        (folder / STARTED).write_text(case.name, encoding="utf-8")
-        shutil.rmtree(folder / "run", ignore_errors=True)
-        keep_result(folder, case, _measure(case, folder, models))
+        (scratch / STARTED).write_text(case.name, encoding="utf-8")
+        shutil.rmtree(scratch / "run", ignore_errors=True)
+        keep_result(path, case, _measure(case, scratch))
         release_memory()
 
 
-def _measure(case: Case, folder: Path, models: Path) -> dict[str, Any]:
+def _measure(case: Case, scratch: Path) -> dict[str, Any]:
     began = time.monotonic()
-    settings = case_settings(case, folder, models)
+    settings = case_settings(case, scratch)
     if case.loader == "unsloth":
         _import_unsloth_first(settings)
     from component.pipeline.benchmark.plan_case_files import write_checkpoint, write_rows
 
-    write_checkpoint(models, case.shape)
+    write_checkpoint(scratch / MODELS, case.shape)
     Path(settings["train_file"]).parent.mkdir(parents=True, exist_ok=True)
-    settings["train_file"] = str(write_rows(folder / "rows", case, num_steps=NUM_STEPS))
+    settings["train_file"] = str(write_rows(scratch / "rows", case, num_steps=NUM_STEPS))
     release_memory()
     prepared = prepare(load_config(settings))
     made_at = time.monotonic()
@@ -107,14 +114,14 @@ def _measure(case: Case, folder: Path, models: Path) -> dict[str, Any]:
     }
 
 
-def case_settings(case: Case, folder: Path, models: Path) -> dict[str, Any]:
+def case_settings(case: Case, scratch: Path) -> dict[str, Any]:
     """All keys of a case's config."""
     model = "".join(letter if letter.isalnum() else "-" for letter in case.shape)
     return {
-        "model_name_or_path": str(models / model),
-        "train_file": str(folder / "rows/rows.jsonl"),
-        "output_dir": str(folder / "run"),
-        "cache_dir": str(folder / "cache"),
+        "model_name_or_path": str(scratch / MODELS / model),
+        "train_file": str(scratch / "rows/rows.jsonl"),
+        "output_dir": str(scratch / "run"),
+        "cache_dir": str(scratch / "cache"),
         "truncation": "keep_start",
         "max_steps": NUM_STEPS,
         "logging_strategy": "no",

@@ -15,6 +15,7 @@ from typing import Any
 from component.artifacts.error_picture import draw_errors
 from component.artifacts.lock import lock_folder
 from component.artifacts.strict_json import write_atomically
+from component.config.errors import UserError
 from component.config.load import load_config
 from component.pipeline.benchmark.device import check_device
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES, Case
@@ -31,9 +32,12 @@ from component.planning.plan import Plan, plan
 from component.planning.read_config import DataSize, Setting, read_workload
 from component.planning.shape import read_shape
 from component.planning.workload import Workload
-from component.runtime.command import non_empty, positive_float
+from component.runtime.command import folder_path, positive_float
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+SUITE, OUTPUT, RESULTS = "plan", Path("output/benchmark/plan"), "plan.json"
+#: What they were until all suites had names alike.
+OLD_OUTPUT, OLD_RESULTS = Path("output/benchmark-plan"), "results.json"
 LOADERS = ("vanilla", "unsloth")
 CAPTION = (
     "Measured: the peak less what earlier configs of the process had left allocated when the config was loaded, "
@@ -64,46 +68,62 @@ class Comparison:
         return {name: mine / real - 1 for name, (mine, real) in pairs.items() if mine and real}
 
 
-def compare_plans(folder: Path, models: Path, *, quick: bool, minutes: float, say: Callable[[str], None]) -> None:
+def compare_plans(output: Path, scratch: Path, *, quick: bool, minutes: float, say: Callable[[str], None]) -> None:
     """Measure what is still to be measured, each loader in a process of its own, and write plan.md and plan.png.
 
     Args:
-        models: folder of the random checkpoints, which are made once.
+        output: folder of the results.
+        scratch: folder of checkpoints, which are made once, rows, runs and logs.
         minutes: after which no further case begins; each loader gets its share of what is left.
     """
-    cases = QUICK_CASES if quick else CASES
-    folder.mkdir(parents=True, exist_ok=True)
+    cases, results = QUICK_CASES if quick else CASES, output / RESULTS
+    check_names(output)
     for case in cases:
-        if case.name not in read_results(folder):
+        if case.name not in read_results(results):
             check_device(case.shape, instead="take --quick")
     end = time.monotonic() + 60 * minutes
     for number, loader in enumerate(LOADERS):
         mine = [case for case in cases if case.loader == loader]
         deadline = time.monotonic() + (end - time.monotonic()) / (len(LOADERS) - number)
-        while pending := [case for case in mine if case.name not in read_results(folder)]:
+        while pending := [case for case in mine if case.name not in read_results(results)]:
             left = deadline - time.monotonic()
             if left <= 0:
                 break
-            _run(loader, pending, folder, models, quick=quick, seconds=left)
-    compared = compare(cases, read_results(folder))
-    table = render(compared, failures(cases, read_results(folder)))
-    write_atomically(folder / "plan.md", table + "\n")
-    draw_errors(points(compared), folder / "plan.png")
+            _run(loader, pending, results, scratch, quick=quick, seconds=left)
+    compared = compare(cases, read_results(results))
+    table = render(compared, failures(cases, read_results(results)))
+    write_atomically(output / f"{SUITE}.md", table + "\n")
+    draw_errors(points(compared), output / f"{SUITE}.png")
     say(table)
 
 
-def _run(loader: str, pending: Sequence[Case], folder: Path, models: Path, *, quick: bool, seconds: float) -> None:
+def check_names(output: Path) -> None:
+    """Check that no results are left under the names that they once had.
+
+    Raises:
+        UserError: there are some, and none under those that they have now.
+    """
+    old = [output / OLD_RESULTS, *([OLD_OUTPUT / OLD_RESULTS] if output == OUTPUT.absolute() else [])]
+    found = next((path for path in old if path.is_file()), None)
+    if found is not None and not (output / RESULTS).exists():
+        raise UserError(
+            f"{found}: results of suite plan, which are in {output / RESULTS} now; move the file there to go on with "
+            "them, or elsewhere to begin anew"
+        )
+
+
+def _run(loader: str, pending: Sequence[Case], results: Path, scratch: Path, *, quick: bool, seconds: float) -> None:
     """Measure in another process; a case that ends it is kept as failed, with the end of its output."""
-    command = [sys.executable, "script/benchmark.py", "plan", "--measure", loader, "--output", str(folder)]
-    command += ["--models", str(models), "--minutes", str(seconds / 60), *(["--quick"] if quick else [])]
-    log = folder / f"{loader}.log"
+    command = [sys.executable, "script/benchmark.py", SUITE, "--measure", loader, "--output", str(results.parent)]
+    command += ["--scratch", str(scratch), "--minutes", str(seconds / 60), *(["--quick"] if quick else [])]
+    log = scratch / f"{loader}.log"
     with log.open("a", encoding="utf-8") as file:
         code = subprocess.run(command, cwd=REPOSITORY, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
     if code:
-        started = (folder / STARTED).read_text(encoding="utf-8") if (folder / STARTED).is_file() else pending[0].name
+        started = (scratch / STARTED).read_text(encoding="utf-8") if (scratch / STARTED).is_file() else pending[0].name
         failed = next((case for case in pending if case.name == started), pending[0])
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-NUM_LINES:]
-        keep_result(folder, failed, {"failed": lines})
+        keep_result(results, failed, {"failed": lines})
 
 
 def compare(cases: Iterable[Case], results: Mapping[str, Any]) -> list[Comparison]:
@@ -223,22 +243,28 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--minutes", type=positive_float, default=30, metavar="N", help="no further config begins after these"
     )
-    parser.add_argument("--models", type=non_empty, metavar="FOLDER", help="where random checkpoints are made, 40 GB")
     parser.add_argument("--measure", choices=LOADERS, help=argparse.SUPPRESS)
-    parser.add_argument("--output", default="output/benchmark-plan", type=non_empty, metavar="FOLDER")
+    parser.add_argument(
+        "--output", default=OUTPUT, type=folder_path, metavar="FOLDER",
+        help=f"of {SUITE}.md, {SUITE}.json and {SUITE}.png; a command goes on with the results there",
+    )  # fmt: skip
+    parser.add_argument(
+        "--scratch", default=Path(f"output/benchmark/files/{SUITE}"), type=folder_path, metavar="FOLDER",
+        help="of random checkpoints, 40 GB, rows and runs, all made again where they lack",
+    )  # fmt: skip
 
 
 def run_suite(options: argparse.Namespace) -> None:
     """Hold the planner against measurements; `--measure` is what the suite calls itself with, for each loader.
 
     Raises:
-        UserError: another command works in one of the folders, or configs that are left need a GPU.
+        UserError: another command works in one of the folders, results have an earlier name, or configs that are left
+            need a GPU.
     """
-    folder = Path(options.output).absolute()
-    models = Path(options.models).absolute() if options.models else folder / "models"
+    output, scratch = options.output.absolute(), options.scratch.absolute()
     if options.measure is None:
-        _locks = lock_folder(folder, key="--output"), lock_folder(models, key="--models")
-        compare_plans(folder, models, quick=options.quick, minutes=options.minutes, say=print)
+        _locks = lock_folder(output, key="--output"), lock_folder(scratch, key="--scratch")
+        compare_plans(output, scratch, quick=options.quick, minutes=options.minutes, say=print)
     else:
         deadline = time.monotonic() + 60 * options.minutes
-        measure_cases(cases_of(options.measure, quick=options.quick), folder, models, deadline=deadline)
+        measure_cases(cases_of(options.measure, quick=options.quick), output / RESULTS, scratch, deadline=deadline)

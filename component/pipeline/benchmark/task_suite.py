@@ -14,13 +14,16 @@ from typing import Any
 
 from component.artifacts.lock import lock_folder
 from component.artifacts.metrics import read_metrics
+from component.artifacts.strict_json import write_atomically
 from component.config.errors import UserError
 from component.pipeline.benchmark.device import check_device
+from component.pipeline.benchmark.report import write_text
 from component.registry import TASK_ROW_KINDS
 from component.runtime.command import folder_path, positive_int
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-NUM_ROWS = 400
+SUITE, NUM_ROWS = "tasks", 400
+TITLES = "| task | loader | real tokens/s | peak allocated GiB | reserved | load s |\n|---|---|---|---|---|---|"
 #: Each is one token of the usual tokenizers, with the space before it.
 WORDS = (
     "the", "of", "and", "river", "light", "number", "stone", "green", "walk", "carry", "answer", "question", "while",
@@ -104,7 +107,7 @@ def compare_tasks(
     if unknown:
         raise UserError(f"--tasks: there is no task {unknown[0]}; use {', '.join(TASK_ROW_KINDS)}")
     folder.mkdir(parents=True, exist_ok=True)
-    say("| task | loader | real tokens/s | peak allocated GiB | reserved | load s |\n|---|---|---|---|---|---|")
+    say(TITLES)
     results = []
     for task in tasks:
         rows = folder / f"{TASK_ROW_KINDS[task]}.jsonl"
@@ -117,9 +120,8 @@ def compare_tasks(
             }  # fmt: skip
             results.append(_run(task, loader, settings, overrides, folder))
             say(results[-1].row())
-    (folder / "results.json").write_text(
-        json.dumps([vars(result) for result in results], indent=2) + "\n", encoding="utf-8"
-    )
+    write_text(folder, SUITE, ["\n".join([TITLES, *(result.row() for result in results)])])
+    write_atomically(folder / f"{SUITE}.json", json.dumps([vars(result) for result in results], indent=2) + "\n")
     return results
 
 
@@ -188,7 +190,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--loaders", nargs="+", default=["vanilla", "unsloth"], choices=["vanilla", "unsloth"])
     parser.add_argument("--steps", type=positive_int, default=8, metavar="N")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="override a key of every run")
-    parser.add_argument("--output", default=Path("output/benchmark-tasks"), type=folder_path, metavar="FOLDER")
+    parser.add_argument("--output", default=Path("output/benchmark/tasks"), type=folder_path, metavar="FOLDER")
 
 
 def run_suite(options: argparse.Namespace) -> None:

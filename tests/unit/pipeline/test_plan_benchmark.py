@@ -30,7 +30,7 @@ def test_cases(tmp_path: Path) -> None:
     """Varied, valid, named apart, half of them held out of any fitting."""
     assert len(CASES) == 49 == len({case.name for case in CASES})
     assert sum(case.is_held_out for case in CASES) >= 22
-    configs = [load_config(case_settings(case, tmp_path, tmp_path)) for case in CASES]
+    configs = [load_config(case_settings(case, tmp_path)) for case in CASES]
     assert {config.model.train_mode for config in configs} == {"full", "lora", "qlora"}
     assert {config.model.task_type for config in configs} == {"sft", "dpo", "orpo", "kto", "reward"}
     assert {config.model.quantization for config in configs} == {"int4", "int8"}
@@ -45,7 +45,7 @@ def result(case, tmp_path: Path, *, allocated: float, seconds: float) -> dict:
     hardware = {"kind": "cuda", "name": "NVIDIA H200", "total_memory_bytes": 150e9, "compute_capability": [9, 0]}
     rows = {"num_rows": 16, "mean_tokens": case.length, "longest": case.length}
     return {
-        "settings": case_settings(case, tmp_path, tmp_path),
+        "settings": case_settings(case, tmp_path),
         "loader": case.loader,
         "precision": ["bfloat16", "bfloat16"],
         "data": rows,
@@ -77,7 +77,7 @@ def test_errors_are_shares_of_what_was_measured(tmp_path: Path) -> None:
 
 
 def test_damaged_results_say_where(tmp_path: Path) -> None:
-    path, case = tmp_path / "results.json", CASES[6]
+    path, case = tmp_path / "plan.json", CASES[6]
     whole = {**result(case, tmp_path, allocated=1, seconds=1.0)}
     whole["gpu"] = {**whole["gpu"], "total_memory_bytes": 150 * 10**9}
     for content, message in (
@@ -89,10 +89,24 @@ def test_damaged_results_say_where(tmp_path: Path) -> None:
         ({case.name: {"failed": None}}, "failed is of the wrong type"),
     ):
         path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-        with pytest.raises(UserError, match=f"results.json: .*{message}"):
-            read_results(tmp_path)
+        with pytest.raises(UserError, match=f"plan.json: .*{message}"):
+            read_results(path)
     path.write_text(json.dumps({case.name: whole}), encoding="utf-8")
-    assert len(compare(CASES, read_results(tmp_path))) == 1
+    assert len(compare(CASES, read_results(path))) == 1
+
+
+def test_results_under_their_old_names_are_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    output = plan_suite.OUTPUT.absolute()
+    for folder in (output, Path("output/benchmark-plan")):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "results.json").write_text("{}", encoding="utf-8")
+        with pytest.raises(UserError, match=f"^{folder}/results.json: results of suite plan, .*{output}/plan.json"):
+            plan_suite.check_names(output)
+        (folder / "results.json").rename(output / "plan.json")
+        plan_suite.check_names(output)
+        (output / "plan.json").unlink()
+    plan_suite.check_names(output)
 
 
 def test_release_lets_go_of_embeddings_that_bitsandbytes_lists() -> None:
@@ -138,14 +152,15 @@ def test_quick(repository: Path, tmp_path: Path, run_python, monkeypatch, capsys
     monkeypatch.setattr(plan_suite, "subprocess", SimpleNamespace(run=run_child, STDOUT=subprocess.STDOUT))
     monkeypatch.chdir(repository)
     monkeypatch.setattr(sys, "path", list(sys.path))  # which the script adds to
-    monkeypatch.setattr(sys, "argv", ["script/benchmark.py", "plan", "--quick", "--output", str(tmp_path)])
+    arguments = ["script/benchmark.py", "plan", "--quick", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--scratch", str(tmp_path / "files")])
     first = run_suite()
-    results = read_results(tmp_path)
+    results = read_results(tmp_path / "plan.json")
     assert list(results) == [case.name for case in QUICK_CASES]
     assert all(len(item["steps"]) == 5 and item["data"]["longest"] == 64 for item in results.values())
     assert (tmp_path / "plan.md").read_text() == first
     assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
-    kept = json.loads((tmp_path / "results.json").read_text())
+    kept = json.loads((tmp_path / "plan.json").read_text())
     assert run_suite() == first
-    assert json.loads((tmp_path / "results.json").read_text()) == kept
+    assert json.loads((tmp_path / "plan.json").read_text()) == kept
     assert len(measured) == 1
