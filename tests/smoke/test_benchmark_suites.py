@@ -86,7 +86,7 @@ def cases_of(output: Path, suite: str) -> list[dict[str, Any]]:
     return content["cases"]
 
 
-def test_chat(ran: list[str], quick: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_chat(ran: list[str], quick: Callable[..., Path], tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The first losses of padded and packed rows agree, though not their order; a second command runs nothing."""
     output = quick(chat_suite)
     cases = cases_of(output, "chat")
@@ -101,6 +101,7 @@ def test_chat(ran: list[str], quick: Callable[..., Path], capsys: pytest.Capture
     said = capsys.readouterr().out
     assert (output / "chat.md").read_text(encoding="utf-8") in said
     assert "| Firefly's recipe, padded | " in said
+    assert f"--quick: the model {tiny_model.name} of 0." in said and "on the CPU. It shows that the suite runs" in said
 
 
 def test_firefly(ran: list[str], quick: Callable[..., Path]) -> None:
@@ -112,6 +113,7 @@ def test_firefly(ran: list[str], quick: Callable[..., Path]) -> None:
     assert [case["runs"][0]["status"] for case in ours] == ["done"] * 4
     table = (output / "firefly.md").read_text(encoding="utf-8")
     assert "| 128 x 2 | " in table and "not run" not in table
+    assert not any(word in table for word in ("published", "V100", "8b", "fp16", "QLoRA")) and "LoRA of rank 4" in table
 
 
 def test_memory(ran: list[str], quick: Callable[..., Path]) -> None:
@@ -133,8 +135,11 @@ def test_auto(ran: list[str], quick: Callable[..., Path]) -> None:
     quick(auto_suite)
     assert len(ran) == 2, "nothing is run again"
     assert grid[0]["runs"][0]["eval_loss"] > 0
-    row = (output / "auto.md").read_text(encoding="utf-8").splitlines()[2]
-    assert row.startswith("| 141 | ") and "packed, " in row
+    page = (output / "auto.md").read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.startswith("| 141 | "))
+    speeds = {case["name"]: case["runs"][0]["median_tokens_per_second"] for case in grid}
+    best = max(speeds, key=speeds.__getitem__)
+    assert f"| {best} | {speeds[best]:,.0f} | " in row and "an epoch of 96 rows" in page and "lora of rank 4" in page
     if auto["runs"][0]["status"] == "done":
         assert "per_device_train_batch_size=" in row
 

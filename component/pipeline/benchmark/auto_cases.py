@@ -69,7 +69,7 @@ def grid_points(micro_batches: Sequence[int], *, may_offload: bool) -> Iterator[
 
 #: On a CPU: what can be told apart there.
 QUICK_POINTS = (Point(True, 1, ALL, False), Point(True, 2, NONE, False))
-QUICK_ROWS, QUICK_LENGTH = 32, 128
+QUICK_ROWS, QUICK_LENGTH = 96, 128  # three steps of 8 packs or more, so that there are stretches to time
 
 
 def build_case(name: str, model: str, settings: Mapping[str, Any], *, quick: bool) -> Case:

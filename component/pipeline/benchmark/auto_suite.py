@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from component.artifacts.benchmark_picture import Curves, draw_curves
@@ -13,12 +14,7 @@ from component.config.errors import UserError
 from component.pipeline.benchmark.auto_cases import (
     CAPS,
     GLOBAL_BATCH,
-    LENGTH,
-    MEAN_TOKENS,
-    NUM_EVAL_ROWS,
-    NUM_ROWS,
     QUICK_POINTS,
-    WARM_UP,
     auto_case,
     build_case,
     grid_points,
@@ -117,7 +113,7 @@ def run_suite(options: argparse.Namespace) -> None:
         for cap, line in zip(caps, autos, strict=True)
     ]
     suite.write(
-        render_compared(compared), CAPTION.format(model=model), "All points of the grid, without a cap:",
+        render_compared(compared), caption(autos[0].case), "All points of the grid, without a cap:",
         render_table(GRID_COLUMNS, grid, first="settings"),
     )  # fmt: skip
     draw_curves(curves(compared), suite.picture)
@@ -158,8 +154,9 @@ def fits(line: Line, cap: float) -> bool:
 
 
 def best_of(grid: Sequence[Line], cap: float) -> Line | None:
-    """The fastest point that fits a cap; None where none does."""
-    return max((line for line in grid if fits(line, cap)), key=lambda line: line.number(SPEED) or 0, default=None)
+    """The fastest point that fits a cap; None where none does that has a speed."""
+    timed = [(speed, line) for line in grid if fits(line, cap) and (speed := line.number(SPEED))]
+    return max(timed, key=lambda pair: pair[0])[1] if timed else None
 
 
 def chosen_settings(line: Line) -> str:
@@ -203,13 +200,23 @@ def _row(item: Compared) -> list[str]:
     ]
 
 
-CAPTION = (
-    f"{{model}}, QLoRA of rank 64 through Unsloth; an epoch of {NUM_ROWS} rows, log-normal, mean {MEAN_TOKENS} tokens, "
-    f"at most {LENGTH}, {GLOBAL_BATCH} rows (or packs) a step, and an evaluation of {NUM_EVAL_ROWS} rows. "
-    f"Speeds are medians over stretches of {WARM_UP} steps. `auto` ran under the cap; points of the grid ran once "
-    "without one, those with one place of the embedding in one process, and fit a cap where what they "
-    f"reserved and {CONTEXT_BYTES / GIB:.2f} GiB of CUDA's own do."
-)
+def caption(case: Case) -> str:
+    """What all runs have in common.
+
+    Args:
+        case: one of them.
+    """
+    keys, rows, evaluation = case.settings, case.rows, case.evaluation
+    assert evaluation is not None
+    loader = "through Unsloth" if keys["use_unsloth"] else "without Unsloth"
+    return (
+        f"{Path(case.model).name}, {keys['train_mode']} of rank {keys['lora_rank']} {loader}; an epoch of "
+        f"{rows.num_rows} rows, log-normal, mean {rows.mean_tokens} tokens, at most {rows.max_tokens}, {GLOBAL_BATCH} "
+        f"rows (or packs) a step, and an evaluation of {evaluation.num_rows} rows. Speeds are medians over stretches "
+        f"of {keys['logging_steps']} steps. `auto` ran under the cap; points of the grid ran once "
+        "without one, those with one place of the embedding in one process, and fit a cap where what they "
+        f"reserved and {CONTEXT_BYTES / GIB:.2f} GiB of CUDA's own do."
+    )
 
 
 def curves(compared: Sequence[Compared]) -> list[Curves]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from component.artifacts.lock import lock_folder
 from component.config.errors import MachineError
+from component.pipeline.benchmark.report import quick_note
 from component.pipeline.benchmark.sources import check_tokenizer_name
 from component.runtime.command import folder_path, non_empty, positive_int
 from component.runtime.environment import package_versions
@@ -213,6 +214,7 @@ def compare_preparations(
     repeats: int,
     say: Callable[[str], None],
     one_core_too: bool = True,
+    note: str = "",
 ) -> list[Measured]:
     """Measure all ways and write data.md, data.json and data.png.
 
@@ -221,6 +223,7 @@ def compare_preparations(
         output: folder of the results.
         one_core_too: measure everything on one core before it is measured on all.
         say: takes the table.
+        note: above the table.
 
     Raises:
         MachineError: a way failed.
@@ -243,7 +246,9 @@ def compare_preparations(
     }
     table = render_table(measured, num_rows)
     settings = ", ".join(f"{name} {value}" for name, value in {**facts, "versions": ""}.items() if value)
-    text = f"{table}\n\nMedians; {settings}; {', '.join(f'{name} {version}' for name, version in versions.items())}."
+    text = (
+        f"{note}{table}\n\nMedians; {settings}; {', '.join(f'{name} {version}' for name, version in versions.items())}."
+    )
     say(text)
     (output / "data.md").write_text(text + "\n", encoding="utf-8")
     results = {"facts": facts, "ways": [asdict(item) for item in measured]}
@@ -281,5 +286,6 @@ def run_suite(options: argparse.Namespace) -> None:
         num_rows=200 if options.quick else options.rows,
         repeats=1 if options.quick else options.repeats,
         one_core_too=not options.quick,
+        note=f"{quick_note('200 rows, each way once', 'all cores')}\n\n" if options.quick else "",
         say=print,
     )

@@ -61,10 +61,8 @@ def run_suite(options: argparse.Namespace) -> None:
     for name, found in cases.items():
         suite.measure(list(found.values()), share_process=SETUPS[name].program == TRAIN)
     grid: Grid = {name: read_cells(suite, found, cells) for name, found in cases.items()}
-    suite.write(
-        f"{options.model}, Firefly's settings: {describe(options)}", render_grid(grid, cells), CAPTION,
-        render_published(grid),
-    )  # fmt: skip
+    published = "" if options.quick else render_published(grid)
+    suite.write(describe(options), render_grid(grid, cells), CAPTION, published)
     draw_curves(curves(grid, cells), suite.picture)
 
 
@@ -132,11 +130,17 @@ CAPTION = (
 
 def describe(options: argparse.Namespace) -> str:
     """The settings in words."""
+    if options.quick:
+        return (
+            f"LoRA of rank {QUICK_KEYS['lora_rank']} on all linear layers, without Unsloth, {QUICK_KEYS['optim']}; one "
+            f"step of one micro-batch after {WARM_UP} that is not timed."
+        )
     return (
-        "QLoRA on all linear layers, rank 64, alpha 16, dropout 0.05, fp16, paged_adamw_32bit, gradient checkpointing; "
-        f"{options.steps} optimizer steps after {WARM_UP} that is not timed, of {options.accumulation} micro-batches "
-        "(published: 50 of 16; the time of a micro-batch does not depend on their number). Tuned for speed: through "
-        "Unsloth, bf16, no dropout, no checkpointing, dequantized base."
+        f"{options.model}, Firefly's settings: QLoRA on all linear layers, rank 64, alpha 16, dropout 0.05, fp16, "
+        f"paged_adamw_32bit, gradient checkpointing; {options.steps} optimizer steps after {WARM_UP} that is not "
+        f"timed, of {options.accumulation} micro-batches (published: 50 of 16; the time of a micro-batch does not "
+        "depend on their number). Tuned for speed: through Unsloth, bf16, no dropout, no checkpointing, "
+        "dequantized base."
     )
 
 

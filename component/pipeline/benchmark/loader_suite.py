@@ -30,7 +30,9 @@ def run_suite(options: argparse.Namespace) -> None:
     """Measure each loader bare and through train.py, in turn."""
     suite = Suite(SUITE, options)
     lines = suite.measure(build_cases(options))
-    suite.write(table.render_table(COLUMNS, lines), "Both with the same settings, QLoRA of rank 64; medians.")
+    settings = lines[0].case.settings
+    how = f"{settings['train_mode']}, rank {settings['lora_rank']}"
+    suite.write(table.render_table(COLUMNS, lines), f"Both with the same settings: {how}; medians.")
     draw_bars(speed_and_memory(lines), suite.picture)
 
 

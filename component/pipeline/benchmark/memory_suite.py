@@ -194,8 +194,8 @@ def caption(accumulation: int, *, quick: bool = False) -> str:
     if quick:
         return (
             f"One row of {QUICK_KEYS['max_seq_length']} tokens a micro-batch, {accumulation} of them a step, on the "
-            f"CPU without Unsloth, with {QUICK_KEYS['optim']}; LoRA of rank 64 on all linear layers. It shows that it "
-            "runs: a CPU has no peaks to measure."
+            f"CPU without Unsloth, with {QUICK_KEYS['optim']}; LoRA of rank 64 on all linear layers. A CPU has no "
+            "peaks to measure."
         )
     return (
         f"One row of {LENGTH} tokens a micro-batch, {accumulation} of them a step, "

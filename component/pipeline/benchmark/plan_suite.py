@@ -27,6 +27,7 @@ from component.pipeline.benchmark.plan_measurement import (
     read_results,
 )
 from component.pipeline.benchmark.process_memory import foreign_bytes
+from component.pipeline.benchmark.report import quick_note
 from component.planning.gpus import describe_gpu
 from component.planning.plan import Plan, plan
 from component.planning.read_config import DataSize, Setting, read_workload
@@ -43,6 +44,7 @@ CAPTION = (
     "Measured: the peak less what earlier configs of the process had left allocated when the config was loaded, "
     "the libraries' own workspace aside. For reserved memory that is only about right: blocks are not given back whole."
 )
+SUM_TITLES = ("| cases | number | of | median error | worst error |", "|---|---|---|---|---|")
 #: Lines of a failed case's output that its result keeps.
 NUM_LINES = 15
 
@@ -92,6 +94,8 @@ def compare_plans(output: Path, scratch: Path, *, quick: bool, minutes: float, s
             _run(loader, pending, results, scratch, quick=quick, seconds=left)
     compared = compare(cases, read_results(results))
     table = render(compared, failures(cases, read_results(results)))
+    if quick:
+        table = f"{quick_note('tiny models', _device_of(read_results(results)))}\n\n{table}"
     write_atomically(output / f"{SUITE}.md", table + "\n")
     draw_errors(points(compared), output / f"{SUITE}.png")
     say(table)
@@ -191,18 +195,22 @@ def render(comparisons: Sequence[Comparison], failed: Mapping[str, str]) -> str:
         *(f"| {name} | failed: {reason} |" for name, reason in failed.items()),
         "",
         CAPTION,
-        "",
-        "| cases | number | of | median error | worst error |",
-        "|---|---|---|---|---|",
     ]
     groups = {"all": list(comparisons), "held out": [item for item in comparisons if item.is_held_out]}
+    sums = []
     for title, items in groups.items():
         for name in ("allocated", "reserved", "time"):
             errors = [abs(item.errors()[name]) for item in items if name in item.errors()]
             if errors:
                 median, worst = statistics.median(errors), max(errors)
-                lines.append(f"| {title} | {len(errors)} | {name} | {median:.1%} | {worst:.1%} |")
-    return "\n".join(lines)
+                sums.append(f"| {title} | {len(errors)} | {name} | {median:.1%} | {worst:.1%} |")
+    return "\n".join([*lines, "", *SUM_TITLES, *sums] if sums else lines)
+
+
+def _device_of(results: Mapping[str, Any]) -> str:
+    """What configs were measured on; they need not have been yet."""
+    names = {result["gpu"]["name"] for result in results.values() if result.get("gpu", {}).get("kind") == "cuda"}
+    return ", ".join(sorted(names)) or "the CPU, which has no peaks to measure and no speed to predict"
 
 
 def points(comparisons: Sequence[Comparison]) -> dict[str, list[tuple[str, float, bool]]]:

@@ -14,7 +14,7 @@ from component.pipeline.benchmark.quality_measurement import check_scratch, meas
 from component.pipeline.benchmark.quality_page import pictured, render
 from component.pipeline.benchmark.quality_progress import NAME, known_cases, open_results, pending_cases
 from component.pipeline.benchmark.quality_workers import Work, num_cores, run_stage
-from component.pipeline.benchmark.report import describe_surroundings, write_text
+from component.pipeline.benchmark.report import describe_surroundings, quick_note, write_text
 from component.pipeline.benchmark.suite import UNFINISHED
 from component.runtime.command import folder_path, positive_float, positive_int
 
@@ -79,7 +79,8 @@ def run_suite(options: argparse.Namespace) -> None:
     draw_quality(*pictured(scale, results), output / f"{NAME}.png")
     note = "" if is_whole else UNFINISHED
     surroundings = describe_surroundings(known_cases(scale, results), results)
-    print(write_text(output, NAME, [*render(scale, results), note, surroundings]))
+    quick = quick_note("a random Llama of two layers of width 64, a few steps") if options.quick else ""
+    print(write_text(output, NAME, [quick, *render(scale, results), note, surroundings]))
 
 
 def _run_stages(work: Work, minutes: float) -> bool:

@@ -45,6 +45,15 @@ def _describe(facts: Mapping[str, Any]) -> str:
     return f"{machine}; Python {facts['python']}, {', '.join(versions)}; {commit}"
 
 
+def quick_note(what: str, device: str = "the CPU") -> str:
+    """What stands above the tables of --quick.
+
+    Args:
+        what: was trained or prepared.
+    """
+    return f"--quick: {what}, on {device}. It shows that the suite runs, and nothing of models of real size."
+
+
 def write_text(output: Path, suite: str, parts: Sequence[str]) -> str:
     """Write NAME.md; returns its content."""
     content = "\n\n".join(part for part in parts if part)

@@ -13,8 +13,9 @@ from component.artifacts.benchmark_picture import Bars
 from component.artifacts.lock import lock_folder
 from component.pipeline.benchmark.case import TRAIN, Case
 from component.pipeline.benchmark.device import check_device
+from component.pipeline.benchmark.files import shape_of
 from component.pipeline.benchmark.options import effort_of, files_of
-from component.pipeline.benchmark.report import describe_surroundings, write_text
+from component.pipeline.benchmark.report import describe_surroundings, quick_note, write_text
 from component.pipeline.benchmark.results import Results, summarize
 from component.pipeline.benchmark.results_file import FieldsOf
 from component.pipeline.benchmark.runner import lacking_runs, run_cases
@@ -75,10 +76,18 @@ class Suite:
         return self.results.runs(case)
 
     def write(self, *parts: str) -> None:
-        """Print and write the tables, and below them what they were measured on."""
+        """Print and write the tables, above them that they are of --quick, and below what they were measured on."""
+        models = dict.fromkeys(case.model for case in self._cases)
+        quick = quick_note(", ".join(map(_describe_model, models))) if self._options.quick else ""
         note = "" if self._is_whole else UNFINISHED
         surroundings = describe_surroundings(self._cases, self.results)
-        print(write_text(self._options.output, self._name, [*parts, note, surroundings]))
+        print(write_text(self._options.output, self._name, [quick, *parts, note, surroundings]))
+
+
+def _describe_model(model: str) -> str:
+    shape = shape_of(model)
+    size = "" if shape is None else f" of {shape.num_parameters / 1e6:,.1f} million parameters"
+    return f"the model {Path(model).name}{size}"
 
 
 def say(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -54,6 +55,9 @@ def test_the_best_is_the_fastest_that_fits() -> None:
     assert best_of(grid, 8).case.name == "middle"
     assert best_of(grid, 12).case.name == "fast"
     assert best_of(grid, 2) is None
+    untimed = line("untimed", 1)
+    untimed = replace(untimed, summary={**untimed.summary, "median_tokens_per_second": None})
+    assert best_of([untimed, *grid], 12).case.name == "fast" and best_of([untimed], 12) is None
     auto = line("auto", None)
     assert "| none fits |" in render_compared([Compared(2, auto, 0, None)])
     assert "| not run |" in render_compared([Compared(2, auto, 0, None, is_grid_whole=False)])

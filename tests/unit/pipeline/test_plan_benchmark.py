@@ -159,6 +159,7 @@ def test_quick(repository: Path, tmp_path: Path, run_python, monkeypatch, capsys
     assert list(results) == [case.name for case in QUICK_CASES]
     assert all(len(item["steps"]) == 5 and item["data"]["longest"] == 64 for item in results.values())
     assert (tmp_path / "plan.md").read_text() == first
+    assert first.startswith("--quick: tiny models, on the CPU, which has no peaks") and "median error" not in first
     assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
     kept = json.loads((tmp_path / "plan.json").read_text())
     assert run_suite() == first
