@@ -42,9 +42,11 @@ from component.runtime.command import Distinct, positive_float, positive_int
 
 SUITE, MODEL, GIB = "auto", "llama3 8b", 2**30
 NOTHING = "nothing is predicted to fit"
-SPEED = "median_tokens_per_second"
+#: The median over stretches of steps, by which runs are compared, and the mean.
+SPEED, MEAN_SPEED = "median_tokens_per_second", "real_tokens_per_second"
 GRID_COLUMNS = (
-    number("real tokens/s", SPEED),
+    number("tokens/s, median", SPEED),
+    number("mean", MEAN_SPEED),
     ALLOCATED,
     RESERVED,
     LAST_LOSS,
@@ -173,8 +175,8 @@ def chosen_settings(line: Line) -> str:
 def render_compared(compared: Sequence[Compared]) -> str:
     """A row for each cap, and the worst ratio and all runs without memory below."""
     titles = [
-        "cap GiB", "auto chose", "auto tokens/s", "reserved GiB", "best of the grid", "its tokens/s", "ratio",
-        "out of memory",
+        "cap GiB", "auto chose", "auto tokens/s, median", "mean", "reserved GiB", "best of the grid",
+        "its tokens/s, median", "mean", "ratio of medians", "out of memory",
     ]  # fmt: skip
     rows = [_row(item) for item in compared]
     ratios = [item.ratio for item in compared if item.ratio is not None]
@@ -186,18 +188,22 @@ def render_compared(compared: Sequence[Compared]) -> str:
 
 
 def _row(item: Compared) -> list[str]:
-    speed, reserved = item.auto.number(SPEED), item.auto.number("peak_reserved_bytes")
-    best = item.best.number(SPEED) if item.best else None
+    reserved = item.auto.number("peak_reserved_bytes")
     return [
         f"{item.cap:g}",
         chosen_settings(item.auto),
-        f"{speed:,.0f}" if speed else "-",
+        *_speeds(item.auto),
         f"{reserved / GIB:.2f}" if reserved else "-",
         item.best.case.name if item.best else "none fits" if item.is_grid_whole else NOT_RUN,
-        f"{best:,.0f}" if best else "-",
+        *_speeds(item.best),
         f"{item.ratio:.3f}" if item.ratio is not None else "-",
         str(item.num_out_of_memory),
     ]
+
+
+def _speeds(line: Line | None) -> list[str]:
+    found = (line.number(name) if line else None for name in (SPEED, MEAN_SPEED))
+    return [f"{speed:,.0f}" if speed else "-" for speed in found]
 
 
 def caption(case: Case) -> str:
@@ -212,10 +218,12 @@ def caption(case: Case) -> str:
     return (
         f"{Path(case.model).name}, {keys['train_mode']} of rank {keys['lora_rank']} {loader}; an epoch of "
         f"{rows.num_rows} rows, log-normal, mean {rows.mean_tokens} tokens, at most {rows.max_tokens}, {GLOBAL_BATCH} "
-        f"rows (or packs) a step, and an evaluation of {evaluation.num_rows} rows. Speeds are medians over stretches "
-        f"of {keys['logging_steps']} steps. `auto` ran under the cap; points of the grid ran once "
-        "without one, those with one place of the embedding in one process, and fit a cap where what they "
-        f"reserved and {CONTEXT_BYTES / GIB:.2f} GiB of CUDA's own do."
+        f"rows (or packs) a step, and an evaluation of {evaluation.num_rows} rows. Runs are compared by the "
+        f"median of their speed over stretches of {keys['logging_steps']} steps, first ones aside, not by the mean: in "
+        "so short an epoch that contains what a process compiles, which each run of `auto` pays in its own, and points "
+        "of the grid that share one do not. `auto` ran under the cap; points of the grid ran once without one, those "
+        "with one place of the embedding in one process, and fit a cap where what they reserved and "
+        f"{CONTEXT_BYTES / GIB:.2f} GiB of CUDA's own do."
     )
 
 
@@ -224,4 +232,4 @@ def curves(compared: Sequence[Compared]) -> list[Curves]:
     ours = [(item.cap, speed) for item in compared if (speed := item.auto.number(SPEED))]
     best = [(item.cap, speed) for item in compared if item.best and (speed := item.best.number(SPEED))]
     lines = {name: points for name, points in (("auto", ours), ("best of the grid", best)) if points}
-    return [Curves("auto under caps of memory", "GiB", "real tokens/s", lines, x_is_log=True)]
+    return [Curves("auto under caps of memory", "GiB", "real tokens/s, median", lines, x_is_log=True)]

@@ -17,7 +17,8 @@ GIB = 2**30
 
 
 def line(name: str, speed: float | None, reserved_gib: float = 0.0, **others: Any) -> Line:
-    summary = {"status": "done", "median_tokens_per_second": speed, "peak_reserved_bytes": reserved_gib * GIB, **others}
+    speeds = {"median_tokens_per_second": speed, "real_tokens_per_second": speed and 0.9 * speed}
+    summary = {"status": "done", **speeds, "peak_reserved_bytes": reserved_gib * GIB, **others}
     return Line(build_case(name, "tiny", {}, quick=False), summary if speed else {"status": "out of memory"})
 
 
@@ -80,9 +81,9 @@ def test_that_nothing_fits_is_no_lack_of_memory() -> None:
     small = Compared(8, Line(case, ended), 0, None)
     ran = Compared(9, line("a", 100.0, 7.0, manifest={"auto": auto}), 0, None)
     assert render_compared([small, ran]).splitlines()[2:] == [
-        "| 8 | nothing is predicted to fit: the least takes 7.25 of 7.00 GiB | - | - | none fits | - | - | 0 |",
+        "| 8 | nothing is predicted to fit: the least takes 7.25 of 7.00 GiB | - | - | - | none fits | - | - | - | 0 |",
         "| 9 | per_device_train_batch_size=1 (nothing is predicted to fit: the least takes 7.25 of 7.00 GiB, and it "
-        + "ran) | 100 | 7.00 | none fits | - | - | 0 |",
+        + "ran) | 100 | 90 | 7.00 | none fits | - | - | - | 0 |",
         "",
         "No ratio; 0 runs of auto out of memory. "
         "Under 2 caps nothing was predicted to fit, and that was said beforehand.",
@@ -95,8 +96,8 @@ def test_the_table() -> None:
     bad = Compared(12, line("c", None), count_out_of_memory([{"status": "out of memory"}, {"status": "done"}]), None)
     assert good.ratio == pytest.approx(0.97) and bad.ratio is None
     assert render_compared([good, bad]).splitlines()[2:] == [
-        "| 8 | per_device_train_batch_size=4 packing=true | 194 | 7.00 | b | 200 | 0.970 | 0 |",
-        "| 12 | out of memory | - | - | none fits | - | - | 1 |",
+        "| 8 | per_device_train_batch_size=4 packing=true | 194 | 175 | 7.00 | b | 200 | 180 | 0.970 | 0 |",
+        "| 12 | out of memory | - | - | - | none fits | - | - | - | 1 |",
         "",
         "Worst ratio 0.970; 1 runs of auto out of memory.",
     ]
