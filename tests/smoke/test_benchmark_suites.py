@@ -101,7 +101,7 @@ def test_chat(ran: list[str], quick: Callable[..., Path], tiny_model: Path, caps
     said = capsys.readouterr().out
     assert (output / "chat.md").read_text(encoding="utf-8") in said
     assert "| Firefly's recipe, padded | " in said
-    assert f"--quick: the model {tiny_model.name} of 0." in said and "on the CPU. It shows that the suite runs" in said
+    assert f"--quick: the model {tiny_model.name} of 0." in said and "on the CPU. It shows only that" in said
 
 
 def test_firefly(ran: list[str], quick: Callable[..., Path]) -> None:

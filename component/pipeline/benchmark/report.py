@@ -51,7 +51,10 @@ def quick_note(what: str, device: str = "the CPU") -> str:
     Args:
         what: was trained or prepared.
     """
-    return f"--quick: {what}, on {device}. It shows that the suite runs, and nothing of models of real size."
+    return (
+        f"--quick: {what}, on {device}. It shows only that the suite runs: nothing that was measured here holds for "
+        "models of real size."
+    )
 
 
 def write_text(output: Path, suite: str, parts: Sequence[str]) -> str:
