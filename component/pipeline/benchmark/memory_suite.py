@@ -86,7 +86,7 @@ class Peak:
 
 def run_suite(options: argparse.Namespace) -> None:
     """Plan everything, measure what is wanted and possible, and write tables and picture."""
-    suite = Suite(SUITE, options)
+    suite = Suite(SUITE, options, uses_scratch=bool(options.quick or options.measure or options.measure_context))
     shapes = {size: SHAPES[size] for size in options.shapes}
     if options.model or options.quick:
         model = options.model or QUICK_MODEL
@@ -167,7 +167,9 @@ def measure_contexts(suite: Suite, cards: Sequence[int], most: int) -> list[Line
     Args:
         most: tokens of a row.
     """
-    planned = {card: min(tokens, most) for card, tokens in plan_contexts(SHAPES["8B"]).items()} if cards else {}
+    if not cards:
+        return []
+    planned = {card: min(tokens, most) for card, tokens in plan_contexts(SHAPES["8B"]).items()}
     return suite.measure([
         build_case(
             f"8B, QLoRA, {planned[card]:,} tokens, {card} GB", SHAPES["8B"],

@@ -32,16 +32,25 @@ class Suite:
         name: of the suite and its files.
         options: with the common ones; time begins to count now.
         fields_of: see `Results`.
+        uses_scratch: whether anything is made or measured; else another suite may be at work in that folder.
 
     Raises:
         UserError: another command works in one of its folders, the results there are of something else or damaged, or
             an option names nothing that can be used.
     """
 
-    def __init__(self, name: str, options: argparse.Namespace, fields_of: FieldsOf = lambda _entry: {}) -> None:
+    def __init__(
+        self,
+        name: str,
+        options: argparse.Namespace,
+        fields_of: FieldsOf = lambda _entry: {},
+        *,
+        uses_scratch: bool = True,
+    ) -> None:
         self._name, self._options = name, options
         # Held as long as the suite: of two commands in one folder each would take the other's files for its own.
-        self._locks = [lock_folder(getattr(options, key), key=f"--{key}") for key in ("output", "scratch")]
+        folders = ("output", "scratch") if uses_scratch else ("output",)
+        self._locks = [lock_folder(getattr(options, key), key=f"--{key}") for key in folders]
         self._deadline = time.monotonic() + 60 * options.minutes
         self.files = files_of(options)
         self.results = Results(options.output / f"{name}.json", name, fields_of)

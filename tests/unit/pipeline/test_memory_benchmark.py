@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from component.config.errors import UserError
 from component.config.load import load_config
 from component.pipeline.benchmark import memory_suite
 from component.pipeline.benchmark.child import REPOSITORY
@@ -83,6 +85,22 @@ def test_captions_say_what_was_run() -> None:
     quick = memory_suite.caption(3, quick=True)
     assert quick.startswith("One row of 64 tokens a micro-batch, 3 of them a step, on the CPU without Unsloth, with ")
     assert not any(name in quick for name in ("QLoRA", "minimal_memory", "1024", "planned"))
+
+
+def test_plans_need_neither_a_gpu_nor_a_scratch_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that they come while another suite is at work there; nothing is told of a GPU."""
+    monkeypatch.setenv("PATH", "")  # no nvidia-smi
+    parser = argparse.ArgumentParser()
+    memory_suite.add_options(parser)
+    arguments = ["--shapes", "1B", "--modes", "qlora", "--output", str(tmp_path / "out")]
+    arguments += ["--scratch", str(tmp_path / "files")]
+    memory_suite.run_suite(parser.parse_args(arguments))
+    assert "| 1B | QLoRA | planned | planned | " in capsys.readouterr().out.splitlines()[2]
+    assert not (tmp_path / "files").exists()
+    with pytest.raises(UserError, match=r"--model: NousResearch/Meta-Llama-3-8B-Instruct has .* no NVIDIA GPU"):
+        memory_suite.run_suite(parser.parse_args([*arguments, "--measure_context", "24"]))
 
 
 def test_rows_are_no_longer_than_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
