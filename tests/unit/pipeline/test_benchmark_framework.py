@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -21,12 +19,10 @@ from component.pipeline.benchmark.case import TRAIN, Case, Rows
 from component.pipeline.benchmark.child import Ended, run_child
 from component.pipeline.benchmark.files import Files, sizes_of
 from component.pipeline.benchmark.measured import attention_of, median_speed_after, read_run, speed_after, status_of
-from component.pipeline.benchmark.options import add_common_options
 from component.pipeline.benchmark.report import describe_surroundings
 from component.pipeline.benchmark.results import DONE, FAILED, OUT_OF_MEMORY, Results, summarize
 from component.pipeline.benchmark.runner import Effort, run_cases, utilization
 from component.pipeline.benchmark.sources import check_tokenizer, check_tokenizer_name
-from component.pipeline.benchmark.suite import Suite
 from component.pipeline.benchmark.table import Line, render_table
 
 ROWS = Rows("chat", 8, 128, 32)
@@ -345,46 +341,3 @@ def test_baselines_read_what_train_reads(tiny_model: Path, tmp_path: Path) -> No
     assert tokenizer.decode(kept) == "on the garden near<|end|>" and len(chat.labels) == len(ids)
     (cut,) = read_chats(path, tokenizer, len(ids) - 2)
     assert list(cut.input_ids) == ids[:-2]
-
-
-def suite_of(folder: Path, *arguments: str) -> Suite:
-    parser = argparse.ArgumentParser()
-    add_common_options(parser, "some", model="llama3 8b")
-    folders = ["--output", str(folder / "out"), "--scratch", str(folder / "files")]
-    return Suite("some", parser.parse_args([*folders, *arguments]))
-
-
-@pytest.mark.parametrize("arguments", [[], ["--quick"], ["--retry"]])
-def test_a_model_of_real_size_needs_a_gpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
-) -> None:
-    """Refused before gigabytes of random weights are made for it; what is done, or tiny, is not held back."""
-    monkeypatch.setenv("PATH", "")  # no nvidia-smi
-    suite, large = suite_of(tmp_path, *arguments), replace(case("x"), model="llama3 8b")
-    for _ in range(2):
-        with pytest.raises(UserError, match="--model: llama3 8b has 8,030 million .* no NVIDIA GPU .* --quick"):
-            suite.measure([large])
-        assert not (tmp_path / "files/models").exists()
-        failed = {"status": FAILED, "date": "2026-11-28T10:00:00+00:00", "exit_code": 1, "reason": "x"}
-        if "--retry" in arguments:
-            suite.results.add(large, failed, FACTS)  # is tried again, so refused again, and not forgotten
-    assert len(suite.runs(large)) == (2 if "--retry" in arguments else 0)
-    if not arguments:
-        suite.results.add(large, done(1.0), FACTS)
-        suite.results.add(case("y"), failed, FACTS)
-        assert [line.is_done for line in suite.measure([large, case("y")])] == [True, False]
-    assert suite.measure([]) == []
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fcntl")
-@pytest.mark.parametrize(("folder", "option"), [("out", "--output"), ("files", "--scratch")])
-def test_a_second_command_in_a_folder_is_refused(tmp_path: Path, folder: str, option: str) -> None:
-    (tmp_path / folder).mkdir()
-    hold = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print(1, flush=True)"
-    command = [sys.executable, "-c", f"{hold}; sys.stdin.read()", str(tmp_path / folder / ".lock")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None and other.stdout.readline() == "1\n"
-        with pytest.raises(UserError, match=f"^{option}: {tmp_path / folder} is being written by another process"):
-            suite_of(tmp_path)
-        other.kill()
-    assert suite_of(tmp_path).results.content["cases"] == []
