@@ -40,6 +40,8 @@ def tell_choice(
     yield from _packing_notice(chosen, model_config)
     yield from _skipping_notice(config, chosen)
     yield _say(chosen, choice, origin, device)
+    if choice.fits and choice.chosen.time is None and origin != "as before":
+        yield from _by_memory_alone(config, device)
 
 
 def _packing_notice(chosen: Mapping[str, Any], model_config: Mapping[str, Any]) -> Iterator[str]:
@@ -52,6 +54,22 @@ def _skipping_notice(config: Config, chosen: Mapping[str, Any]) -> Iterator[str]
     number = config.model.checkpoint_skip_layers
     if number and chosen.get("gradient_checkpointing") is False:
         yield f"checkpoint_skip_layers: {number} has no effect: gradient_checkpointing: auto recomputes no layer"
+
+
+def _by_memory_alone(config: Config, device: str) -> Iterator[str]:
+    """What the choice stands on where no time is predicted, the first key first."""
+    ranked = (
+        ("packed rows", config.values.get("packing") == AUTO),
+        ("a base in 16 bit", config.values.get("dequantize_base") == AUTO),
+        ("fewest layers recomputed", config.values.get("gradient_checkpointing") == AUTO),
+        ("largest micro-batch", config.values.get("per_device_train_batch_size") == AUTO),
+    )
+    order = ", then ".join(what for what, is_open in ranked if is_open)
+    if order:
+        yield (
+            f"auto: the speed of {config.model.task_type} on {device} is not known: chosen by memory alone: {order}; "
+            "other settings may be faster; see auto.alternatives in run.json, and docs/config.md"
+        )
 
 
 def tell_savings(config: Config, choice: Choice, start: Mapping[str, Any]) -> Iterator[str]:

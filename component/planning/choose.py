@@ -33,7 +33,7 @@ def choose(layouts: Sequence[Layout], freedom: Freedom, gpu: Gpu | None, *, room
 
     Padded rows are chosen only where no packed ones fit. Of settings that are alike in time, what changes least comes
     first, then micro-batches up to `SATURATING_TOKENS`, then the first optimizer, then what takes least. Without a
-    known speed: the least recomputation, then the largest micro-batch.
+    known speed it is by memory alone: see `_rank`.
 
     Args:
         gpu: tells the speed; None where there is none to tell.
@@ -171,11 +171,14 @@ def _best(fitting: Sequence[Candidate], optimizers: Sequence[str]) -> Candidate:
 
 
 def _rank(item: Candidate) -> tuple[float, ...]:
-    """The fastest first; without a known speed, what is likely to be."""
+    """The fastest first; without a known speed what is least work: a dequantized base, then less recomputation.
+
+    Of the same work, fewer and larger micro-batches come first.
+    """
     if item.cost is not None:
         return (item.cost,)
     work = item.workload
-    return (work.is_dequantized, work.recomputed_layers, -work.rows)
+    return (not work.is_dequantized, work.recomputed_layers, -work.rows)
 
 
 def _num_changes(item: Candidate) -> int:

@@ -75,7 +75,8 @@ class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMemor
         False,
         "Dequantize the frozen 4-bit base once, after loading, and keep it in 16 bit: the same numbers in every step, "
         "without the time that each pass takes for them, in 3.9 times the memory of the 4-bit weights. auto: where the "
-        "device has that memory.",
+        "device has that memory and it saves time; where the speed of the device is not known, as on a CPU, ahead of "
+        "activations and rows.",
         modes=("qlora",),
         memory=True,
     )

@@ -66,7 +66,8 @@ class PackingKeys:
         False,
         "Fill rows of max_seq_length tokens with several samples that do not see each other; each row counts as one in "
         "batch sizes, so a step learns from more samples. auto: where the model keeps them apart, true: or stop. "
-        "Beside other keys at auto, rows stay unpacked where full ones do not fit the device. "
+        "Beside other keys at auto, rows stay unpacked where full ones do not fit the device, and no speed decides: on "
+        "a CPU try both. "
         "Evaluation is never packed.",
         tasks=LANGUAGE_MODEL_TASKS,
     )

@@ -22,7 +22,8 @@ class TrainingSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMe
     per_device_train_batch_size: int | Literal["auto"] = key(
         4,
         "Rows in a micro-batch on one device; with packing, a row holds several samples. auto: as many as make the "
-        "fastest step that fits the device; the rows of a step stay as global_batch_size says.",
+        "fastest step that fits the device, the most that fit where its speed is not known, as on a CPU; the rows of a "
+        "step stay as global_batch_size says.",
         above=0,
         memory=True,
     )

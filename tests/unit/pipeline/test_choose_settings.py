@@ -198,11 +198,19 @@ def test_every_divisor_of_a_step_is_tried_whatever_its_rows() -> None:
     assert len(list(_micro_batches(load(**OPEN, global_batch_size=10**9)))) == 100
 
 
-def test_without_a_known_speed() -> None:
-    settled = settle(load(**OPEN), around(900, gpu=None))
-    assert settled.config.training.per_device_train_batch_size == 16
-    assert settled.config.model.gradient_checkpointing is False and settled.config.model.dequantize_base is False
+@pytest.mark.parametrize(("memory_gib", "rows", "recomputes"), [(900, 16, False), (22, 1, True)])
+def test_without_a_known_speed(memory_gib: float, rows: int, recomputes: bool) -> None:
+    """Memory goes into the base first, and it is said what the choice stands on; with a known speed nothing is."""
+    settled = settle(load(**OPEN), around(memory_gib, gpu=None))
+    assert settled.config.training.per_device_train_batch_size == rows
+    assert settled.config.model.gradient_checkpointing is recomputes and settled.config.model.dequantize_base is True
     assert settled.facts["predicted"]["step_seconds"] is None
+    order = "a base in 16 bit, then fewest layers recomputed, then largest micro-batch"
+    said = f"auto: the speed of sft on test card is not known: chosen by memory alone: {order}; "
+    assert settled.notices[-1].startswith(said)
+    again = settle(load(**OPEN), around(memory_gib, gpu=None), settled.facts["chosen"])
+    known = settle(load(**OPEN), around(memory_gib))
+    assert not any("by memory alone" in notice for notice in (*again.notices, *known.notices))
 
 
 def test_grpo_evaluates_whole_groups() -> None:
