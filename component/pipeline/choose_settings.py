@@ -106,9 +106,10 @@ def settle(config: Config, around: Surroundings, recorded: Mapping[str, Any] | N
         choice = _choose(config, around, packings, known.get("optim"))
         chosen = _changes(config, choice.chosen)
         origin = "chosen" if again is None else "chosen anew, as what the attempt before chose is not predicted to fit"
-    facts = {"asked": asked, "chosen": chosen, "origin": origin, "device": around.device, **choice.to_dict()}
+    shown = _shown(chosen)
+    facts = {"asked": asked, "chosen": shown, "origin": origin, "device": around.device, **choice.to_dict()}
     told = (
-        *tell_choice(config, chosen, choice, origin, model_config=around.model_config, device=around.device),
+        *tell_choice(config, shown, choice, origin, model_config=around.model_config, device=around.device),
         *tell_savings(config, choice, around.start),
     )
     return Settled(with_values(config, chosen), facts, (*notices, *told), choice)
@@ -118,10 +119,14 @@ def _packed_as_before(config: Config, recorded: Mapping[str, Any]) -> Settled:
     """Nothing is left to choose but what rows are, and what an earlier attempt chose of that stays."""
     if not _chooses_packing(config) or "packing" not in recorded:
         return Settled(config, {}, ())
-    chosen = {"packing": recorded["packing"]}
-    return Settled(
-        with_values(config, chosen), {"asked": {"packing": AUTO}, "chosen": chosen, "origin": "as before"}, ()
-    )
+    chosen = {"packing": recorded["packing"] and AUTO}
+    facts = {"asked": {"packing": AUTO}, "chosen": _shown(chosen), "origin": "as before"}
+    return Settled(with_values(config, chosen), facts, ())
+
+
+def _shown(chosen: Mapping[str, Any]) -> Mapping[str, Any]:
+    """As people and run.json have it: `packing: auto`, of which a probe has the last word, was chosen to be true."""
+    return {**chosen, "packing": bool(chosen["packing"])} if "packing" in chosen else chosen
 
 
 def _choose(
@@ -163,7 +168,8 @@ def _recorded(config: Config, recorded: Mapping[str, Any], around: Surroundings)
         keys.add("checkpoint_skip_layers")
     if recorded.get("offload_embedding") and not _may_offload(config, around):
         keys.discard("offload_embedding")
-    return {key: value for key, value in recorded.items() if key in keys}
+    known = {key: value for key, value in recorded.items() if key in keys}
+    return known | ({"packing": known["packing"] and AUTO} if "packing" in known else {})
 
 
 def _choose_again(

@@ -22,7 +22,8 @@ from component.planning.shape import ModelShape, read_shape
 from component.runtime.distributed import world_size
 from component.runtime.hardware import Hardware
 
-#: Of what is chosen, what is counted; the optimizer has a name, the rest is on or off, or for packing still "auto".
+#: Of what is chosen, what is counted; the optimizer has a name, the rest is on or off, or for packing "auto", as
+#: records of earlier versions have it.
 CHOSEN_COUNTS = (
     "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
     "checkpoint_skip_layers",

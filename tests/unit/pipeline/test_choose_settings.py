@@ -82,7 +82,8 @@ def test_all_keys() -> None:
     }
     assert open_keys(settled.config) == ()
     assert settled.facts["asked"] == {**OPEN, "packing": "auto"}
-    assert settled.facts["chosen"] == {**changes(config, settled), "packing": "auto"}
+    assert settled.facts["chosen"] == {**changes(config, settled), "packing": True}
+    assert "packing: true" in settled.notices[-1] and settled.config.training.packing == "auto"  # a probe may refuse
     assert settled.facts["fits"] and settled.facts["margin"] == 0.05
     assert settled.facts["predicted"]["peak_reserved_bytes"] <= settled.facts["room_bytes"]
     assert settled.facts["alternatives"] and settled.facts["rejected"]
@@ -170,8 +171,10 @@ def test_a_recorded_choice() -> None:
     """It is taken again where it fits, also beside an override of one of its keys; else all but packing is new."""
     config = load(**OPEN, packing="auto")
     recorded = settle(config, around(16)).facts["chosen"]
-    again = settle(config, around(141), recorded)
-    assert again.facts["chosen"] == recorded and again.facts["origin"] == "as before"
+    for packing in (True, "auto"):  # as attempts of earlier versions have it
+        again = settle(config, around(141), {**recorded, "packing": packing})
+        assert again.facts["chosen"] == recorded and again.facts["origin"] == "as before"
+        assert again.config.training.packing == "auto"
     smaller = settle(config, around(11), recorded)
     assert smaller.facts["origin"].startswith("chosen anew") and smaller.facts["fits"]
     assert smaller.config.training.packing == "auto"
