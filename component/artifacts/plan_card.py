@@ -26,10 +26,10 @@ def plan_card(facts: PlanFacts, *, color: bool, width: int) -> str:
         """The title of a block."""
         return Text(title, style="bold")
 
-    blocks: list[Any] = [heading("plan: predicted, nothing was loaded"), name_value_table(facts.settings), ""]
+    blocks: list[Any] = [heading(facts.heading), name_value_table(facts.settings), ""]
     blocks += [heading(f"memory when most is allocated: {facts.moment}"), _parts_table(facts), ""]
     blocks += [heading("time and fit"), name_value_table(facts.summary), ""]
-    blocks += [heading(facts.cards_title), _cards_table(facts.cards)]
+    blocks += [heading(facts.cards_title), _cards_table(facts.cards), Text(facts.verdict_rule, style="dim")]
     return render_blocks(blocks, color=color, width=width if color else None).strip("\n")
 
 
@@ -49,14 +49,14 @@ def _parts_table(facts: PlanFacts) -> Table:
 
 def _cards_table(cards: tuple[CardFacts, ...]) -> Table:
     table = _grid("left", "left", "right", "right", "left")
-    table.add_row("card", "as planned", "with overrides", "speed then", "overrides", style="dim")
+    table.add_row("card", "as planned", "reserved then", "speed then", "overrides", style="dim")
     for card in cards:
         if card.overrides is None:
             advice = "nothing that was tried fits; a smaller model or more cards"
         else:
             advice = " ".join(card.overrides) or "as it is"
         speed = f"{card.tokens_per_second:,.0f} tokens/s" if card.tokens_per_second else ""
-        memory = f"{gib(card.allocated_bytes)} GiB" if card.allocated_bytes is not None else ""
+        memory = f"{gib(card.reserved_bytes)} GiB" if card.reserved_bytes is not None else ""
         table.add_row(card.name, card.verdict, memory, speed, advice)
         if card.obstacle is not None:
             table.add_row("", "", "", "", card.obstacle)

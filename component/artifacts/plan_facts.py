@@ -14,14 +14,14 @@ class CardFacts:
         verdict: on the config as it is.
         obstacle: why the installed torch does not serve it; None where it does or nothing is known.
         overrides: KEY=VALUE that make it fit; None where nothing tried does.
-        allocated_bytes, tokens_per_second: with these.
+        reserved_bytes, tokens_per_second: with these.
     """
 
     name: str
     verdict: str
     obstacle: str | None
     overrides: tuple[str, ...] | None
-    allocated_bytes: float | None = None
+    reserved_bytes: float | None = None
     tokens_per_second: float | None = None
 
 
@@ -30,17 +30,18 @@ class PlanFacts:
     """A plan.
 
     Attributes:
-        title: of the picture.
+        title: of the picture, and heading: of the text.
         settings: name and value of what the plan stands on.
         parts: what lies on the device at the peak, and bytes of it.
         moment: when that is.
         allocated_bytes, reserved_bytes: in torch's own counting.
         memory_bytes: of the card that it is planned for; None without one.
         summary: name and value of what follows.
-        cards: other cards, and cards_title: what they are held against.
+        cards: other cards, cards_title: what they are held against, and verdict_rule: what their verdicts mean.
     """
 
     title: str
+    heading: str
     settings: tuple[tuple[str, str], ...]
     parts: tuple[tuple[str, float], ...]
     moment: str
@@ -50,3 +51,4 @@ class PlanFacts:
     summary: tuple[tuple[str, str], ...]
     cards: tuple[CardFacts, ...]
     cards_title: str
+    verdict_rule: str

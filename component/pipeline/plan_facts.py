@@ -9,8 +9,7 @@ from component.artifacts.plan_card import gib
 from component.artifacts.plan_facts import PlanFacts
 from component.config.load import Config
 from component.pipeline.plan_run import PlannedRun, compare_cards
-from component.planning.choice import MEMORY_MARGIN
-from component.planning.plan import Plan
+from component.planning.plan import VERDICT_RULE, Plan
 from component.planning.served import explain_served
 from component.planning.weights import num_trained
 from component.planning.workload import Workload
@@ -25,6 +24,7 @@ def plan_facts(planned: PlannedRun, config: Config) -> PlanFacts:
     title = f"{name}: {work.task}, {config.model.train_mode}, {work.rows} x {work.row_tokens}"
     return PlanFacts(
         title=f"{title}, {planned.setting.loader}",
+        heading=f"plan for {planned.place}, in {planned.setting.compute_dtype}: predicted, nothing was loaded",
         settings=(
             ("model", f"{name}, {work.shape.num_parameters / 1e9:.2f} billion parameters"),
             ("trained", f"{num_trained(work):,} parameters ({config.model.train_mode})"),
@@ -40,16 +40,18 @@ def plan_facts(planned: PlannedRun, config: Config) -> PlanFacts:
         memory_bytes=card.memory_bytes if card else None,
         summary=tuple(_summary(planned)),
         cards=compare_cards(made, config),
-        cards_title=_cards_title(planned.auto),
+        cards_title=_cards_title(config, planned.auto),
+        verdict_rule=VERDICT_RULE,
     )
 
 
-def _cards_title(auto: Mapping[str, Any]) -> str:
-    """Whose choice other cards are held against, where there was one; they are judged by all their memory."""
+def _cards_title(config: Config, auto: Mapping[str, Any]) -> str:
+    """Whose choice other cards are held against, where there was one, and of how much of their memory."""
+    cap = config.training.max_memory_gib
+    fit = f"overrides that fit {'them' if cap is None else f'max_memory_gib: {cap:g} of their memory'}"
     if "device" not in auto:
-        return "other cards, and overrides that fit them"
+        return f"other cards, and {fit}"
     whose = "before" if auto["origin"] == "as before" else f"for {auto['device']}"
-    fit = f"overrides that fit them; auto would leave {MEMORY_MARGIN:.0%} free"
     return f"other cards with what auto chose {whose}, and {fit}"
 
 
@@ -72,7 +74,7 @@ def _checkpointing(work: Workload) -> str:
 def _summary(planned: PlannedRun) -> Iterator[tuple[str, str]]:
     made, auto = planned.plan, planned.auto
     if made.gpu is None:
-        yield "card", "none here; name one with --gpu"
+        yield "card", "none here; name one with script/plan.py --gpu"
     else:
         is_beyond_auto = made.verdict == "fits" and auto.get("fits") is False
         but = f", but not the {gib(auto['room_bytes'])} GiB that auto may take" if is_beyond_auto else ""

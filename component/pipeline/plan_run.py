@@ -32,7 +32,7 @@ from component.pipeline.plan_inputs import (
 from component.pipeline.saving_settings import open_savings, overrides_of, spell_overrides, with_savings
 from component.pipeline.settle_run import settle_planned
 from component.pipeline.steps import num_optimizer_steps
-from component.planning.gpus import COMPARED, GPUS, Gpu, describe_hardware
+from component.planning.gpus import COMPARED, GIB, GPUS, Gpu, describe_hardware
 from component.planning.plan import Alternative, Plan, find_alternative, judge, plan
 from component.planning.read_config import DataSize, Setting, mean_workload, read_workload
 from component.planning.served import why_not_served
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 #: The card that is planned for where there is none: its precision is that of all newer ones.
 USUAL_GPU = "h200"
+NO_CARD = f"a GPU such as {GPUS[USUAL_GPU].title}, as there is none here"
 #: Keys whose numbers have no end in the schema and are multiplied here.
 PLANNED_NUMBERS = (
     "global_batch_size", "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
@@ -55,12 +56,14 @@ class PlannedRun:
     """A plan, and what it took from its surroundings.
 
     Attributes:
+        place: that it is for, in words.
         notices: what was chosen for keys at `auto`, without data; one line each.
         auto: what was chosen for them as JSON-ready values; empty where nothing was.
     """
 
     plan: Plan
     setting: Setting
+    place: str
     notices: tuple[str, ...] = ()
     auto: Mapping[str, Any] = field(default_factory=dict)
 
@@ -91,7 +94,7 @@ def plan_config(config: Config, gpu: str | None = None) -> PlannedRun:
     _check_numbers(config)
     settled = settle_planned(config, card or GPUS[USUAL_GPU], loader, precision, shape, model_config)
     setting = setting_of(config, model_config, hardware, loader, precision)
-    planned = _plan(settled.config, shape, card, setting, None)
+    planned = _plan(settled.config, shape, card, setting, None, NO_CARD if card is None else card.title)
     if planned.plan.workload.quantization == "fp8" and hardware.compute_capability is not None:
         check_fp8_base(config.model, hardware, precision)
     told = () if settled.choice is None else (_whose_choice(card),)
@@ -117,11 +120,12 @@ def plan_prepared(prepared: PreparedRun) -> PlannedRun | None:
     shape = read_shape(model_config)
     if shape is None:
         return None
+    place = hardware.name
     if hardware.kind == "cpu" and not config.training.use_cpu:
         loader, hardware = expected_loader(config, model_config), imagined_hardware(GPUS[USUAL_GPU])
-        precision = resolve_precision(config.model, hardware)
+        precision, place = resolve_precision(config.model, hardware), NO_CARD
     setting = setting_of(config, model_config, hardware, loader, precision)
-    planned = _plan(config, shape, describe_hardware(prepared.hardware), setting, data_size(prepared))
+    planned = _plan(config, shape, describe_hardware(prepared.hardware), setting, data_size(prepared), place)
     return replace(planned, auto=prepared.auto)
 
 
@@ -142,7 +146,9 @@ def data_size(prepared: PreparedRun) -> DataSize:
     return size_of(prepared.config, prepared.data.train)
 
 
-def _plan(config: Config, shape: ModelShape, card: Gpu | None, setting: Setting, data: DataSize | None) -> PlannedRun:
+def _plan(
+    config: Config, shape: ModelShape, card: Gpu | None, setting: Setting, data: DataSize | None, place: str
+) -> PlannedRun:
     _check_numbers(config)
     training = config.training
     workload = read_workload(config, shape, setting, data)
@@ -156,7 +162,7 @@ def _plan(config: Config, shape: ModelShape, card: Gpu | None, setting: Setting,
         timed=mean_workload(workload, data),
         num_steps=steps,
     )
-    return PlannedRun(made, setting)
+    return PlannedRun(made, setting, place)
 
 
 def _check_numbers(config: Config) -> None:
@@ -175,16 +181,17 @@ def compare_cards(made: Plan, config: Config) -> tuple[CardFacts, ...]:
 
 def _card_facts(made: Plan, config: Config, whole: Gpu, may_use_unsloth: bool) -> CardFacts:
     card = limited(whole, config) or whole
+    of = f"{card.memory_bytes / GIB:.3g} of " if card.memory_bytes < whole.memory_bytes else ""
     found = _find_alternative(made, config, card, may_use_unsloth)
     overrides = dict(found.overrides) if found else {}
     if config.training.global_batch_size is not None:
         overrides.pop("gradient_accumulation_steps", None)  # it follows
     return CardFacts(
-        name=f"{card.title}, {card.memory_bytes / 2**30:.3g} GiB",
+        name=f"{card.title}, {of}{whole.memory_bytes / GIB:.3g} GiB",
         verdict=judge(made.memory, card),
         obstacle=_why_no_fp8(made, card) or why_not_served(card.capability),
         overrides=None if found is None else spell_overrides(overrides),
-        allocated_bytes=found.allocated if found else None,
+        reserved_bytes=found.reserved if found else None,
         tokens_per_second=found.tokens_per_second if found else None,
     )
 

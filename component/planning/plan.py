@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
-from component.planning.gpus import CONTEXT_BYTES, Gpu
+from component.planning.choice import MEMORY_MARGIN, room_on
+from component.planning.gpus import CONTEXT_BYTES, GIB, Gpu
 from component.planning.memory import MemoryPlan, plan_memory
 from component.planning.step_time import StepTime, plan_step_time
 from component.planning.workload import Workload
@@ -16,6 +17,11 @@ from component.planning.workload import Workload
 Verdict = Literal["fits", "tight", "does not fit"]
 #: Above what is allocated at the peak, the share without which torch finds no block although it gives cached ones back.
 LEAST_ROOM = 0.02
+#: What `judge` says, for people.
+VERDICT_RULE = (
+    f"fits: reserved and CUDA's {CONTEXT_BYTES / GIB:.2f} GiB leave {MEMORY_MARGIN:.0%} of the card free; tight: less "
+    f"is left, or only allocated and {LEAST_ROOM:.0%} have room: it may run out of memory"
+)
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Plan:
     Attributes:
         gpu: the card, None where none is known: then time and verdict are unknown too.
         micro_batches: in an optimizer step.
-        verdict: "tight" is between what is allocated and what is reserved where there is room.
+        verdict: by `judge`.
         hours: of the whole run, where its steps are known.
         timed: the mean micro-batch, where it is known and smaller than the largest.
     """
@@ -69,12 +75,11 @@ class Alternative:
 
     Attributes:
         overrides: KEY=VALUE to write; empty where the config fits as it is.
-        allocated: bytes at the peak.
+        reserved: bytes at the peak.
     """
 
     gpu: Gpu
     overrides: Mapping[str, Any]
-    allocated: float
     reserved: float
     tokens_per_second: float | None
 
@@ -102,11 +107,15 @@ def plan(
 
 
 def judge(memory: MemoryPlan, gpu: Gpu) -> Verdict:
-    """Whether a peak fits a card beside what the process takes before torch allocates anything."""
-    room = gpu.memory_bytes - CONTEXT_BYTES
-    if memory.reserved <= room:
+    """Whether a peak fits a card beside what the process takes before torch allocates anything.
+
+    It fits where what is reserved leaves the margin that a choice leaves. It is tight where it does not, and torch can
+    still find blocks for what is allocated, having given cached ones back.
+    """
+    if memory.reserved <= room_on(gpu.memory_bytes):
         return "fits"
-    return "tight" if memory.allocated * (1 + LEAST_ROOM) <= room else "does not fit"
+    least = min(memory.reserved, memory.allocated * (1 + LEAST_ROOM))
+    return "tight" if least <= gpu.memory_bytes - CONTEXT_BYTES else "does not fit"
 
 
 def find_alternative(
@@ -125,7 +134,7 @@ def find_alternative(
             continue
         time = plan_step_time(candidate, gpu, micro_batches=rows // candidate.rows)
         seconds = time.seconds if time else -candidate.rows
-        found = Alternative(gpu, overrides, memory.allocated, memory.reserved, time.tokens_per_second if time else None)
+        found = Alternative(gpu, overrides, memory.reserved, time.tokens_per_second if time else None)
         if best is None or (cost, seconds) < best[0]:
             best = (cost, seconds), found
     return best[1] if best else None

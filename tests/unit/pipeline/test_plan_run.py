@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,12 @@ def test_what_fits_smaller_cards_is_what_it_says() -> None:
     advised = {card.name: card for card in compare_cards(planned.plan, config)}
     card = advised["A100 80 GB, 80 GiB"]
     assert card.verdict == "fits" and card.overrides == ()
+    assert card.reserved_bytes == planned.plan.memory.reserved
     card = advised["L40S, 45 GiB"]
     assert card.verdict == "does not fit" and card.overrides
     again = plan_config(load_config("train_args/sft/full/smollm3-3b-base.json", list(card.overrides)), "l40s").plan
     assert again.verdict == "fits"
-    assert again.memory.allocated == pytest.approx(card.allocated_bytes)
+    assert again.memory.reserved == pytest.approx(card.reserved_bytes)
 
 
 def test_what_a_large_card_had_room_for_is_undone_on_small_ones() -> None:
@@ -96,17 +98,19 @@ def test_what_a_large_card_had_room_for_is_undone_on_small_ones() -> None:
     assert again.verdict == "fits"
     limited = load_config(LLAMA, [*keys, "max_memory_gib=8"])
     cards = {card.name: card for card in compare_cards(plan_config(limited, "h200").plan, limited)}
-    assert cards["H200 141 GB, 8 GiB"].verdict == "does not fit"
+    assert cards["H200 141 GB, 8 of 140 GiB"].verdict == "does not fit"
+    title = "other cards, and overrides that fit max_memory_gib: 8 of their memory"
+    assert plan_facts(plan_config(limited, "h200"), limited).cards_title == title
 
 
 def test_the_smallest_cards_are_advised_to_save_memory_for_time() -> None:
     """Only where nothing else fits, and then it does."""
-    tight = load_config(LLAMA, ["use_unsloth=true", "max_memory_gib=7"])
+    tight = load_config(LLAMA, ["use_unsloth=true", "max_memory_gib=7.4"])
     (card, *_) = [card for card in compare_cards(plan_config(tight, "h200").plan, tight) if "H200" in card.name]
     assert card.overrides is not None and {"offload_embedding=true", "tiled_mlp=true"} <= set(card.overrides)
-    again = plan_config(load_config(LLAMA, ["use_unsloth=true", "max_memory_gib=7", *card.overrides]), "h200").plan
+    again = plan_config(load_config(LLAMA, ["use_unsloth=true", "max_memory_gib=7.4", *card.overrides]), "h200").plan
     assert again.verdict == "fits"
-    assert again.memory.allocated == pytest.approx(card.allocated_bytes)
+    assert again.memory.reserved == pytest.approx(card.reserved_bytes)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +137,9 @@ def test_without_a_card_time_and_verdict_are_unknown(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PATH", "")  # no nvidia-smi
     planned = plan_config(load_config(LLAMA))
     assert planned.plan.verdict is None and planned.plan.time is None
-    assert ("card", "none here; name one with --gpu") in plan_facts(planned, load_config(LLAMA)).summary
+    title = "plan for a GPU such as H200 141 GB, as there is none here, in bfloat16: predicted, nothing was loaded"
+    assert plan_facts(planned, load_config(LLAMA)).heading == title
+    assert ("card", "none here; name one with script/plan.py --gpu") in plan_facts(planned, load_config(LLAMA)).summary
 
 
 def test_unknown_cards_and_models() -> None:
@@ -182,11 +188,13 @@ def test_whose_choice_other_cards_are_held_against(monkeypatch: pytest.MonkeyPat
         assert f"other cards with what auto chose for {title}, " in plan_text(plan_config(config, gpu), config)
 
 
-def test_what_fits_a_card_and_not_what_auto_may_take_of_it_is_told() -> None:
+def test_what_fits_is_what_auto_may_take() -> None:
+    """In a plan; a run may find its card taken by others, which is told."""
     config = load_config(LLAMA, ["per_device_train_batch_size=auto", "max_memory_gib=7.8"])
     planned = plan_config(config, "4090")
-    assert planned.plan.verdict == "fits" and not planned.auto["fits"]
-    card = dict(plan_facts(planned, config).summary)["card"]
+    assert planned.plan.verdict == "tight" and not planned.auto["fits"]
+    plan = replace(planned.plan, verdict="fits")
+    card = dict(plan_facts(replace(planned, plan=plan), config).summary)["card"]
     assert card == "RTX 4090, 7.8 GiB: fits, but not the 6.86 GiB that auto may take"
     (said,) = [notice for notice in planned.notices if "this takes least" in notice]
     assert "GiB of 6.86, the room on RTX 4090 less 5%, " in said
