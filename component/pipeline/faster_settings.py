@@ -18,11 +18,10 @@ from component.planning.memory import plan_memory
 from component.planning.plan import Plan
 from component.planning.step_time import AT_ONCE, plan_step_time
 from component.planning.why_not_faster import Finding
+from component.planning.workload import OFFLOAD_TOKENS
 
 #: Of a card, what advice leaves free.
 MARGIN = 0.02
-#: Rows from which Unsloth keeps what it recomputes from in main memory.
-OFFLOAD_TOKENS = 512
 
 
 def room_bytes(prepared: PreparedRun, peak_reserved: int) -> float:
@@ -121,7 +120,8 @@ class _Compared:
         what = f"Unsloth was not used ({loader.reason})" if loader.is_fallback else "Unsloth's kernels were not used"
         work = self.made.workload
         kind = "none" if work.checkpointing == "none" else "recompute"
-        checkpointing = "offload" if kind == "recompute" and work.row_tokens >= OFFLOAD_TOKENS else kind
+        is_long = self.prepared.config.training.max_seq_length >= OFFLOAD_TOKENS
+        checkpointing = "offload" if kind == "recompute" and is_long else kind
         changes = {"loader": "unsloth", "attention": "auto", "has_liger": False, "checkpointing": checkpointing}
         yield self._find(what, fix, **changes)
 

@@ -12,7 +12,7 @@ from component.planning.choice import MEMORY_MARGIN, room_on
 from component.planning.gpus import CONTEXT_BYTES, GIB, Gpu
 from component.planning.memory import MemoryPlan, plan_memory
 from component.planning.step_time import StepTime, plan_step_time
-from component.planning.workload import Workload
+from component.planning.workload import OFFLOAD_TOKENS, Workload
 
 Verdict = Literal["fits", "tight", "does not fit"]
 #: Above what is allocated at the peak, the share without which torch finds no block although it gives cached ones back.
@@ -153,7 +153,7 @@ def _candidates(
         for price, fields, written in choice:
             changed, cost = replace(changed, **fields), cost + price
             overrides |= written
-        if changed.checkpointing == "recompute" and changed.loader == "unsloth":
+        if (changed.checkpointing, changed.loader) == ("recompute", "unsloth") and changed.row_tokens >= OFFLOAD_TOKENS:
             changed = replace(changed, checkpointing="offload")
         yield cost, changed, overrides
 

@@ -11,7 +11,7 @@ from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.config.load import Config
 from component.config.usual import USUAL_LOSS_CHUNK
 from component.planning.shape import UNSLOTH_FAMILIES, ModelShape
-from component.planning.workload import Adapter, Workload
+from component.planning.workload import OFFLOAD_TOKENS, Adapter, Workload
 
 ALL_LINEAR = "all-linear"
 #: A batch of unpacked rows grouped by length is about so much longer than its rows are in the mean.
@@ -79,7 +79,7 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
         trained_layers=model.freeze_trainable_layers,
         load_bytes=NUMBER_BYTES[setting.load_dtype],
         compute_bytes=NUMBER_BYTES[setting.compute_dtype],
-        checkpointing=_checkpointing(config, loader, row_tokens),
+        checkpointing=_checkpointing(config, loader),
         attention=_attention(model.attn_implementation, loader, is_packed, setting.supports_varlen),
         is_packed=is_packed,
         is_padded=not is_packed and training.per_device_train_batch_size > 1 and not _are_equally_long(data),
@@ -184,13 +184,13 @@ def _saved_modules(names: Sequence[str], shape: ModelShape) -> int:
     return shape.embedding * (1 if shape.is_tied and wanted else len(wanted))
 
 
-def _checkpointing(config: Config, loader: str, row_tokens: int) -> Any:
-    """As the loaders do it: Unsloth's own kind keeps inputs on the device below 512 tokens."""
+def _checkpointing(config: Config, loader: str) -> Any:
+    """As the loaders do it, whatever the length of the data's rows."""
     if not config.model.gradient_checkpointing:
         return "none"
     if loader == "vanilla" and config.training.gradient_checkpointing_kwargs.get("offload"):
         return "offload"
-    return "offload" if loader == "unsloth" and row_tokens >= 512 else "recompute"
+    return "offload" if loader == "unsloth" and config.training.max_seq_length >= OFFLOAD_TOKENS else "recompute"
 
 
 def _skipped_layers(config: Config) -> int:

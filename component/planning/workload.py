@@ -11,6 +11,10 @@ from component.registry import TASK_ROW_KINDS
 
 #: Kind of rows -> answers in each; all of them go through the model at once.
 ANSWERS_PER_ROW = {"preference": 2}
+#: max_seq_length from which on Unsloth keeps what it recomputes from in main memory (unsloth 2026.10.9,
+#: models/_utils.py, apply_unsloth_gradient_checkpointing). A run with 511 takes more than one with 512, by an input of
+#: each layer.
+OFFLOAD_TOKENS = 512
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from component.config.load import load_config
+from component.pipeline.plan_run import compare_cards, plan_config
 from component.planning.gpus import GIB, GPUS
 from component.planning.memory import MemoryPlan
 from component.planning.plan import judge
+from component.planning.read_config import DataSize, Setting, read_workload
 
 
 @pytest.mark.parametrize(
@@ -19,3 +23,19 @@ def test_verdicts(allocated: float, reserved: float, verdict: str) -> None:
     """A card of 16 GiB, of which CUDA takes 0.55 and auto leaves 0.8."""
     memory = MemoryPlan((), "", allocated * GIB, reserved * GIB, 0)
     assert judge(memory, replace(GPUS["4080"], memory_bytes=16 * GIB)) == verdict
+
+
+def test_unsloth_recomputes_from_main_memory_from_512_tokens_of_max_seq_length_on(repository: Path) -> None:
+    """As Unsloth's loader decides, which knows no data: below, the inputs of the layers are on the device."""
+    short, long = (
+        load_config(repository / "train_args/sft/qlora/llama3-8b.json", [f"max_seq_length={number}"])
+        for number in (511, 512)
+    )
+    kept, moved = (plan_config(config, "h200").plan for config in (short, long))
+    assert (kept.workload.checkpointing, moved.workload.checkpointing) == ("recompute", "offload")
+    assert kept.memory.allocated > moved.memory.allocated
+    setting = Setting("unsloth", "bfloat16", "bfloat16", supports_varlen=True)
+    data = DataSize(num_rows=100, mean_tokens=100.0, longest=200)
+    assert read_workload(long, moved.workload.shape, setting, data).checkpointing == "offload"
+    as_it_is = [card for card in compare_cards(kept, short) if card.overrides == ()]
+    assert as_it_is and all(card.reserved_bytes == kept.memory.reserved for card in as_it_is)
