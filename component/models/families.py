@@ -233,6 +233,12 @@ def checkpoints(*, is_native: bool = True) -> Iterator[tuple[Family, Checkpoint]
             yield from ((family, checkpoint) for checkpoint in family.checkpoints)
 
 
+def family_of(hub_id: str) -> str | None:
+    """`model_type` of a published checkpoint; None for one that the table lacks."""
+    types = {one.hub_id: family.model_type for family in FAMILIES for one in family.checkpoints}
+    return types.get(hub_id)
+
+
 def settings_for_size(num_billions: float, train_mode: str) -> Mapping[str, Any]:
     """Batch and learning rate of next-token training, as they differ from the bases."""
     sizes = FULL_SIZES if train_mode == "full" else ADAPTER_SIZES

@@ -13,6 +13,7 @@ from component.config.errors import UserError
 from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.config.load import Config
 from component.config.nodes import excerpt
+from component.models.families import family_of
 from component.models.model_files import ADAPTER_FILE, CONFIG_FILE, adapter_base, local_path, read_model_json
 from component.models.precision import Precision
 from component.models.support import FASTER_TASKS, is_fast_family, why_unsupported
@@ -20,11 +21,14 @@ from component.pipeline.completions import num_training_rows
 from component.planning.gpus import GIB, GPUS, Gpu, describe_gpu
 from component.planning.known_shapes import KNOWN_CONFIGS
 from component.planning.read_config import DataSize, Setting
-from component.planning.shape import ModelShape, missing_size, read_shape
+from component.planning.shape import FUSED_PROJECTIONS, ModelShape, missing_size, read_shape
 from component.runtime.environment import nvidia_gpus
 from component.runtime.hardware import Hardware
 from component.trainers.liger import choose_liger
 from component.trainers.loss_choice import foresee_whole, why_whole
+
+#: Owner and name on the hub; what begins with a dot is a folder.
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+$")
 
 
 def offline_model_config(name: str) -> Mapping[str, Any] | None:
@@ -161,15 +165,28 @@ def find_model_config(config: Config) -> Mapping[str, Any]:
     """config.json of a config's model.
 
     Raises:
-        UserError: it is neither here nor known.
+        UserError: it is neither here nor known, or would not help.
     """
-    found = offline_model_config(config.model.model_name_or_path)
-    if found is None:
-        raise UserError(
-            f"model_name_or_path: shape unknown offline: {config.model.model_name_or_path} is no folder with "
-            f"{CONFIG_FILE}, not in the hub's cache and not one of the known models; download it, or name a folder"
-        )
-    return found
+    name = config.model.model_name_or_path
+    found = offline_model_config(name)
+    if found is not None:
+        return found
+    family = family_of(name)
+    if family is not None and family not in FUSED_PROJECTIONS:
+        raise _unknown_layers(name, family)
+    download = f"`hf download {name} {CONFIG_FILE}` where the hub can be reached, or " if HUB_ID.match(name) else ""
+    raise UserError(
+        f"model_name_or_path: shape unknown offline: {name} is no folder with {CONFIG_FILE}, not in the hub's cache "
+        f"and not one of the known models, and plans use no network; use {download}a folder that holds its "
+        f"{CONFIG_FILE}, which is all that is needed"
+    )
+
+
+def _unknown_layers(name: str, family: Any) -> UserError:
+    return UserError(
+        f"model_name_or_path: {name} is of family {excerpt(repr(family))}, whose layers are not known to the planner; "
+        "nothing can be predicted: train.py with max_steps=3 measures memory and speed on the card itself"
+    )
 
 
 def understand_shape(config: Config, model_config: Mapping[str, Any]) -> ModelShape:
@@ -186,8 +203,5 @@ def understand_shape(config: Config, model_config: Mapping[str, Any]) -> ModelSh
                 f"model_name_or_path: {name}: {CONFIG_FILE} gives no single number as {size}; without it nothing can "
                 "be predicted"
             )
-        raise UserError(
-            f"model_name_or_path: {name} is of family {excerpt(repr(family))}, whose layers are not known to the "
-            "planner; nothing can be predicted"
-        )
+        raise _unknown_layers(name, family)
     return shape

@@ -66,7 +66,7 @@ def test_shipped_configs(repository: Path) -> None:
         assert 0.5 * 2**30 < plan.memory.allocated < 1200 * 2**30, path
         assert (plan.time is None) is (config.model.task_type == "grpo"), path  # sampling is not predicted
     assert planned >= 60
-    assert all("shape unknown offline" in message for message in refused.values())
+    assert all("whose layers are not known to the planner" in message for message in refused.values())
     assert {name.partition("/")[0] for name in refused} == {
         "bigscience", "google", "mistralai", "openbmb", "Qwen", "zai-org",
     }  # fmt: skip
@@ -147,8 +147,10 @@ def test_unknown_cards_and_models() -> None:
         plan_config(load_config(LLAMA), "abc")
     with pytest.raises(UserError, match=r"did you mean a100-40 or a100-80\?"):
         plan_config(load_config(LLAMA), "A100")
-    with pytest.raises(UserError, match="shape unknown offline"):
+    with pytest.raises(UserError, match="shape unknown offline.*use `hf download nobody/nothing config.json` where"):
         plan_config(load_config(LLAMA, ["model_name_or_path=nobody/nothing"]), "t4")
+    with pytest.raises(UserError, match="and plans use no network; use a folder that holds its config.json"):
+        plan_config(load_config(LLAMA, ["model_name_or_path=./nothing"]), "t4")
 
 
 @pytest.mark.parametrize(
