@@ -27,6 +27,8 @@ from component.runtime.hardware import Hardware
 from component.trainers.liger import choose_liger
 from component.trainers.loss_choice import foresee_whole, why_whole
 
+#: For a card that is in no table.
+ANY_CARD = "for another card name the nearest and its memory in GiB, as with --gpu 3090 max_memory_gib=12"
 #: Owner and name on the hub; what begins with a dot is a folder.
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+$")
 
@@ -84,7 +86,7 @@ def named_gpu(name: str) -> Gpu:
         if wanted in (_bare(key), _bare(gpu.title)):
             return gpu
     close = [key for key in GPUS if wanted and _bare(key).startswith(wanted)]
-    fix = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(GPUS)}"
+    fix = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(GPUS)}; {ANY_CARD}"
     raise UserError(f"--gpu: no card is called {excerpt(repr(name))}; {fix}")
 
 
