@@ -59,7 +59,8 @@ def describe_run(prepared: PreparedRun) -> Iterator[str]:
     planned = plan_prepared(prepared)
     unknown = "plan: none; the layers of this model family are not known to the planner"
     yield from ("", unknown if planned is None else plan_text(planned, config), "")
-    yield from (f"notice: {notice}" for notice in (*prepared.notices, *precision.notices))
+    of_plan = () if planned is None else planned.notices
+    yield from (f"notice: {notice}" for notice in (*prepared.notices, *precision.notices, *of_plan))
     yield from (f"hint: {hint}" for hint in prepared.hints)
 
 

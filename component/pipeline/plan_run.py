@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ from component.pipeline.settle_run import settle_planned
 from component.pipeline.steps import num_optimizer_steps
 from component.planning.gpus import COMPARED, GIB, GPUS, Gpu, describe_hardware
 from component.planning.plan import Alternative, Plan, find_alternative, judge, plan
-from component.planning.read_config import DataSize, Setting, mean_workload, read_workload
+from component.planning.read_config import SAVED, DataSize, Setting, mean_workload, read_workload, uncounted_modules
 from component.planning.served import why_not_served
 from component.planning.shape import MAX_SIZE, ModelShape, read_shape
 
@@ -57,7 +57,7 @@ class PlannedRun:
 
     Attributes:
         place: that it is for, in words.
-        notices: what was chosen for keys at `auto`, without data; one line each.
+        notices: what the plan does not count, and what was chosen for keys at `auto`, without data; one line each.
         auto: what was chosen for them as JSON-ready values; empty where nothing was.
     """
 
@@ -98,7 +98,7 @@ def plan_config(config: Config, gpu: str | None = None) -> PlannedRun:
     if planned.plan.workload.quantization == "fp8" and hardware.compute_capability is not None:
         check_fp8_base(config.model, hardware, precision)
     told = () if settled.choice is None else (_whose_choice(card),)
-    return replace(planned, notices=(*settled.notices, *told), auto=settled.facts)
+    return replace(planned, notices=(*settled.notices, *told, *planned.notices), auto=settled.facts)
 
 
 def _whose_choice(card: Gpu | None) -> str:
@@ -162,7 +162,20 @@ def _plan(
         timed=mean_workload(workload, data),
         num_steps=steps,
     )
-    return PlannedRun(made, setting, place)
+    return PlannedRun(made, setting, place, tuple(_tell_uncounted(config, shape)))
+
+
+def _tell_uncounted(config: Config, shape: ModelShape) -> Iterator[str]:
+    """What a plan leaves out, and what a run stops at where the name is misspelt: no module is loaded here."""
+    known = {
+        "lora_target_modules": ", ".join(linear.name for linear in shape.linears),
+        "modules_to_save": " and ".join(SAVED),
+    }
+    for key, name in uncounted_modules(config, shape):
+        yield (
+            f"{key}: {excerpt(repr(name))} is not counted in the plan, which knows {known[key]}; a run refuses a name "
+            "that the model does not have"
+        )
 
 
 def _check_numbers(config: Config) -> None:

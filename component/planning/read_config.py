@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,8 @@ from component.planning.shape import UNSLOTH_FAMILIES, ModelShape
 from component.planning.workload import OFFLOAD_TOKENS, Adapter, Workload
 
 ALL_LINEAR = "all-linear"
+#: Modules trained in full beside an adapter whose parameters are counted.
+SAVED = ("embed_tokens", "lm_head")
 #: A batch of unpacked rows grouped by length is about so much longer than its rows are in the mean.
 GROUPED_PADDING = 1.05
 #: Of a row, from which on a sample in it is planned with as one that fills it.
@@ -171,6 +173,17 @@ def _adapter(config: Config, shape: ModelShape) -> Adapter:
     )
 
 
+def uncounted_modules(config: Config, shape: ModelShape) -> Iterator[tuple[str, str]]:
+    """Keys and names of modules that they train, of which a workload knows nothing: others than usual, or misspelt."""
+    if config.model.train_mode == "full":
+        return
+    linears = {linear.name for linear in shape.linears}
+    for key, known in (("lora_target_modules", {*linears, ALL_LINEAR}), ("modules_to_save", SAVED)):
+        for name in getattr(config.adapter, key):
+            if name.rpartition(".")[2] not in known:
+                yield key, name
+
+
 def _has_fused_adapters(config: Config, loader: str) -> bool:
     """Whether the adapters are such as the Unsloth loader fuses."""
     model, adapter = config.model, config.adapter
@@ -180,7 +193,7 @@ def _has_fused_adapters(config: Config, loader: str) -> bool:
 
 def _saved_modules(names: Sequence[str], shape: ModelShape) -> int:
     """Parameters of embeddings and head that are trained beside an adapter."""
-    wanted = {name.rpartition(".")[2] for name in names} & {"embed_tokens", "lm_head"}
+    wanted = {name.rpartition(".")[2] for name in names} & set(SAVED)
     return shape.embedding * (1 if shape.is_tied and wanted else len(wanted))
 
 

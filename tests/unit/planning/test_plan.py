@@ -39,3 +39,12 @@ def test_unsloth_recomputes_from_main_memory_from_512_tokens_of_max_seq_length_o
     assert read_workload(long, moved.workload.shape, setting, data).checkpointing == "offload"
     as_it_is = [card for card in compare_cards(kept, short) if card.overrides == ()]
     assert as_it_is and all(card.reserved_bytes == kept.memory.reserved for card in as_it_is)
+
+
+def test_names_that_a_plan_does_not_count_are_told(repository: Path) -> None:
+    """A misspelt one trains nothing in the plan, and stops the run; those that are counted are not told."""
+    names = ["modules_to_save=[embed_tokns, model.embed_tokens, lm_head]", "lora_target_modules=[q_proj, v_prj]"]
+    config = load_config(repository / "train_args/sft/qlora/llama3-8b.json", names)
+    target, saved = plan_config(config, "h200").notices
+    assert saved.startswith("modules_to_save: 'embed_tokns' is not counted in the plan, which knows embed_tokens and")
+    assert target.startswith("lora_target_modules: 'v_prj' is not counted in the plan, which knows q_proj, k_proj,")
