@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from transformers.training_args import OptimizerNames
 
+from component.config.errors import UserError
 from component.config.schema import TrainingSection
 from component.data.order import EpochOrderSampler
 from component.runtime.distributed import world_size
@@ -30,10 +32,14 @@ if TYPE_CHECKING:
     from component.trainers.task import RunContext
 
 
+#: Names in the states of bitsandbytes' optimizers, as they are in use and as a checkpoint has them.
+THEIR_STATES = frozenset({"state1", "__bnb_optimizer_quant_state__"})
+
+
 class RunTrainer:
     """Stands before a Trainer (transformers' or one of TRL's) in the bases of a task's trainer.
 
-    Eight methods differ from transformers' and say why.
+    Nine methods differ from transformers' and say why.
 
     Args:
         tokens: counts what is trained on.
@@ -144,6 +150,16 @@ class RunTrainer:
             if self._is_evaluation_due:
                 mark_due(Path(output_dir))
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Changed: states of another optimizer are refused, with which its first step would fail.
+
+        Raises:
+            UserError: run.json names another one than made the checkpoint.
+        """
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and not self.is_deepspeed_enabled:  # which wraps the optimizer and its states
+            check_states(self.optimizer, OptimizerNames(self.args.optim).value, checkpoint)
+
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Changed: an evaluation that failed at the checkpoint's step is done before training goes on."""
         super()._load_rng_state(checkpoint)
@@ -163,6 +179,25 @@ class RunTrainer:
             self._tr_loss += window.loss_sum
             self._globalstep_last_logged = window.last_logged_step
         super()._run_epoch(**kwargs)
+
+
+def check_states(optimizer: Any, name: str, checkpoint: str) -> None:
+    """Hold loaded states to their optimizer: bitsandbytes' have names of their own, and torch loads any.
+
+    Args:
+        optimizer: as it is, or as accelerate wraps it.
+        name: of it, as `optim` has it.
+
+    Raises:
+        UserError: they are of another optimizer.
+    """
+    inner = getattr(optimizer, "optimizer", optimizer)
+    is_theirs = type(inner).__module__.startswith("bitsandbytes")
+    if any(THEIR_STATES.isdisjoint(state) is is_theirs for state in inner.state.values() if state):
+        raise UserError(
+            f"optim: {name}: {checkpoint} holds the states of another optimizer; if auto.chosen in run.json was "
+            "edited, restore it (train.log says what was chosen), or use a new output_dir"
+        )
 
 
 def run_callbacks(
