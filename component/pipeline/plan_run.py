@@ -166,7 +166,13 @@ def _plan(
 
 
 def _tell_uncounted(config: Config, shape: ModelShape) -> Iterator[str]:
-    """What a plan leaves out, and what a run stops at where the name is misspelt: no module is loaded here."""
+    """What a plan leaves out: what processes share out, and names of modules, which a run refuses where misspelt."""
+    for key in ("deepspeed", "fsdp"):
+        if getattr(config.training, key):
+            yield (
+                f"{key}: the plan is that of one process alone; weights, gradients and optimizer states that it shares "
+                "out among processes are counted whole"
+            )
     known = {
         "lora_target_modules": ", ".join(linear.name for linear in shape.linears),
         "modules_to_save": " and ".join(SAVED),

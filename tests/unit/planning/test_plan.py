@@ -48,3 +48,10 @@ def test_names_that_a_plan_does_not_count_are_told(repository: Path) -> None:
     target, saved = plan_config(config, "h200").notices
     assert saved.startswith("modules_to_save: 'embed_tokns' is not counted in the plan, which knows embed_tokens and")
     assert target.startswith("lora_target_modules: 'v_prj' is not counted in the plan, which knows q_proj, k_proj,")
+
+
+def test_what_processes_share_out_is_counted_whole_and_told(repository: Path) -> None:
+    file = repository / "train_args/sft/full/llama3.2-1b.json"
+    shared, alone = (plan_config(load_config(file, keys), "h200") for keys in (["deepspeed=ds.json"], []))
+    assert [notice.partition(":")[0] for notice in shared.notices] == ["deepspeed"] and alone.notices == ()
+    assert shared.plan == alone.plan
