@@ -54,4 +54,4 @@ def test_what_processes_share_out_is_counted_whole_and_told(repository: Path) ->
     file = repository / "train_args/sft/full/llama3.2-1b.json"
     shared, alone = (plan_config(load_config(file, keys), "h200") for keys in (["deepspeed=ds.json"], []))
     assert [notice.partition(":")[0] for notice in shared.notices] == ["deepspeed"] and alone.notices == ()
-    assert shared.plan == alone.plan
+    assert shared.plan.memory.allocated >= alone.plan.memory.allocated
