@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
+import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 #: Seconds between looks at a child, and that it has to write what it must after it was asked to end.
 INTERVAL, PATIENCE = 0.1, 20
+#: Of Linux's prctl: the signal that a process gets when the one that started it has ended.
+PR_SET_PDEATHSIG = 1
 #: Lines of a child's output that a result keeps where it did not end well.
 NUM_LINES = 15
 #: Of every child: no network, and results that do not depend on a service.
@@ -55,6 +60,7 @@ class Child:
                 env={**ENVIRONMENT, **os.environ, **(environment or {})},
                 stdout=file,
                 stderr=subprocess.STDOUT,
+                preexec_fn=ending_with_this_process(),
             )
 
     @property
@@ -70,6 +76,26 @@ class Child:
         """How it ended, which it must have."""
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
         return Ended(self.process.returncode, self.seconds, first_step_seconds, tuple(lines[-NUM_LINES:]))
+
+
+def ending_with_this_process() -> Callable[[], None] | None:
+    """What a child does before its command, so that it is killed where this process is, which then cannot end it.
+
+    Its run would go on beside those of the next command, in the same folders and on the same GPU.
+
+    Returns:
+        For `preexec_fn` of subprocess; None but on Linux.
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    parent, prctl = os.getpid(), ctypes.CDLL(None).prctl
+
+    def bind() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before this
+            os._exit(1)
+
+    return bind
 
 
 def run_child(

@@ -19,6 +19,7 @@ from typing import Any
 
 from component.artifacts.lock import lock_folder
 from component.config.errors import MachineError
+from component.pipeline.benchmark.child import ending_with_this_process
 from component.pipeline.benchmark.report import quick_note
 from component.pipeline.benchmark.sources import check_tokenizer_name
 from component.runtime.command import folder_path, non_empty, positive_int
@@ -147,7 +148,9 @@ def _measure_once(way: Way, rows: Path, tokenizer: str, repository: Path, scratc
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "true",
     }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, preexec_fn=ending_with_this_process()
+    )
     if done.returncode:
         raise MachineError(f"benchmark: {way.name} failed:\n{(done.stdout + done.stderr)[-3000:]}")
     return json.loads(output.read_text(encoding="utf-8"))

@@ -17,6 +17,7 @@ from component.artifacts.lock import lock_folder
 from component.artifacts.strict_json import write_atomically
 from component.config.errors import UserError
 from component.config.load import load_config
+from component.pipeline.benchmark.child import ending_with_this_process
 from component.pipeline.benchmark.device import check_device
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES, Case
 from component.pipeline.benchmark.plan_measurement import (
@@ -122,7 +123,10 @@ def _run(loader: str, pending: Sequence[Case], results: Path, scratch: Path, *, 
     command += ["--scratch", str(scratch), "--minutes", str(seconds / 60), *(["--quick"] if quick else [])]
     log = scratch / f"{loader}.log"
     with log.open("a", encoding="utf-8") as file:
-        code = subprocess.run(command, cwd=REPOSITORY, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+        code = subprocess.run(
+            command, cwd=REPOSITORY, stdout=file, stderr=subprocess.STDOUT, check=False,
+            preexec_fn=ending_with_this_process(),
+        ).returncode  # fmt: skip
     if code:
         started = (scratch / STARTED).read_text(encoding="utf-8") if (scratch / STARTED).is_file() else pending[0].name
         failed = next((case for case in pending if case.name == started), pending[0])

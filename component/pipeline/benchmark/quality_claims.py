@@ -43,7 +43,8 @@ def take_scratch(folder: Path, *, patience: float = PATIENCE) -> Hold:
     """Take the scratch folder for a command, and forget what an earlier one had claimed.
 
     Args:
-        patience: seconds for the processes of a killed command to end, which they do after the run that they are at.
+        patience: seconds for the processes of a killed command to end, which they do at once on Linux, elsewhere after
+            the run that they are at.
 
     Returns:
         A lock, to be kept as long as the command has processes.

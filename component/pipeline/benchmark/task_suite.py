@@ -16,6 +16,7 @@ from component.artifacts.lock import lock_folder
 from component.artifacts.metrics import read_metrics
 from component.artifacts.strict_json import write_atomically
 from component.config.errors import UserError
+from component.pipeline.benchmark.child import ending_with_this_process
 from component.pipeline.benchmark.device import check_device
 from component.pipeline.benchmark.report import write_text
 from component.registry import TASK_ROW_KINDS
@@ -129,7 +130,9 @@ def _run(task: str, loader: str, settings: Mapping[str, Any], overrides: Sequenc
     config = folder / f"{task}-{loader}.json"
     config.write_text(json.dumps(settings, indent=2), encoding="utf-8")
     command = [sys.executable, "train.py", "--train_args_file", str(config), "--resume", "never", *overrides]
-    finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    finished = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, check=False, preexec_fn=ending_with_this_process()
+    )
     output = finished.stdout + finished.stderr
     config.with_suffix(".log").write_text(output, encoding="utf-8")
     if finished.returncode:

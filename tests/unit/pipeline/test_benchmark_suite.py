@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,15 @@ from component.pipeline.benchmark.options import add_common_options
 from component.pipeline.benchmark.results import FAILED
 from component.pipeline.benchmark.suite import Suite
 
+REPOSITORY = Path(__file__).resolve().parents[3]
+#: A command whose child sleeps with the standard input that it gets from it, killed as soon as that is at work.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from component.pipeline.benchmark.child import Child
+Child(["sleep", "60"], log=Path(sys.argv[1]))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 DATE = "2026-11-28T10:00:00+00:00"
 FACTS = {"gpus": [], "cpu": "a CPU", "python": "3.12.1", "packages": {}, "git": {"commit": None}}
 
@@ -68,3 +79,15 @@ def test_a_second_command_in_a_folder_is_refused(tmp_path: Path, folder: str, op
             suite_of(tmp_path)
         other.kill()
     assert suite_of(tmp_path).results.content["cases"] == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl is of Linux")
+def test_the_child_of_a_killed_command_ends_too(tmp_path: Path) -> None:
+    """Else the next command, whose locks are free then, runs beside it in the same folders."""
+    reading, held = os.pipe()
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "log")]
+    assert subprocess.run(command, stdin=held, cwd=REPOSITORY, check=False).returncode == -9
+    os.close(held)
+    assert select.select([reading], [], [], 20)[0], "the child has its end of the pipe still"
+    assert os.read(reading, 1) == b""
+    os.close(reading)
