@@ -10,7 +10,7 @@ from component.artifacts.plan_facts import CardFacts
 from component.config.errors import UserError
 from component.config.load import Config
 from component.config.nodes import excerpt
-from component.config.settle import with_values
+from component.config.settle import with_values, without_ignored_packing
 from component.models.decoder_layers import check_skipped
 from component.models.fp8_base import CAPABILITY, check_fp8_base
 from component.models.precision import resolve_precision
@@ -82,7 +82,7 @@ def plan_config(config: Config, gpu: str | None = None) -> PlannedRun:
         UserError: an unknown card, one that lacks what the config asks for, or a model whose sizes are not found or
             not understood.
     """
-    config = settle_batches(config)
+    config = settle_batches(without_ignored_packing(config))
     card = named_gpu(gpu) if gpu is not None else own_gpu()
     model_config = find_model_config(config)
     shape = understand_shape(config, model_config)

@@ -14,6 +14,7 @@ from component.config.errors import MachineError, UserError
 from component.config.hint import Hint
 from component.config.load import Config
 from component.config.schema import schema_fields
+from component.config.settle import without_ignored_packing
 from component.models.decoder_layers import check_skipped
 from component.models.fp8_base import check_fp8_base
 from component.models.model_files import configure_hub, read_model_config
@@ -99,7 +100,7 @@ def prepare(config: Config, watch: Stopwatch | None = None) -> PreparedRun:
     """
     hide(config.from_environment)
     configure_logging(None, rank())
-    config = settle_batches(config)
+    config = settle_batches(without_ignored_packing(config))
     check_packages(config)
     check_completions(config)
     check_output_dir(config)

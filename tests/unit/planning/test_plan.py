@@ -55,3 +55,14 @@ def test_what_processes_share_out_is_counted_whole_and_told(repository: Path) ->
     shared, alone = (plan_config(load_config(file, keys), "h200") for keys in (["deepspeed=ds.json"], []))
     assert [notice.partition(":")[0] for notice in shared.notices] == ["deepspeed"] and alone.notices == ()
     assert shared.plan.memory.allocated >= alone.plan.memory.allocated
+
+
+@pytest.mark.parametrize("name", ["dpo/qlora/llama3-8b", "grpo/qlora/qwen2.5-7b"])
+def test_packing_that_a_task_does_not_read_changes_no_plan(repository: Path, name: str) -> None:
+    """A base for long rows has it; it made rows full ones and `auto` choose for these."""
+    file, open_keys = repository / f"train_args/{name}.json", ["per_device_train_batch_size=auto"]
+    packed, plain = (
+        plan_config(load_config(file, [*open_keys, f"packing={value}"]), "4090") for value in ("auto", "false")
+    )
+    assert packed.plan == plain.plan and packed.auto == plain.auto
+    assert not packed.plan.workload.is_packed
