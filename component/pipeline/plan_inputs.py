@@ -28,7 +28,10 @@ from component.trainers.liger import choose_liger
 from component.trainers.loss_choice import foresee_whole, why_whole
 
 #: For a card that is in no table.
-ANY_CARD = "for another card name the nearest and its memory in GiB, as with --gpu 3090 max_memory_gib=12"
+ANY_CARD = (
+    "for another card name the nearest with as much memory or more, and its own in GiB, as with --gpu 3090 "
+    "max_memory_gib=12"
+)
 #: Owner and name on the hub; what begins with a dot is a folder.
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+$")
 

@@ -162,7 +162,14 @@ def _plan(
         timed=mean_workload(workload, data),
         num_steps=steps,
     )
-    return PlannedRun(made, setting, place, tuple(_tell_uncounted(config, shape)))
+    return PlannedRun(made, setting, place, (*_tell_no_cap(config, card), *_tell_uncounted(config, shape)))
+
+
+def _tell_no_cap(config: Config, card: Gpu | None) -> Iterator[str]:
+    """A cap that the card itself is below."""
+    cap = config.training.max_memory_gib
+    if card is not None and cap is not None and cap * GIB > card.memory_bytes:
+        yield f"max_memory_gib: {cap:g} has no effect: {card.title} has {card.memory_bytes / GIB:.3g} GiB"
 
 
 def _tell_uncounted(config: Config, shape: ModelShape) -> Iterator[str]:

@@ -66,3 +66,10 @@ def test_packing_that_a_task_does_not_read_changes_no_plan(repository: Path, nam
     )
     assert packed.plan == plain.plan and packed.auto == plain.auto
     assert not packed.plan.workload.is_packed
+
+
+def test_a_cap_above_the_memory_of_the_card_is_told(repository: Path) -> None:
+    """Who plans a card of 32 GiB as one of 24 must name another."""
+    file = repository / "train_args/sft/qlora/llama3-8b.json"
+    above, below = (plan_config(load_config(file, [f"max_memory_gib={cap}"]), "3090").notices for cap in (32, 12))
+    assert above == ("max_memory_gib: 32 has no effect: RTX 3090 has 24 GiB",) and below == ()
