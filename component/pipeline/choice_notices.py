@@ -37,16 +37,17 @@ def tell_choice(
         origin: of the choice, in words.
         device: that had the room, in words.
     """
-    yield from _packing_notice(chosen, model_config)
+    yield from _packing_notice(chosen, origin, model_config)
     yield from _skipping_notice(config, chosen)
     yield _say(chosen, choice, origin, device)
     if choice.fits and choice.chosen.time is None and origin != "as before":
         yield from _by_memory_alone(config, device)
 
 
-def _packing_notice(chosen: Mapping[str, Any], model_config: Mapping[str, Any]) -> Iterator[str]:
+def _packing_notice(chosen: Mapping[str, Any], origin: str, model_config: Mapping[str, Any]) -> Iterator[str]:
     if chosen.get("packing") is False:
-        reason = why_not_packable(model_config) or "no full rows are predicted to fit"
+        seen = "as before" if origin == "as before" else "no full rows are predicted to fit"
+        reason = why_not_packable(model_config) or seen
         yield f"packing: auto is off: {reason}; a step learns from fewer samples than with packed rows"
 
 

@@ -184,6 +184,7 @@ def test_a_recorded_choice() -> None:
     assert other.config.model.checkpoint_skip_layers == recorded["checkpoint_skip_layers"]
     unpacked = settle(config, around(141), {**recorded, "packing": False, "checkpoint_skip_layers": 0})
     assert unpacked.config.training.packing is False
+    assert any(notice.startswith("packing: auto is off: as before;") for notice in unpacked.notices)
 
 
 def test_what_rows_are_stays_although_all_else_is_said_by_now() -> None:
