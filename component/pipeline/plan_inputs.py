@@ -94,8 +94,8 @@ def named_gpu(name: str) -> Gpu:
 
 
 def _bare(name: str) -> str:
-    """What tells cards apart: neither the maker and the series nor a unit."""
-    return re.sub(r"nvidia|geforce|rtx|tesla|gi?b$|[^a-z0-9]", "", name.strip().lower())
+    """What tells cards apart: not the maker and the series, how the card is built in, or a unit."""
+    return re.sub(r"nvidia|geforce|rtx|tesla|sxm\d?|pcie|hbm\d?e?|gi?b\b|[^a-z0-9]", "", name.lower())
 
 
 def own_gpu() -> Gpu | None:

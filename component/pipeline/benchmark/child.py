@@ -81,7 +81,8 @@ class Child:
 def ending_with_this_process() -> Callable[[], None] | None:
     """What a child does before its command, so that it is killed where this process is, which then cannot end it.
 
-    Its run would go on beside those of the next command, in the same folders and on the same GPU.
+    Its run would go on beside those of the next command, in the same folders and on the same GPU. To Linux the thread
+    that starts a child is what started it: one that lives as long as the child does, such as the main thread.
 
     Returns:
         For `preexec_fn` of subprocess; None but on Linux.

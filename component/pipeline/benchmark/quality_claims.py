@@ -14,56 +14,31 @@ from component.pipeline.benchmark.locked_file import locked
 from component.pipeline.benchmark.quality_cases import Case
 from component.runtime.kept_entries import Hold
 
-#: In the scratch folder. Each command holds the first lock alone, its processes share the second one.
-CLAIMS, COMMAND, WORKERS = "claims.json", "command.lock", "workers.lock"
+#: In the scratch folder. The processes of a command share the lock.
+CLAIMS, WORKERS = "claims.json", "workers.lock"
 #: Takes a case for the command itself, which has no process to blame for a failure.
 NO_WORKER = -1
 
 
-def take_output(folder: Path) -> Hold:
-    """Take the folder of results for a command: cases to come are made of runs in the scratch folder of one command.
-
-    Returns:
-        A lock, to be kept as long as the command works.
-
-    Raises:
-        UserError: another command works there.
-    """
-    lock = folder / f".{COMMAND}"
-    lock.touch()
-    try:
-        return Hold(lock, alone=True)
-    except BlockingIOError:
-        raise UserError(
-            f"--output: {folder} is in use by another command; wait for it, or name another --output and --scratch"
-        ) from None
-
-
-def take_scratch(folder: Path, *, patience: float = PATIENCE) -> Hold:
-    """Take the scratch folder for a command, and forget what an earlier one had claimed.
+def forget_claims(folder: Path, *, patience: float = PATIENCE) -> None:
+    """Forget what an earlier command had claimed, for the one that has the lock of the scratch folder.
 
     Args:
         patience: seconds for the processes of a killed command to end, which they do at once on Linux, elsewhere after
             the run that they are at.
 
-    Returns:
-        A lock, to be kept as long as the command has processes.
-
     Raises:
-        UserError: another command works there, or processes of a killed one still do.
+        UserError: they still work there.
     """
-    for name in (COMMAND, WORKERS):
-        (folder / name).touch()
+    (folder / WORKERS).touch()
     try:
-        command = Hold(folder / COMMAND, alone=True)
         _wait_for_workers(folder, time.monotonic() + patience)
     except BlockingIOError:
         raise UserError(
-            f"--scratch: {folder} is in use by another command, or by the last run of one that was killed; wait for "
-            "it, or name another --scratch and --output"
+            f"--scratch: {folder} is in use by the last run of a command that was killed; wait for it, or name another "
+            "--scratch and --output"
         ) from None
     (folder / CLAIMS).unlink(missing_ok=True)
-    return command
 
 
 def _wait_for_workers(folder: Path, deadline: float) -> None:

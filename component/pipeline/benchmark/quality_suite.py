@@ -7,9 +7,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from component.artifacts.lock import lock_folder
 from component.artifacts.quality_picture import draw_quality
 from component.pipeline.benchmark.quality_cases import FULL, QUICK, Stage
-from component.pipeline.benchmark.quality_claims import take_output, take_scratch
+from component.pipeline.benchmark.quality_claims import forget_claims
 from component.pipeline.benchmark.quality_measurement import check_scratch, measure_quality
 from component.pipeline.benchmark.quality_page import pictured, render
 from component.pipeline.benchmark.quality_progress import NAME, known_cases, open_results, pending_cases
@@ -67,9 +68,9 @@ def run_suite(options: argparse.Namespace) -> None:
         results = open_results(file)
         measure_quality(scale, options.stage, results, scratch, deadline=deadline, worker=options.worker)
         return
-    for folder in (output, scratch):
-        folder.mkdir(parents=True, exist_ok=True)
-    _holds = take_output(output), take_scratch(scratch)
+    # Cases to come are made of runs in the scratch folder of one command.
+    _locks = lock_folder(output, key="--output"), lock_folder(scratch, key="--scratch")
+    forget_claims(scratch)
     if options.retry:
         results = open_results(file)
         results.drop_failed(known_cases(scale, results))

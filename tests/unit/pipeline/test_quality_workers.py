@@ -20,9 +20,8 @@ from component.pipeline.benchmark.quality_cases import FULL, QUICK, answers_case
 from component.pipeline.benchmark.quality_claims import (
     claim_first,
     claimed_by,
+    forget_claims,
     join_scratch,
-    take_output,
-    take_scratch,
 )
 from component.pipeline.benchmark.quality_progress import known_cases, open_results
 from component.pipeline.benchmark.quality_rows import write_rows
@@ -54,7 +53,7 @@ runpy.run_path("script/benchmark.py", run_name="__main__")
 
 def run_stages(folder: Path, jobs: int) -> Work:
     work = Work(QUICK, folder / "quality.json", folder, jobs, is_quick=True)
-    _hold = take_scratch(folder)
+    forget_claims(folder)
     for stage in ("vanilla", "answers"):
         run_stage(work, stage, time.monotonic() + 60)
     return work
@@ -107,30 +106,18 @@ def test_a_case_is_claimed_by_one(tmp_path: Path) -> None:
     assert [claim_first(tmp_path, [first, second], 0) for _ in range(3)] == [first, second, None]
 
 
-def test_results_are_those_of_one_command(tmp_path: Path) -> None:
-    """Another one, with other scratch, would lack the runs that the cases to come are made of."""
-    _held = take_output(tmp_path)
-    with pytest.raises(UserError, match=f"--output: {tmp_path} is in use by another command; wait for it, or name"):
-        take_output(tmp_path)
-    del _held
-    assert take_output(tmp_path)
-
-
 def test_claims_end_with_their_command(tmp_path: Path) -> None:
     """A killed command's claims are forgotten, once the processes that it may have left are through."""
     case = base_case(QUICK)
-    command = take_scratch(tmp_path)
     assert claim_first(tmp_path, [case], 0) == case
-    with pytest.raises(UserError, match="--scratch: .* is in use by another command"):
-        take_scratch(tmp_path)
     left = join_scratch(tmp_path)
-    del command
-    with pytest.raises(UserError, match="by the last run of one that was killed"):
-        take_scratch(tmp_path, patience=0)
+    with pytest.raises(UserError, match="--scratch: .* is in use by the last run of a command that was killed"):
+        forget_claims(tmp_path, patience=0)
+    assert claim_first(tmp_path, [case], 1) is None
     with ThreadPoolExecutor() as pool:
-        later = pool.submit(take_scratch, tmp_path)
+        later = pool.submit(forget_claims, tmp_path)
         del left
-        _hold = later.result()
+        later.result()
     assert claim_first(tmp_path, [case], 1) == case
 
 
