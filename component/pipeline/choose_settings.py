@@ -105,7 +105,7 @@ def settle(config: Config, around: Surroundings, recorded: Mapping[str, Any] | N
     else:
         choice = _choose(config, around, packings, known.get("optim"))
         chosen = _changes(config, choice.chosen)
-        origin = "chosen" if again is None else "chosen anew, as what the attempt before chose is not predicted to fit"
+        origin = _why_chosen(again, known)
     shown = _shown(chosen)
     facts = {"asked": asked, "chosen": shown, "origin": origin, "device": around.device, **choice.to_dict()}
     told = (
@@ -113,6 +113,14 @@ def settle(config: Config, around: Surroundings, recorded: Mapping[str, Any] | N
         *tell_savings(config, choice, around.start),
     )
     return Settled(with_values(config, chosen), facts, (*notices, *told), choice)
+
+
+def _why_chosen(again: Choice | None, known: Mapping[str, Any]) -> str:
+    """The origin of a choice that is not the one of an earlier attempt, of which what is known was asked for again."""
+    if not known:
+        return "chosen"
+    reason = "leaves something open or cannot be had here" if again is None else "is not predicted to fit"
+    return f"chosen anew, as what the attempt before chose {reason}"
 
 
 def _packed_as_before(config: Config, recorded: Mapping[str, Any]) -> Settled:

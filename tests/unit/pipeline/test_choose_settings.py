@@ -178,6 +178,8 @@ def test_a_recorded_choice() -> None:
     smaller = settle(config, around(11), recorded)
     assert smaller.facts["origin"].startswith("chosen anew") and smaller.facts["fits"]
     assert smaller.config.training.packing == "auto"
+    other = settle(config, around(80), {**recorded, "per_device_train_batch_size": 7})
+    assert "(chosen anew, as what the attempt before chose leaves something open or cannot be had" in other.notices[-1]
     override = load(**{**OPEN, "per_device_train_batch_size": 1, "global_batch_size": 16}, packing="auto")
     other = settle(override, around(141), recorded)
     assert other.config.training.per_device_train_batch_size == 1
