@@ -40,10 +40,11 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 SUITE, OUTPUT, RESULTS = "plan", Path("output/benchmark/plan"), "plan.json"
 #: What they were until all suites had names alike.
 OLD_OUTPUT, OLD_RESULTS = Path("output/benchmark-plan"), "results.json"
-LOADERS = ("vanilla", "unsloth")
+LOADERS, OWN_PROCESS = ("vanilla", "unsloth"), "--own_process"
 CAPTION = (
     "Measured: the peak less what earlier configs of the process had left allocated when the config was loaded, "
-    "the libraries' own workspace aside. For reserved memory that is only about right: blocks are not given back whole."
+    "the libraries' own workspace aside. For reserved memory that is only about right: blocks are not given back "
+    f"whole. With {OWN_PROCESS} nothing is left."
 )
 SUM_TITLES = ("| cases | number | of | median error | worst error |", "|---|---|---|---|---|")
 #: Lines of a failed case's output that its result keeps.
@@ -71,12 +72,15 @@ class Comparison:
         return {name: mine / real - 1 for name, (mine, real) in pairs.items() if mine and real}
 
 
-def compare_plans(output: Path, scratch: Path, *, quick: bool, minutes: float, say: Callable[[str], None]) -> None:
+def compare_plans(
+    output: Path, scratch: Path, *, quick: bool, own_process: bool, minutes: float, say: Callable[[str], None]
+) -> None:
     """Measure what is still to be measured, each loader in a process of its own, and write plan.md and plan.png.
 
     Args:
         output: folder of the results.
         scratch: folder of checkpoints, which are made once, rows, runs and logs.
+        own_process: each config has one, in place of each loader.
         minutes: after which no further case begins; each loader gets its share of what is left.
     """
     cases, results = QUICK_CASES if quick else CASES, output / RESULTS
@@ -92,7 +96,7 @@ def compare_plans(output: Path, scratch: Path, *, quick: bool, minutes: float, s
             left = deadline - time.monotonic()
             if left <= 0:
                 break
-            _run(loader, pending, results, scratch, quick=quick, seconds=left)
+            _run(loader, pending, results, scratch, seconds=left, flags={"--quick": quick, OWN_PROCESS: own_process})
     compared = compare(cases, read_results(results))
     table = render(compared, failures(cases, read_results(results)))
     if quick:
@@ -117,10 +121,12 @@ def check_names(output: Path) -> None:
         )
 
 
-def _run(loader: str, pending: Sequence[Case], results: Path, scratch: Path, *, quick: bool, seconds: float) -> None:
+def _run(
+    loader: str, pending: Sequence[Case], results: Path, scratch: Path, *, seconds: float, flags: Mapping[str, bool]
+) -> None:
     """Measure in another process; a case that ends it is kept as failed, with the end of its output."""
     command = [sys.executable, "script/benchmark.py", SUITE, "--measure", loader, "--output", str(results.parent)]
-    command += ["--scratch", str(scratch), "--minutes", str(seconds / 60), *(["--quick"] if quick else [])]
+    command += ["--scratch", str(scratch), "--minutes", str(seconds / 60), *(flag for flag in flags if flags[flag])]
     log = scratch / f"{loader}.log"
     with log.open("a", encoding="utf-8") as file:
         code = subprocess.run(
@@ -255,6 +261,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--minutes", type=positive_float, default=30, metavar="N", help="no further config begins after these"
     )
+    parser.add_argument(
+        OWN_PROCESS, action="store_true",
+        help="measure each config in a process of its own: reserved memory is that of the run alone; slower to begin",
+    )  # fmt: skip
     parser.add_argument("--measure", choices=LOADERS, help=argparse.SUPPRESS)
     parser.add_argument(
         "--output", default=OUTPUT, type=folder_path, metavar="FOLDER",
@@ -276,7 +286,12 @@ def run_suite(options: argparse.Namespace) -> None:
     output, scratch = options.output.absolute(), options.scratch.absolute()
     if options.measure is None:
         _locks = lock_folder(output, key="--output"), lock_folder(scratch, key="--scratch")
-        compare_plans(output, scratch, quick=options.quick, minutes=options.minutes, say=print)
+        compare_plans(
+            output, scratch, quick=options.quick, own_process=options.own_process, minutes=options.minutes, say=print
+        )
     else:
         deadline = time.monotonic() + 60 * options.minutes
-        measure_cases(cases_of(options.measure, quick=options.quick), output / RESULTS, scratch, deadline=deadline)
+        done = read_results(output / RESULTS)
+        pending = [case for case in cases_of(options.measure, quick=options.quick) if case.name not in done]
+        cases = pending[:1] if options.own_process else pending
+        measure_cases(cases, output / RESULTS, scratch, deadline=deadline)

@@ -134,7 +134,8 @@ def test_release_leaves_buffers_that_unsloth_has_not_made(monkeypatch: pytest.Mo
     assert module.GPU_BUFFERS == []
 
 
-def test_quick(repository: Path, tmp_path: Path, run_python, monkeypatch, capsys) -> None:
+@pytest.mark.parametrize(("flags", "num_processes"), [((), 1), (("--own_process",), 2)])
+def test_quick(flags, num_processes: int, repository: Path, tmp_path: Path, run_python, monkeypatch, capsys) -> None:
     """Two configs on the CPU: trained, kept, and not trained again; where there is no GPU, memory is not measured."""
     measured = []
 
@@ -153,7 +154,7 @@ def test_quick(repository: Path, tmp_path: Path, run_python, monkeypatch, capsys
     monkeypatch.chdir(repository)
     monkeypatch.setattr(sys, "path", list(sys.path))  # which the script adds to
     arguments = ["script/benchmark.py", "plan", "--quick", "--output", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", [*arguments, "--scratch", str(tmp_path / "files")])
+    monkeypatch.setattr(sys, "argv", [*arguments, "--scratch", str(tmp_path / "files"), *flags])
     first = run_suite()
     results = read_results(tmp_path / "plan.json")
     assert list(results) == [case.name for case in QUICK_CASES]
@@ -164,4 +165,4 @@ def test_quick(repository: Path, tmp_path: Path, run_python, monkeypatch, capsys
     kept = json.loads((tmp_path / "plan.json").read_text())
     assert run_suite() == first
     assert json.loads((tmp_path / "plan.json").read_text()) == kept
-    assert len(measured) == 1
+    assert len(measured) == num_processes
