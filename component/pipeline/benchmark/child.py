@@ -92,8 +92,9 @@ def ending_with_this_process() -> Callable[[], None] | None:
     parent, prctl = os.getpid(), ctypes.CDLL(None).prctl
 
     def bind() -> None:
+        """Ask for the signal, and end where the parent has ended before that."""
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before this
+        if os.getppid() != parent:
             os._exit(1)
 
     return bind
