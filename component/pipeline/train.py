@@ -61,24 +61,14 @@ def train(prepared: PreparedRun, opened: OpenedRun, *, began: float, watch: Stop
     manifest, folder = opened.manifest, Path(prepared.config.run.output_dir)
     start_step = _step_of(opened.checkpoint)
     progress = _Progress(start_step)
-    try:
-        with Interrupts() as interrupts:
-            manifest.begin_attempt(
-                from_step=start_step,
-                resumed_from=str(opened.checkpoint) if opened.checkpoint else None,
-                notices=opened.notices,
-            )
-            (folder / METRICS_FILE).touch()  # however the attempt ends, there is something to read
-            result = _train(prepared, opened, interrupts, progress, began, watch)
-    except RunError as error:
-        _end(manifest, folder, _status_of(error), progress.step, error.exit_code, str(error))
-        raise
-    except KeyboardInterrupt:
-        _end(manifest, folder, "interrupted", progress.step, EXIT_INTERRUPTED, "stopped at once")
-        raise
-    except BaseException as error:
-        _end(manifest, folder, "failed", progress.step, EXIT_BUG, f"{type(error).__name__}: {error}")
-        raise
+    with _RecordedEnd(manifest, folder, progress), Interrupts() as interrupts:
+        manifest.begin_attempt(
+            from_step=start_step,
+            resumed_from=str(opened.checkpoint) if opened.checkpoint else None,
+            notices=opened.notices,
+        )
+        (folder / METRICS_FILE).touch()  # however the attempt ends, there is something to read
+        result = _train(prepared, opened, interrupts, progress, began, watch)
     manifest.end_attempt("finished", to_step=result.global_step, exit_code=0)
     return result
 
@@ -230,15 +220,36 @@ def _save(prepared: PreparedRun, model: LoadedModel, folder: Path) -> None:
     plot_loss(folder, folder.name)
 
 
-def _end(manifest: Manifest, folder: Path, status: Status, step: int, exit_code: int, message: str) -> None:
-    """Close the attempt; what was logged so far is drawn, and what fails in that does not hide why the run ended."""
-    manifest.end_attempt(status, to_step=step, exit_code=exit_code, message=redact(message))
-    if is_main_process():
-        try:
-            remove_pickles(folder)
-            plot_loss(folder, folder.name)
-        except (UserError, OSError) as error:
-            logger.warning(error)
+class _RecordedEnd:
+    """Closes the attempt where something ends it early, whatever that is; then what was logged so far is drawn."""
+
+    def __init__(self, manifest: Manifest, folder: Path, progress: _Progress) -> None:
+        self._manifest, self._folder, self._progress = manifest, folder, progress
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        if error is None:
+            return
+        status, exit_code, message = _ending(error)
+        step = self._progress.step
+        self._manifest.end_attempt(status, to_step=step, exit_code=exit_code, message=redact(message))
+        if is_main_process():
+            try:
+                remove_pickles(self._folder)
+                plot_loss(self._folder, self._folder.name)
+            except (UserError, OSError) as failure:  # which does not hide why the run ended
+                logger.warning(failure)
+
+
+def _ending(error: BaseException) -> tuple[Status, int, str]:
+    """Status, exit code and message of an attempt that an exception has ended."""
+    if isinstance(error, RunError):
+        return _status_of(error), error.exit_code, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", EXIT_INTERRUPTED, "stopped at once"
+    return "failed", EXIT_BUG, f"{type(error).__name__}: {error}"
 
 
 def _status_of(error: RunError) -> Status:
