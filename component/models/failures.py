@@ -23,9 +23,28 @@ def library_failures() -> tuple[type[Exception], ...]:
     )  # fmt: skip
 
 
-def is_of_a_tokenizer_file(error: Exception) -> bool:
-    """Whether its file is at fault: over one that they cannot read, tokenizers' Rust core raises a bare Exception."""
-    return type(error) is Exception or isinstance(error, library_failures())
+class TokenizerFileErrors:
+    """Turns what a tokenizer's damaged file raises inside the block into one line, `subject: reason; fix`.
+
+    Over one that they cannot read, tokenizers' Rust core raises a bare Exception: that type itself, not those below it.
+
+    Args:
+        subject: key or option, and what is wrong with it.
+        fix: what to do about it.
+
+    Raises:
+        UserError: in place of that, or of any of `library_failures`, on leaving the block.
+    """
+
+    def __init__(self, subject: str, fix: str) -> None:
+        self._subject, self._fix = subject, fix
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        if error is not None and (kind is Exception or isinstance(error, library_failures())):
+            raise UserError(f"{self._subject}: {first_line(error)}; {self._fix}") from error
 
 
 @contextmanager

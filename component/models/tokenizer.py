@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from component.config.errors import UserError
 from component.config.schema import ModelSection
 from component.models.checkpoint import load_config
-from component.models.failures import first_line, is_of_a_tokenizer_file
+from component.models.failures import TokenizerFileErrors
 from component.models.model_files import ADAPTER_FILE, CONFIG_FILE, find_model, has_file
 
 if TYPE_CHECKING:
@@ -126,15 +126,9 @@ def read_tokenizer(
     """
     from transformers import AutoTokenizer
 
-    try:
+    subject = f"tokenizer_name_or_path: no tokenizer can be loaded from {name}"
+    with TokenizerFileErrors(subject, "name a folder or hub id with tokenizer.json"):
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
-    except Exception as error:
-        if not is_of_a_tokenizer_file(error):
-            raise
-        raise UserError(
-            f"tokenizer_name_or_path: no tokenizer can be loaded from {name}: {first_line(error)}; "
-            "name a folder or hub id with tokenizer.json"
-        ) from error
     if not tokenizer.is_fast:
         raise UserError(f"tokenizer_name_or_path: {name} has no fast tokenizer (tokenizer.json); name one that has")
     if not isinstance(tokenizer.model_max_length, (int, float)):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from component.config.errors import UserError
-from component.models.failures import is_of_a_tokenizer_file
+from component.models.failures import TokenizerFileErrors
 from component.models.model_files import find_source, has_file, read_source_config
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -87,13 +87,9 @@ def read_tokenizer_file(option: str, folder: Path) -> Any:
     """
     from tokenizers import Tokenizer
 
-    try:
-        return Tokenizer.from_file(str(folder / TOKENIZER_FILE))
-    except Exception as error:
-        if not is_of_a_tokenizer_file(error):
-            raise
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{option}: {folder / TOKENIZER_FILE} cannot be read: {reason}; mend the file") from error
+    file = folder / TOKENIZER_FILE
+    with TokenizerFileErrors(f"{option}: {file} cannot be read", "mend the file"):
+        return Tokenizer.from_file(str(file))
 
 
 def _of_option(option: str, error: UserError) -> str:
