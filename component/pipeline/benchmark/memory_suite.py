@@ -28,6 +28,7 @@ from component.pipeline.benchmark.options import QUICK_MODEL, add_common_options
 from component.pipeline.benchmark.suite import Suite, say
 from component.pipeline.benchmark.table import Line, render_rows, verdict
 from component.pipeline.plan_inputs import own_gpu
+from component.planning.choice import MEMORY_MARGIN
 from component.planning.memory import MemoryPlan
 from component.runtime.command import Distinct, positive_int
 
@@ -207,8 +208,8 @@ def caption(accumulation: int, *, quick: bool = False) -> str:
 
 
 CONTEXT_CAPTION = (
-    f"Tokens of one row that the planner says fit, in steps of {STEP:,} up to {LONGEST:,}: reserved memory leaves 5 % "
-    "of the card beside what CUDA takes. QLoRA by train_args/base/qlora.json and then long_context.json, with "
+    f"Tokens of one row that the planner says fit, in steps of {STEP:,} up to {LONGEST:,}: reserved memory leaves "
+    f"{MEMORY_MARGIN:.0%} of the card beside what CUDA takes. QLoRA by train_args/base/qlora.json and then long_context.json, with "
     "offload_embedding and offload_head but where they are one matrix (1B, 3B); one row a micro-batch, 2 of them a "
     "step or more."
 )

@@ -80,7 +80,8 @@ def run_suite(options: argparse.Namespace) -> None:
     draw_quality(*pictured(scale, results), output / f"{NAME}.png")
     note = "" if is_whole else UNFINISHED
     surroundings = describe_surroundings(known_cases(scale, results), results)
-    quick = quick_note("a random Llama of two layers of width 64, a few steps") if options.quick else ""
+    made = f"a random Llama of {scale.shape['num_hidden_layers']} layers of width {scale.shape['hidden_size']}"
+    quick = quick_note(f"{made}, {scale.steps} steps") if options.quick else ""
     print(write_text(output, NAME, [quick, *render(scale, results), note, surroundings]))
 
 
