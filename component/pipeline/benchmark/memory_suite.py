@@ -209,9 +209,9 @@ def caption(accumulation: int, *, quick: bool = False) -> str:
 
 CONTEXT_CAPTION = (
     f"Tokens of one row that the planner says fit, in steps of {STEP:,} up to {LONGEST:,}: reserved memory leaves "
-    f"{MEMORY_MARGIN:.0%} of the card beside what CUDA takes. QLoRA by train_args/base/qlora.json and then long_context.json, with "
-    "offload_embedding and offload_head but where they are one matrix (1B, 3B); one row a micro-batch, 2 of them a "
-    "step or more."
+    f"{MEMORY_MARGIN:.0%} of the card beside what CUDA takes. QLoRA by train_args/base/qlora.json and then "
+    "long_context.json, with offload_embedding and offload_head but where they are one matrix (1B, 3B); one row a "
+    "micro-batch, 2 of them a step or more."
 )
 
 
