@@ -19,6 +19,8 @@ INTERVAL, PATIENCE = 0.1, 20
 PR_SET_PDEATHSIG = 1
 #: Lines of a child's output that a result keeps where it did not end well.
 NUM_LINES = 15
+#: A variable; each process would else take as many threads as there are cores.
+THREADS = "OMP_NUM_THREADS"
 #: Of every child: no network, and results that do not depend on a service.
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -98,6 +100,24 @@ def ending_with_this_process() -> Callable[[], None] | None:
             os._exit(1)
 
     return bind
+
+
+def child_share(jobs: int, number: int, folder: Path) -> dict[str, str]:
+    """Variables of one of several children: its share of the cores unless the environment says, code of its own.
+
+    Args:
+        jobs: children at once; one alone has all.
+        folder: of the code that Unsloth makes; it makes it in place, where another process may be reading it.
+    """
+    if jobs == 1:
+        return {}
+    share = {} if THREADS in os.environ else {THREADS: str(max(1, num_cores() // jobs))}
+    return {**share, "UNSLOTH_COMPILE_LOCATION": str(folder / f"unsloth_compiled-{number}")}
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def run_child(

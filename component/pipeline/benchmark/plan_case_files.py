@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from component.pipeline.benchmark import checkpoint
+from component.pipeline.benchmark.locked_file import locked
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, Case
 
 MAX_POSITIONS = 32768
@@ -17,10 +18,15 @@ PACKED_WORDS = (40, 400)
 
 
 def write_checkpoint(folder: Path, shape: str) -> Path:
-    """Write a random checkpoint of a shape, made on the GPU where there is one, unless it is there already."""
+    """Write a random checkpoint of a shape, made on the GPU where there is one, unless it is there already.
+
+    A process that needs one which another is writing waits for it.
+    """
     target = folder / "".join(letter if letter.isalnum() else "-" for letter in shape)
-    if not checkpoint.is_complete(target):
-        checkpoint.write_checkpoint(target, {**CASE_SHAPES[shape], "max_position_embeddings": MAX_POSITIONS})
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(target):
+        if not checkpoint.is_complete(target):
+            checkpoint.write_checkpoint(target, {**CASE_SHAPES[shape], "max_position_embeddings": MAX_POSITIONS})
     return target
 
 

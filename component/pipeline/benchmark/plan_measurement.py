@@ -7,13 +7,14 @@ import shutil
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from component.artifacts.strict_json import write_atomically
 from component.config.errors import UserError
 from component.config.load import load_config
+from component.pipeline.benchmark.locked_file import locked
 from component.pipeline.benchmark.plan_cases import Case
 from component.pipeline.benchmark.process_memory import release_memory
 from component.pipeline.benchmark.results_file import Fields, check_fields, read_json_object
@@ -25,9 +26,6 @@ from component.runtime.seeds import seed_everything
 
 #: Of a case.
 NUM_STEPS = 5
-#: In the scratch folder.
-MODELS, STARTED = "models", "started.txt"
-
 
 #: Fields of the result of a config that was measured, of its data and of its card.
 MEASURED: Fields = {
@@ -36,6 +34,47 @@ MEASURED: Fields = {
 }  # fmt: skip
 DATA: Fields = {"num_rows": int, "mean_tokens": (int, float), "longest": int}
 CARD: Fields = {"kind": str, "name": str, "total_memory_bytes": int}
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Where a process makes what it needs.
+
+    Attributes:
+        root: of the suite; all processes share its checkpoints.
+        name: of the process's own folder in it.
+    """
+
+    root: Path
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """Of rows, runs, caches and the log of this process."""
+        return self.root / self.name
+
+    @property
+    def models(self) -> Path:
+        """Of random checkpoints."""
+        return self.root / "models"
+
+    def begin(self, case: Case) -> None:
+        """Note which case is at work, and clear its place."""
+        self._note.parent.mkdir(parents=True, exist_ok=True)
+        self._note.write_text(case.name, encoding="utf-8")
+        shutil.rmtree(self.folder / "run", ignore_errors=True)
+
+    def forget(self) -> None:
+        """No case is at work."""
+        self._note.unlink(missing_ok=True)
+
+    def started(self) -> str | None:
+        """Name of the case that was begun last."""
+        return self._note.read_text(encoding="utf-8") if self._note.is_file() else None
+
+    @property
+    def _note(self) -> Path:
+        return self.folder / "started.txt"
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -63,42 +102,38 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def keep_result(path: Path, case: Case, result: dict[str, Any]) -> None:
-    """Add a result to those on disk."""
-    results = {**read_results(path), case.name: {"held_out": case.is_held_out, **result}}
-    write_atomically(path, json.dumps(results, indent=1) + "\n")
+    """Add a result to those on disk; several processes may."""
+    with locked(path):
+        results = {**read_results(path), case.name: {"held_out": case.is_held_out, **result}}
+        write_atomically(path, json.dumps(results, indent=1) + "\n")
 
 
-def measure_cases(cases: Sequence[Case], path: Path, scratch: Path, *, deadline: float) -> None:
-    """Measure what has no result yet, until a time of `time.monotonic()`.
+def measure_cases(cases: Sequence[Case], path: Path, scratch: Scratch, *, deadline: float) -> None:
+    """Measure cases until a time of `time.monotonic()`.
 
     Args:
         path: of the results.
-        scratch: folder of checkpoints, rows and runs.
 
     Raises:
-        Exception: whatever a case fails with; `started.txt` names it.
+        Exception: whatever a case fails with; `scratch.started` names it.
     """
     for case in cases:
-        if case.name in read_results(path):
-            continue
         if time.monotonic() > deadline:
             return
-        (scratch / STARTED).write_text(case.name, encoding="utf-8")
-        shutil.rmtree(scratch / "run", ignore_errors=True)
+        scratch.begin(case)
         keep_result(path, case, _measure(case, scratch))
         release_memory()
 
 
-def _measure(case: Case, scratch: Path) -> dict[str, Any]:
+def _measure(case: Case, scratch: Scratch) -> dict[str, Any]:
     began = time.monotonic()
     settings = case_settings(case, scratch)
     if case.loader == "unsloth":
         _import_unsloth_first(settings)
     from component.pipeline.benchmark.plan_case_files import write_checkpoint, write_rows
 
-    write_checkpoint(scratch / MODELS, case.shape)
-    Path(settings["train_file"]).parent.mkdir(parents=True, exist_ok=True)
-    settings["train_file"] = str(write_rows(scratch / "rows", case, num_steps=NUM_STEPS))
+    write_checkpoint(scratch.models, case.shape)
+    settings["train_file"] = str(write_rows(scratch.folder / "rows", case, num_steps=NUM_STEPS))
     release_memory()
     prepared = prepare(load_config(settings))
     made_at = time.monotonic()
@@ -114,14 +149,14 @@ def _measure(case: Case, scratch: Path) -> dict[str, Any]:
     }
 
 
-def case_settings(case: Case, scratch: Path) -> dict[str, Any]:
+def case_settings(case: Case, scratch: Scratch) -> dict[str, Any]:
     """All keys of a case's config."""
     model = "".join(letter if letter.isalnum() else "-" for letter in case.shape)
     return {
-        "model_name_or_path": str(scratch / MODELS / model),
-        "train_file": str(scratch / "rows/rows.jsonl"),
-        "output_dir": str(scratch / "run"),
-        "cache_dir": str(scratch / "cache"),
+        "model_name_or_path": str(scratch.models / model),
+        "train_file": str(scratch.folder / "rows/rows.jsonl"),
+        "output_dir": str(scratch.folder / "run"),
+        "cache_dir": str(scratch.folder / "cache"),
         "truncation": "keep_start",
         "max_steps": NUM_STEPS,
         "logging_strategy": "no",

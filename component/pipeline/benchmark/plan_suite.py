@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,16 +15,10 @@ from component.artifacts.lock import lock_folder
 from component.artifacts.strict_json import write_atomically
 from component.config.errors import UserError
 from component.config.load import load_config
-from component.pipeline.benchmark.child import ending_with_this_process
 from component.pipeline.benchmark.device import check_device
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES, Case
-from component.pipeline.benchmark.plan_measurement import (
-    STARTED,
-    keep_result,
-    measure_cases,
-    median_step,
-    read_results,
-)
+from component.pipeline.benchmark.plan_measurement import Scratch, measure_cases, median_step, read_results
+from component.pipeline.benchmark.plan_processes import Work, measure_alone, measure_by_loader
 from component.pipeline.benchmark.process_memory import foreign_bytes
 from component.pipeline.benchmark.report import quick_note
 from component.planning.gpus import describe_gpu
@@ -36,19 +28,16 @@ from component.planning.shape import read_shape
 from component.planning.workload import Workload
 from component.runtime.command import folder_path, positive_float
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 SUITE, OUTPUT, RESULTS = "plan", Path("output/benchmark/plan"), "plan.json"
 #: What they were until all suites had names alike.
 OLD_OUTPUT, OLD_RESULTS = Path("output/benchmark-plan"), "results.json"
-LOADERS, OWN_PROCESS = ("vanilla", "unsloth"), "--own_process"
+OWN_PROCESS = "--own_process"
 CAPTION = (
     "Measured: the peak less what earlier configs of the process had left allocated when the config was loaded, "
     "the libraries' own workspace aside. For reserved memory that is only about right: blocks are not given back "
     f"whole. With {OWN_PROCESS} nothing is left."
 )
 SUM_TITLES = ("| cases | number | of | median error | worst error |", "|---|---|---|---|---|")
-#: Lines of a failed case's output that its result keeps.
-NUM_LINES = 15
 
 
 @dataclass(frozen=True)
@@ -75,32 +64,25 @@ class Comparison:
 def compare_plans(
     output: Path, scratch: Path, *, quick: bool, own_process: bool, minutes: float, say: Callable[[str], None]
 ) -> None:
-    """Measure what is still to be measured, each loader in a process of its own, and write plan.md and plan.png.
+    """Measure what is still to be measured and write plan.md and plan.png.
 
     Args:
         output: folder of the results.
         scratch: folder of checkpoints, which are made once, rows, runs and logs.
         own_process: each config has one, in place of each loader.
-        minutes: after which no further case begins; each loader gets its share of what is left.
+        minutes: after which no further case begins.
     """
-    cases, results = QUICK_CASES if quick else CASES, output / RESULTS
     check_names(output)
-    for case in cases:
-        if case.name not in read_results(results):
-            check_device(case.shape, instead="take --quick")
-    end = time.monotonic() + 60 * minutes
-    for number, loader in enumerate(LOADERS):
-        mine = [case for case in cases if case.loader == loader]
-        deadline = time.monotonic() + (end - time.monotonic()) / (len(LOADERS) - number)
-        while pending := [case for case in mine if case.name not in read_results(results)]:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                break
-            _run(loader, pending, results, scratch, seconds=left, flags={"--quick": quick, OWN_PROCESS: own_process})
-    compared = compare(cases, read_results(results))
-    table = render(compared, failures(cases, read_results(results)))
+    work = Work(QUICK_CASES if quick else CASES, output / RESULTS, scratch)
+    for case in work.pending():
+        check_device(case.shape, instead="take --quick")
+    measure = measure_alone if own_process else measure_by_loader
+    measure(work, time.monotonic() + 60 * minutes)
+    results = read_results(work.results)
+    compared = compare(work.cases, results)
+    table = render(compared, failures(work.cases, results))
     if quick:
-        table = f"{quick_note('tiny models', _device_of(read_results(results)))}\n\n{table}"
+        table = f"{quick_note('tiny models', _device_of(results))}\n\n{table}"
     write_atomically(output / f"{SUITE}.md", table + "\n")
     draw_errors(points(compared), output / f"{SUITE}.png")
     say(table)
@@ -119,25 +101,6 @@ def check_names(output: Path) -> None:
             f"{found}: results of suite plan, which are in {output / RESULTS} now; move the file there to go on with "
             "them, or elsewhere to begin anew"
         )
-
-
-def _run(
-    loader: str, pending: Sequence[Case], results: Path, scratch: Path, *, seconds: float, flags: Mapping[str, bool]
-) -> None:
-    """Measure in another process; a case that ends it is kept as failed, with the end of its output."""
-    command = [sys.executable, "script/benchmark.py", SUITE, "--measure", loader, "--output", str(results.parent)]
-    command += ["--scratch", str(scratch), "--minutes", str(seconds / 60), *(flag for flag in flags if flags[flag])]
-    log = scratch / f"{loader}.log"
-    with log.open("a", encoding="utf-8") as file:
-        code = subprocess.run(
-            command, cwd=REPOSITORY, stdout=file, stderr=subprocess.STDOUT, check=False,
-            preexec_fn=ending_with_this_process(),
-        ).returncode  # fmt: skip
-    if code:
-        started = (scratch / STARTED).read_text(encoding="utf-8") if (scratch / STARTED).is_file() else pending[0].name
-        failed = next((case for case in pending if case.name == started), pending[0])
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-NUM_LINES:]
-        keep_result(results, failed, {"failed": lines})
 
 
 def compare(cases: Iterable[Case], results: Mapping[str, Any]) -> list[Comparison]:
@@ -250,11 +213,6 @@ def _gib(num_bytes: float | None) -> str:
     return "-" if num_bytes is None else f"{num_bytes / 2**30:.2f}"
 
 
-def cases_of(loader: str, *, quick: bool) -> list[Case]:
-    """The cases of a loader."""
-    return [case for case in (QUICK_CASES if quick else CASES) if case.loader == loader]
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the suite."""
     parser.add_argument("--quick", action="store_true", help="two tiny configs, also on a CPU: shows that it runs")
@@ -263,9 +221,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         OWN_PROCESS, action="store_true",
-        help="measure each config in a process of its own: reserved memory is that of the run alone; slower to begin",
+        help="measure each config in a process of its own, on each GPU one at a time: reserved memory is that of the "
+        "run alone; slower to begin",
     )  # fmt: skip
-    parser.add_argument("--measure", choices=LOADERS, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs="+", metavar="CONFIG", help=argparse.SUPPRESS)
+    parser.add_argument("--place", default="here", help=argparse.SUPPRESS)
     parser.add_argument(
         "--output", default=OUTPUT, type=folder_path, metavar="FOLDER",
         help=f"of {SUITE}.md, {SUITE}.json and {SUITE}.png; a command goes on with the results there",
@@ -277,7 +237,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_suite(options: argparse.Namespace) -> None:
-    """Hold the planner against measurements; `--measure` is what the suite calls itself with, for each loader.
+    """Hold the planner against measurements; `--measure` is what the suite calls itself with.
 
     Raises:
         UserError: another command works in one of the folders, results have an earlier name, or configs that are left
@@ -290,8 +250,6 @@ def run_suite(options: argparse.Namespace) -> None:
             output, scratch, quick=options.quick, own_process=options.own_process, minutes=options.minutes, say=print
         )
     else:
+        cases = [case for case in (*CASES, *QUICK_CASES) if case.name in options.measure]
         deadline = time.monotonic() + 60 * options.minutes
-        done = read_results(output / RESULTS)
-        pending = [case for case in cases_of(options.measure, quick=options.quick) if case.name not in done]
-        cases = pending[:1] if options.own_process else pending
-        measure_cases(cases, output / RESULTS, scratch, deadline=deadline)
+        measure_cases(cases, output / RESULTS, Scratch(scratch, options.place), deadline=deadline)

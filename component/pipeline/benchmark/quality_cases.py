@@ -12,8 +12,6 @@ from component.config.schema import schema_fields
 
 Kind = Literal["base", "rate", "score", "curve", "gradient", "answers"]
 Stage = Literal["vanilla", "unsloth", "answers", "liger"]
-#: Learning rates are chosen on this seed, which is none of those that are scored.
-CHOOSING_SEED = 0
 #: Of every run; rows and batches are small, as the model is.
 COMMON: Mapping[str, Any] = {
     "task_type": "sft",
@@ -103,6 +101,8 @@ class Scale:
         num_rows: that a seed trains on, of the demo's 240.
         num_questions: that score a run: the demo's 48, and more of their kind.
         rates: mode -> learning rates to choose from; one is taken as it is.
+        choosing_seeds: on which they are chosen, none of those that are scored.
+        seeds: that are scored.
         wide: sizes of the model whose gradients are compared.
         wide_rows: rows of its batch, and their tokens.
     """
@@ -114,6 +114,7 @@ class Scale:
     num_questions: int
     steps: int
     rates: Mapping[str, Sequence[float]]
+    choosing_seeds: Sequence[int]
     seeds: Sequence[int]
     ways: Sequence[Way]
     curve_steps: int
@@ -144,6 +145,7 @@ FULL = Scale(
     num_questions=288,
     steps=250,
     rates={"full": (5e-4, 1e-3, 2e-3), "lora": (1e-3, 2e-3, 3e-3), "qlora": (1e-3, 2e-3, 3e-3)},
+    choosing_seeds=(0, 11, 12, 13),  # a rate that one seed bears is too high for others
     seeds=(6, 7, 8, 9, 10),  # rows and steps were chosen on 1 to 5 (docs/experiments.md)
     ways=_ways(("full", "lora", "qlora")),
     curve_steps=60,
@@ -163,6 +165,7 @@ QUICK = Scale(
     num_questions=48,
     steps=2,
     rates={"full": (1e-3,), "qlora": (1e-3, 3e-3)},
+    choosing_seeds=(0,),
     seeds=(1, 2),
     ways=(Way("full"), Way("qlora", "unsloth", is_packed=True)),
     curve_steps=3,
@@ -184,10 +187,11 @@ def base_case(scale: Scale) -> Case:
 def rate_cases(scale: Scale) -> list[Case]:
     """Runs that choose learning rates: each mode plainly, on rows that training leaves out; none where one is given."""
     return [
-        _run_case(scale, "rate", Way(mode), CHOOSING_SEED, rate)
+        _run_case(scale, "rate", Way(mode), seed, rate)
         for mode, rates in scale.rates.items()
         if len(rates) > 1
         for rate in rates
+        for seed in scale.choosing_seeds
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 from typing import Any
 
 from component.pipeline.benchmark.quality_cases import (
@@ -12,10 +13,9 @@ from component.pipeline.benchmark.quality_cases import (
     base_case,
     curve_cases,
     gradient_cases,
-    rate_cases,
     score_case,
 )
-from component.pipeline.benchmark.quality_progress import chosen_rates, done_run, known_cases
+from component.pipeline.benchmark.quality_progress import chosen_rates, done_run, known_cases, rate_losses
 from component.pipeline.benchmark.quality_statistics import Interval, interval, paired
 from component.pipeline.benchmark.results import DONE, Results
 
@@ -104,13 +104,13 @@ def say_interval(found: Interval | None, digits: int, *, sign: str = "") -> str:
 def _rates(scale: Scale, results: Results) -> Iterator[str]:
     rates = chosen_rates(scale, results)
     yield "## Learning rates\n"
-    yield "Chosen by the loss on left-out rows, on a seed that is not scored; others of a mode take its rate.\n"
-    yield "| mode | learning rate | loss, nats | |\n|---|---|---|---|"
-    for case in rate_cases(scale):
-        mode, rate = case.keys["train_mode"], case.keys["learning_rate"]
-        run = done_run(results, case)
-        loss = f"{run['eval_loss']:.4f}" if run else "-"
-        yield f"| {mode} | {rate:g} | {loss} | {'chosen' if rates.get(mode) == rate else ''} |"
+    yield "Chosen by the mean loss on left-out rows, on seeds that are not scored; others of a mode take its rate.\n"
+    yield "| mode | learning rate | seeds | mean loss, nats | worst | |\n|---|---|---|---|---|---|"
+    for mode, losses in rate_losses(scale, results).items():
+        for rate, found in losses.items():
+            mean, worst = (f"{fmean(found):.4f}", f"{max(found):.4f}") if found else ("-", "-")
+            mark = "chosen" if rates.get(mode) == rate else ""
+            yield f"| {mode} | {rate:g} | {len(found)} | {mean} | {worst} | {mark} |"
 
 
 def curves_of(scale: Scale, results: Results) -> dict[str, list[float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from component.pipeline.benchmark.quality_cases import (
@@ -77,15 +78,19 @@ def done_run(results: Results, case: Case) -> dict[str, Any] | None:
 
 
 def chosen_rates(scale: Scale, results: Results) -> dict[str, float]:
-    """Mode -> the learning rate of the lowest loss on left-out rows; modes that are not settled are absent."""
+    """Mode -> the learning rate of the lowest mean loss on left-out rows; modes that are not settled are absent."""
     chosen = {mode: rates[0] for mode, rates in scale.rates.items() if len(rates) == 1}
-    losses: dict[str, dict[float, float | None]] = {}
-    for case in rate_cases(scale):
-        run = done_run(results, case)
-        of_mode = losses.setdefault(case.keys["train_mode"], {})
-        of_mode[case.keys["learning_rate"]] = run["eval_loss"] if run else None
-    for mode, found in losses.items():
-        known = {rate: loss for rate, loss in found.items() if loss is not None}
-        if len(known) == len(found):
-            chosen[mode] = min(known, key=known.__getitem__)
+    for mode, losses in rate_losses(scale, results).items():
+        if all(len(found) == len(scale.choosing_seeds) for found in losses.values()):
+            chosen[mode] = min(losses, key=lambda rate: fmean(losses[rate]))
     return chosen
+
+
+def rate_losses(scale: Scale, results: Results) -> dict[str, dict[float, list[float]]]:
+    """Mode -> learning rate to choose from -> losses on left-out rows, of the seeds that are through."""
+    losses: dict[str, dict[float, list[float]]] = {}
+    for case in rate_cases(scale):
+        found = losses.setdefault(case.keys["train_mode"], {}).setdefault(case.keys["learning_rate"], [])
+        run = done_run(results, case)
+        found += [run["eval_loss"]] if run else []
+    return losses

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from component.artifacts.lock import lock_folder
 from component.artifacts.quality_picture import draw_quality
+from component.pipeline.benchmark.child import num_cores
 from component.pipeline.benchmark.quality_cases import FULL, QUICK, Stage
 from component.pipeline.benchmark.quality_claims import forget_claims
 from component.pipeline.benchmark.quality_measurement import check_scratch, measure_quality
 from component.pipeline.benchmark.quality_page import pictured, render
 from component.pipeline.benchmark.quality_progress import NAME, known_cases, open_results, pending_cases
-from component.pipeline.benchmark.quality_workers import Work, num_cores, run_stage
+from component.pipeline.benchmark.quality_workers import Work, run_stage
 from component.pipeline.benchmark.report import describe_surroundings, quick_note, write_text
 from component.pipeline.benchmark.suite import UNFINISHED
 from component.runtime.command import folder_path, positive_float, positive_int

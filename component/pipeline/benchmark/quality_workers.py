@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from component.pipeline.benchmark.child import INTERVAL, Child, Ended, end_children
+from component.pipeline.benchmark.child import INTERVAL, Child, Ended, child_share, end_children
 from component.pipeline.benchmark.quality_cases import Scale, Stage
 from component.pipeline.benchmark.quality_claims import NO_WORKER, claim_first, claimed_by
 from component.pipeline.benchmark.quality_measurement import failed_run
@@ -16,8 +15,6 @@ from component.pipeline.benchmark.quality_progress import NAME, open_results, pe
 from component.runtime.environment import environment_facts
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-#: Each process would else take as many threads as there are cores.
-THREADS = "OMP_NUM_THREADS"
 
 
 @dataclass(frozen=True)
@@ -64,21 +61,7 @@ def _start(work: Work, stage: Stage, worker: int, deadline: float) -> Child:
     command += ["--output", str(work.file.parent), "--scratch", str(work.scratch)]
     command += ["--minutes", str(max(1.0, deadline - time.monotonic()) / 60), *(["--quick"] if work.is_quick else [])]
     log = work.scratch / f"{stage}-{worker}.log"
-    return Child(command, log=log, environment=worker_environment(work.jobs, worker, work.scratch))
-
-
-def worker_environment(jobs: int, worker: int, scratch: Path) -> dict[str, str]:
-    """Variables of one of several processes: its share of the cores unless the environment says, code of its own."""
-    if jobs == 1:
-        return {}
-    share = {} if THREADS in os.environ else {THREADS: str(max(1, num_cores() // jobs))}
-    # Unsloth writes the code that it makes in place, where another process may be reading it.
-    return {**share, "UNSLOTH_COMPILE_LOCATION": str(scratch / f"unsloth_compiled-{worker}")}
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    return Child(command, log=log, environment=child_share(work.jobs, worker, work.scratch))
 
 
 def _keep_failure(work: Work, stage: Stage, worker: int, ended: Ended) -> bool:

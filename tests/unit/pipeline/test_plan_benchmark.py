@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import runpy
-import subprocess
 import sys
+import time
 import weakref
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,9 +19,11 @@ from torch import nn
 from component.artifacts.error_picture import draw_errors
 from component.config.errors import UserError
 from component.config.load import load_config
-from component.pipeline.benchmark import plan_suite
+from component.pipeline.benchmark import plan_processes, plan_suite
+from component.pipeline.benchmark.child import Child, Ended
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES
-from component.pipeline.benchmark.plan_measurement import case_settings, read_results
+from component.pipeline.benchmark.plan_measurement import Scratch, case_settings, read_results
+from component.pipeline.benchmark.plan_processes import Work, measure_alone, visible_gpus
 from component.pipeline.benchmark.plan_suite import compare, failures, points, render
 from component.pipeline.benchmark.process_memory import release_memory
 from component.planning.shape import read_shape
@@ -30,7 +33,7 @@ def test_cases(tmp_path: Path) -> None:
     """Varied, valid, named apart, half of them held out of any fitting."""
     assert len(CASES) == 49 == len({case.name for case in CASES})
     assert sum(case.is_held_out for case in CASES) >= 22
-    configs = [load_config(case_settings(case, tmp_path)) for case in CASES]
+    configs = [load_config(case_settings(case, Scratch(tmp_path, "here"))) for case in CASES]
     assert {config.model.train_mode for config in configs} == {"full", "lora", "qlora"}
     assert {config.model.task_type for config in configs} == {"sft", "dpo", "orpo", "kto", "reward"}
     assert {config.model.quantization for config in configs} == {"int4", "int8"}
@@ -45,7 +48,7 @@ def result(case, tmp_path: Path, *, allocated: float, seconds: float) -> dict:
     hardware = {"kind": "cuda", "name": "NVIDIA H200", "total_memory_bytes": 150e9, "compute_capability": [9, 0]}
     rows = {"num_rows": 16, "mean_tokens": case.length, "longest": case.length}
     return {
-        "settings": case_settings(case, tmp_path),
+        "settings": case_settings(case, Scratch(tmp_path, "here")),
         "loader": case.loader,
         "precision": ["bfloat16", "bfloat16"],
         "data": rows,
@@ -134,14 +137,25 @@ def test_release_leaves_buffers_that_unsloth_has_not_made(monkeypatch: pytest.Mo
     assert module.GPU_BUFFERS == []
 
 
+class WarmChild:
+    """Runs a child's command to its end in a process that has its imports already."""
+
+    commands: list[list[str]] = []
+
+    def __init__(self, command: list[str], **_options: Any) -> None:
+        self.commands.append(command)
+        self.code = self.run_python(command).returncode
+
+    def has_ended(self) -> bool:
+        return True
+
+    def ended(self) -> Ended:
+        return Ended(self.code, 0.0, None, ())
+
+
 @pytest.mark.parametrize(("flags", "num_processes"), [((), 1), (("--own_process",), 2)])
 def test_quick(flags, num_processes: int, repository: Path, tmp_path: Path, run_python, monkeypatch, capsys) -> None:
     """Two configs on the CPU: trained, kept, and not trained again; where there is no GPU, memory is not measured."""
-    measured = []
-
-    def run_child(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-        measured.append(command)
-        return run_python(command, **options)
 
     def run_suite() -> str:
         with pytest.raises(SystemExit) as ended:
@@ -150,7 +164,9 @@ def test_quick(flags, num_processes: int, repository: Path, tmp_path: Path, run_
         assert (ended.value.code, output.err) == (0, "")
         return output.out
 
-    monkeypatch.setattr(plan_suite, "subprocess", SimpleNamespace(run=run_child, STDOUT=subprocess.STDOUT))
+    monkeypatch.setattr(WarmChild, "run_python", staticmethod(run_python), raising=False)
+    monkeypatch.setattr(WarmChild, "commands", [])
+    monkeypatch.setattr(plan_processes, "Child", WarmChild)
     monkeypatch.chdir(repository)
     monkeypatch.setattr(sys, "path", list(sys.path))  # which the script adds to
     arguments = ["script/benchmark.py", "plan", "--quick", "--output", str(tmp_path)]
@@ -165,4 +181,56 @@ def test_quick(flags, num_processes: int, repository: Path, tmp_path: Path, run_
     kept = json.loads((tmp_path / "plan.json").read_text())
     assert run_suite() == first
     assert json.loads((tmp_path / "plan.json").read_text()) == kept
-    assert len(measured) == num_processes
+    assert len(WarmChild.commands) == num_processes
+
+
+#: Keeps a result that tells where it was made, once the other card's process is at work too; the third case fails.
+STAND_IN = """
+import json, os, sys, time
+from pathlib import Path
+from component.pipeline.benchmark.plan_cases import CASES
+from component.pipeline.benchmark.plan_measurement import keep_result
+results, name = Path(sys.argv[1]), sys.argv[2]
+number = [case.name for case in CASES].index(name)
+results.with_name(f"begun-{number}").touch()
+deadline = time.monotonic() + 60
+while not results.with_name(f"begun-{1 - number % 2}").exists():
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+if number == 2:
+    sys.exit("no memory is left")
+keep_result(results, CASES[number], {"failed": [os.environ["CUDA_VISIBLE_DEVICES"], os.environ["OMP_NUM_THREADS"]]})
+"""
+
+
+def test_each_card_measures_one_config_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes of their own, side by side, each seeing one card of those that it may see; a failure is a result."""
+
+    class StandIn(Child):
+        def __init__(self, command: list[str], **options: Any) -> None:
+            name = command[command.index("--measure") + 1]
+            super().__init__([sys.executable, "-c", STAND_IN, str(tmp_path / "plan.json"), name], **options)
+
+    monkeypatch.setattr(plan_processes, "Child", StandIn)
+    monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [{}] * 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(8)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    measure_alone(Work(CASES[:4], tmp_path / "plan.json", tmp_path / "files"), time.monotonic() + 60)
+    results = read_results(tmp_path / "plan.json")
+    assert set(results) == {case.name for case in CASES[:4]}
+    assert results[CASES[2].name]["failed"] == ["no memory is left"]
+    of_cards = [results[case.name]["failed"] for case in (CASES[0], CASES[1], CASES[3])]
+    assert of_cards[:2] == [["5", "4"], ["7", "4"]] and of_cards[2] in of_cards[:2]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "num_gpus", "visible"),
+    [(None, 2, ["0", "1"]), (None, 0, []), ("1", 2, ["1"]), ("3,1", 4, ["3", "1"]), ("", 2, []), ("0", 0, [])],
+)
+def test_cards_that_a_process_may_see(chosen, num_gpus: int, visible: list[str], monkeypatch) -> None:
+    monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [{}] * num_gpus)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert visible_gpus() == visible

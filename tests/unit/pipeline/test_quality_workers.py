@@ -15,7 +15,7 @@ import pytest
 
 from component.config.errors import UserError
 from component.pipeline.benchmark import quality_workers
-from component.pipeline.benchmark.child import Child, end_children
+from component.pipeline.benchmark.child import Child, child_share, end_children
 from component.pipeline.benchmark.quality_cases import FULL, QUICK, answers_case, base_case, gradient_cases, rate_cases
 from component.pipeline.benchmark.quality_claims import (
     claim_first,
@@ -25,7 +25,7 @@ from component.pipeline.benchmark.quality_claims import (
 )
 from component.pipeline.benchmark.quality_progress import known_cases, open_results
 from component.pipeline.benchmark.quality_rows import write_rows
-from component.pipeline.benchmark.quality_workers import Work, run_stage, worker_environment
+from component.pipeline.benchmark.quality_workers import Work, run_stage
 from component.pipeline.benchmark.results import DONE, FAILED
 
 #: The suite's own process, whose cases are measured by this instead; a base takes long enough for others to wait.
@@ -124,11 +124,11 @@ def test_claims_end_with_their_command(tmp_path: Path) -> None:
 def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(16)))
-    assert worker_environment(1, 0, tmp_path) == {}
-    first, second = (worker_environment(6, worker, tmp_path) for worker in (0, 1))
+    assert child_share(1, 0, tmp_path) == {}
+    first, second = (child_share(6, worker, tmp_path) for worker in (0, 1))
     assert first["OMP_NUM_THREADS"] == "2"
     assert first["UNSLOTH_COMPILE_LOCATION"] != second["UNSLOTH_COMPILE_LOCATION"]
-    assert worker_environment(40, 0, tmp_path)["OMP_NUM_THREADS"] == "1"
+    assert child_share(40, 0, tmp_path)["OMP_NUM_THREADS"] == "1"
 
 
 def test_rows_that_others_read_stay_as_they_are(tmp_path: Path) -> None:
