@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
 from component.artifacts.benchmark_picture import draw_bars
 from component.pipeline.benchmark import table
@@ -14,6 +16,15 @@ from component.runtime.command import positive_int
 
 SUITE, MODEL, WARM_UP = "loaders", "llama3 8b", 2
 USE_UNSLOTH = {"vanilla": False, "unsloth": "require"}
+#: Loader -> title of a line, its program and its keys. The bare loop of Unsloth has Unsloth's own adapters.
+LINES: Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]] = {
+    "vanilla": {"bare loop": (BARE_LOOP, {}), "train.py": (TRAIN, {})},
+    "unsloth": {
+        "bare loop": (BARE_LOOP, {}),
+        "train.py, Unsloth's own adapters": (TRAIN, {"fused_lora": False}),
+        "train.py": (TRAIN, {}),
+    },
+}
 COLUMNS = (table.REAL_TOKENS, table.ALLOCATED, table.RESERVED, table.MFU, table.FIRST_STEP, table.RUNS)
 
 
@@ -55,11 +66,11 @@ def build_cases(options: argparse.Namespace) -> list[Case]:
         Case(
             f"{loader}, {title}",
             program,
-            {**settings, "use_unsloth": USE_UNSLOTH[loader], **quick},
+            {**settings, "use_unsloth": USE_UNSLOTH[loader], **keys, **quick},
             model,
             rows,
             warm_up,
         )
         for loader in loaders
-        for title, program in (("bare loop", BARE_LOOP), ("train.py", TRAIN))
+        for title, (program, keys) in LINES[loader].items()
     ]
