@@ -14,17 +14,19 @@ from component.planning.activations import (
     taken_by_backward,
 )
 from component.planning.logits import NEXT_TOKEN_TASKS, LossMemory, loss_memory
-from component.planning.optimizer import optimizer_memory, state_bytes
+from component.planning.optimizer import state_bytes, workspace_bytes
 from component.planning.weights import (
     adapter_bytes,
     cast_weight_bytes,
     gradient_bytes,
+    num_in_largest_tensor,
     num_in_small_tensors,
     num_trained,
     num_trained_embeddings,
     offloaded_head,
     quantized_bytes,
     reference_bytes,
+    trained_width,
     unquantized_bytes,
 )
 from component.planning.workload import Workload
@@ -88,7 +90,7 @@ def plan_memory(workload: Workload) -> MemoryPlan:
     moments = {name: tuple(parts) for name, parts in _moments(workload)}
     moments["optimizer step"] = (
         Part("gradients", gradient_bytes(workload)),
-        Part("optimizer's workspace", trained * optimizer_memory(workload.optimizer).step),
+        Part("optimizer's workspace", _optimizer_workspace(workload)),
     )
     moment, dynamic = max(moments.items(), key=lambda item: _total(item[1]))
     parts, loading = (*static, *dynamic), _while_loading(workload)
@@ -97,6 +99,11 @@ def plan_memory(workload: Workload) -> MemoryPlan:
         moment, parts = "loading", loading
     parts = tuple(part for part in parts if part.num_bytes > 0)
     return MemoryPlan(parts, moment, _total(parts), reserved, paged)
+
+
+def _optimizer_workspace(workload: Workload) -> float:
+    width, largest = trained_width(workload), num_in_largest_tensor(workload)
+    return workspace_bytes(workload.optimizer, num_trained(workload), num_in_largest=largest, width=width)
 
 
 def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:

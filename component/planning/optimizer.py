@@ -12,12 +12,14 @@ class OptimizerMemory:
     Attributes:
         state: kept between steps, on the device.
         step: taken for the duration of a step.
+        copies: float32 copies of one tensor, of the largest at the peak, that a step makes; two more of 16-bit ones.
         paged: kept in managed memory, which torch does not count and which can leave the device.
     """
 
     state: float
     step: float = 0.0
     paged: float = 0.0
+    copies: int = 0
 
 
 #: bitsandbytes' 8-bit states: a byte, and a float32 constant for each block of 256.
@@ -46,8 +48,8 @@ OPTIMIZERS: dict[str, OptimizerMemory] = {
     "rmsprop_bnb_32bit": OptimizerMemory(4),
     "adagrad": OptimizerMemory(4, step=4),
     "sgd": OptimizerMemory(0),
-    # A row and a column of squares instead of a matrix; the update of one matrix at a time.
-    "adafactor": OptimizerMemory(0),
+    # A row and a column of squares instead of a matrix; the update of one matrix at a time, and what it was made of.
+    "adafactor": OptimizerMemory(0, copies=2),
 }
 #: What an optimizer is taken for that is not in the table: Adam's two float32 moments.
 UNKNOWN = OptimizerMemory(8, step=4)
@@ -72,6 +74,18 @@ def state_bytes(
     widened = num_embeddings * (WIDER_FOR_EMBEDDINGS - 1) if "8bit" in name else 0.0
     paged = (num_trained + widened - num_in_small) * memory.paged
     return (num_trained + widened) * memory.state + num_in_small * memory.paged, paged
+
+
+def workspace_bytes(name: str, num_trained: int, *, num_in_largest: int, width: int) -> float:
+    """Bytes that a step takes besides.
+
+    Args:
+        num_in_largest: of the trained parameters, those of the largest tensor.
+        width: bytes of a trained parameter.
+    """
+    memory = optimizer_memory(name)
+    copies = memory.copies + (2 if memory.copies and width < 4 else 0)
+    return num_trained * memory.step + copies * num_in_largest * 4
 
 
 def optimizer_memory(name: str) -> OptimizerMemory:

@@ -108,9 +108,23 @@ def num_in_small_tensors(workload: Workload) -> int:
     return adapter.num_layers * sum(size for size in sizes if size < FEWEST_PAGED)
 
 
+def num_in_largest_tensor(workload: Workload) -> int:
+    """Trained parameters in the largest of their tensors, modules trained beside an adapter aside."""
+    linears, adapter = workload.shape.linears, workload.adapter
+    if adapter is not None:
+        widths = [max(each.features_in, each.features_out) for each in linears if adapter.reaches(each)]
+        return adapter.rank * max(widths, default=0)
+    return max(num_trained_embeddings(workload), *(linear.num_weights for linear in linears))
+
+
+def trained_width(workload: Workload) -> int:
+    """Bytes of a number that is trained, and of its gradient."""
+    return ADAPTER_BYTES if workload.adapter else workload.load_bytes
+
+
 def gradient_bytes(workload: Workload) -> float:
     """Bytes of all gradients, each in the format of its parameter."""
-    return num_trained(workload) * (ADAPTER_BYTES if workload.adapter else workload.load_bytes)
+    return num_trained(workload) * trained_width(workload)
 
 
 def cast_weight_bytes(workload: Workload) -> tuple[float, float]:

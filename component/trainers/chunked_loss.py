@@ -62,6 +62,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                     weight_gradient += errors.to(dtype).T @ rows
                 if bias_gradient is not None:
                     bias_gradient += errors.sum(0)
+                del errors  # or it would be there beside the scores of the next part
         ctx.save_for_backward(hidden_gradient, weight_gradient, bias_gradient)
         ctx.dtypes = weight.dtype, None if bias is None else bias.dtype
         return total

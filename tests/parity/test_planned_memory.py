@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from component.planning.activations import saved_per_token
-from component.planning.optimizer import optimizer_memory
+from component.planning.optimizer import optimizer_memory, workspace_bytes
 from component.planning.shape import ModelShape, read_shape
 from component.planning.weights import cast_weight_bytes, num_adapter_parameters, quantized_bytes
 from component.planning.workload import Adapter, Workload
@@ -176,3 +178,42 @@ def test_optimizer_states_have_the_bytes_that_are_counted(name: str) -> None:
     states = [value for state in optimizer.state.values() for key, value in state.items() if not key.startswith("qmap")]
     total = sum(value.numel() * value.element_size() for value in states if isinstance(value, torch.Tensor))
     assert total / 1024**2 == pytest.approx(optimizer_memory(name).state, abs=0.01)
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of tensors that operations make, as long as they live; views take none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        given = {item.data_ptr() for item in args if isinstance(item, torch.Tensor)}
+        if isinstance(result, torch.Tensor) and result.data_ptr() not in given:
+            num_bytes = result.numel() * result.element_size()
+            self.now += num_bytes
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(result, self._free, num_bytes)
+        return result
+
+    def _free(self, num_bytes: int) -> None:
+        self.now -= num_bytes
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_adafactor_makes_the_copies_that_are_counted(dtype: torch.dtype) -> None:
+    from transformers import Trainer, TrainingArguments
+
+    small, large = (nn.Linear(width, 1024, bias=False, dtype=dtype) for width in (4, 1024))
+    model = nn.ModuleList([small, large])
+    kind, keywords = Trainer.get_optimizer_cls_and_kwargs(TrainingArguments(output_dir="x", optim="adafactor"), model)
+    optimizer = kind(model.parameters(), **keywords)
+    for layer in (small, large):
+        layer.weight.grad = torch.randn_like(layer.weight)
+    optimizer.step()
+    with LiveBytes() as live:
+        optimizer.step()
+    width = large.weight.element_size()
+    planned = workspace_bytes("adafactor", 1028 * 1024, num_in_largest=1024 * 1024, width=width)
+    assert live.peak == pytest.approx(planned, rel=0.01)

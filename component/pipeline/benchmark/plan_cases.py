@@ -92,7 +92,7 @@ CASES: tuple[Case, ...] = (
     _fit("llama3.2 1b", "vanilla", "lora", 2048, 4, **KEEP),
     _fit("llama3.2 1b", "vanilla", "lora", 1024, 2, task_type="dpo"),
     _fit("llama3.2 1b", "vanilla", "qlora", 2048, 4, **KEEP, **PACKED),
-    _held_out("llama3.2 1b", "vanilla", "full", 1024, 4, optim="adafactor"),
+    _fit("llama3.2 1b", "vanilla", "full", 1024, 4, optim="adafactor"),
     _held_out("llama3.2 1b", "vanilla", "lora", 1024, 2, task_type="orpo"),
     _held_out("llama3.2 1b", "vanilla", "qlora", 512, 4, **KEEP, task_type="dpo"),
     _held_out("llama3.2 1b", "vanilla", "lora", 1024, 4, task_type="reward"),

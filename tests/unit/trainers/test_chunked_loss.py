@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -15,6 +17,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
+from component.trainers import chunked_loss
 from component.trainers.chunked_loss import ChunkedCrossEntropy, ChunkedLoss, find_head, predicted_positions
 
 SIZES = {
@@ -70,6 +73,21 @@ def test_a_bias_of_the_head_and_the_factor_of_the_sum() -> None:
     torch.testing.assert_close(ours.double(), expected, rtol=1e-6, atol=0)
     for one, other in zip(torch.autograd.grad(ours, tensors), wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_scores_of_one_part_are_gone_when_the_next_ones_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_part, made = chunked_loss._loss_and_errors, []
+
+    def note(scores: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        assert all(earlier() is None for earlier in made)
+        made.append(weakref.ref(scores))
+        return of_part(scores, targets)
+
+    monkeypatch.setattr(chunked_loss, "_loss_and_errors", note)
+    network = model(tie_word_embeddings=False)
+    install(network, chunk_tokens=4)
+    step(network)
+    assert len(made) == 1 + -(-int((LABELS[:, 1:] != -100).sum()) // 4)  # the first is the trial of `install`
 
 
 def test_sixteen_bits_are_rounded_no_more_than_by_autocast() -> None:
