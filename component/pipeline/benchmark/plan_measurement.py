@@ -108,11 +108,12 @@ def keep_result(path: Path, case: Case, result: dict[str, Any]) -> None:
         write_atomically(path, json.dumps(results, indent=1) + "\n")
 
 
-def measure_cases(cases: Sequence[Case], path: Path, scratch: Scratch, *, deadline: float) -> None:
+def measure_cases(cases: Sequence[Case], path: Path, scratch: Scratch, *, deadline: float, jobs: int = 1) -> None:
     """Measure cases until a time of `time.monotonic()`.
 
     Args:
         path: of the results.
+        jobs: processes that are at work on the GPU, this one among them; with more than one no time is measured.
 
     Raises:
         Exception: whatever a case fails with; `scratch.started` names it.
@@ -121,7 +122,7 @@ def measure_cases(cases: Sequence[Case], path: Path, scratch: Scratch, *, deadli
         if time.monotonic() > deadline:
             return
         scratch.begin(case)
-        keep_result(path, case, _measure(case, scratch))
+        keep_result(path, case, {**_measure(case, scratch), "jobs": jobs})
         release_memory()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,23 +55,27 @@ def measure_by_loader(work: Work, deadline: float) -> None:
                 _keep_failure(work, next((case for case in pending if case.name == name), pending[0]), ended)
 
 
-def measure_alone(work: Work, deadline: float) -> None:
-    """Measure each config in a process of its own, on each GPU one at a time.
+def measure_alone(work: Work, deadline: float, *, jobs: int = 1) -> None:
+    """Measure each config in a process of its own.
 
     Args:
         deadline: a time of `time.monotonic()` after which no config begins.
+        jobs: processes at once on each GPU.
     """
-    pending, gpus = iter(work.pending()), visible_gpus()
+    pending, gpus = iter(work.pending()), visible_gpus() or [None]
     at_work: dict[int, tuple[Case, Child]] = {}
     try:
         while True:
-            for number in range(max(1, len(gpus))):
+            for number in range(jobs * len(gpus)):
                 if number in at_work or time.monotonic() > deadline:
                     continue
                 case = next(pending, None)
                 if case is not None:
-                    place = Scratch(work.scratch, f"gpu-{number}")
-                    at_work[number] = case, _start(work, [case], place, deadline, gpus, number)
+                    place = Scratch(work.scratch, f"process-{number}")
+                    environment = child_share(jobs * len(gpus), number, place.folder)
+                    gpu = gpus[number % len(gpus)]
+                    environment |= {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+                    at_work[number] = case, _start(work, [case], place, deadline, environment, jobs)
             if not at_work:
                 return
             time.sleep(INTERVAL)
@@ -83,7 +87,7 @@ def measure_alone(work: Work, deadline: float) -> None:
         end_children(child for _, child in at_work.values())
 
 
-def visible_gpus() -> list[str]:
+def visible_gpus() -> Sequence[str | None]:
     """What CUDA_VISIBLE_DEVICES may name, one after the other; empty where there is no GPU."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     all_of_them = [str(number) for number in range(len(nvidia_gpus()))]
@@ -91,16 +95,19 @@ def visible_gpus() -> list[str]:
 
 
 def _start(
-    work: Work, cases: Sequence[Case], place: Scratch, deadline: float, gpus: Sequence[str] = (), number: int = 0
+    work: Work,
+    cases: Sequence[Case],
+    place: Scratch,
+    deadline: float,
+    environment: Mapping[str, str] | None = None,
+    jobs: int = 1,
 ) -> Child:
     minutes = max(0.0, deadline - time.monotonic()) / 60
     command = [sys.executable, "script/benchmark.py", "plan", "--measure", *(case.name for case in cases)]
     command += ["--output", str(work.results.parent), "--scratch", str(work.scratch), "--place", place.name]
-    command += ["--minutes", str(max(1e-3, minutes))]
+    command += ["--minutes", str(max(1e-3, minutes)), "--jobs", str(jobs)]
     place.folder.mkdir(parents=True, exist_ok=True)
     place.forget()
-    one_gpu = {"CUDA_VISIBLE_DEVICES": gpus[number]} if gpus else {}
-    environment = {**child_share(max(1, len(gpus)), number, place.folder), **one_gpu}
     return Child(command, log=place.folder / "log.txt", environment=environment)
 
 

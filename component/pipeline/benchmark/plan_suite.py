@@ -26,7 +26,7 @@ from component.planning.plan import Plan, plan
 from component.planning.read_config import DataSize, Setting, read_workload
 from component.planning.shape import read_shape
 from component.planning.workload import Workload
-from component.runtime.command import folder_path, positive_float
+from component.runtime.command import folder_path, positive_float, positive_int
 
 SUITE, OUTPUT, RESULTS = "plan", Path("output/benchmark/plan"), "plan.json"
 #: What they were until all suites had names alike.
@@ -42,14 +42,14 @@ SUM_TITLES = ("| cases | number | of | median error | worst error |", "|---|---|
 
 @dataclass(frozen=True)
 class Comparison:
-    """A case: what was predicted and measured, less what was left over; None where it was not measured."""
+    """A case: what was predicted and measured, less what was left over; None where it was not measured alone."""
 
     name: str
     is_held_out: bool
     predicted: Plan
     allocated: float | None
     reserved: float | None
-    seconds: float
+    seconds: float | None
 
     def errors(self) -> dict[str, float]:
         """Prediction over measurement, less one."""
@@ -62,22 +62,25 @@ class Comparison:
 
 
 def compare_plans(
-    output: Path, scratch: Path, *, quick: bool, own_process: bool, minutes: float, say: Callable[[str], None]
+    output: Path, scratch: Path, *, quick: bool, jobs: int | None, minutes: float, say: Callable[[str], None]
 ) -> None:
     """Measure what is still to be measured and write plan.md and plan.png.
 
     Args:
         output: folder of the results.
         scratch: folder of checkpoints, which are made once, rows, runs and logs.
-        own_process: each config has one, in place of each loader.
+        jobs: processes at once on each GPU, each config having its own; None for one process for each loader.
         minutes: after which no further case begins.
     """
     check_names(output)
     work = Work(QUICK_CASES if quick else CASES, output / RESULTS, scratch)
     for case in work.pending():
         check_device(case.shape, instead="take --quick")
-    measure = measure_alone if own_process else measure_by_loader
-    measure(work, time.monotonic() + 60 * minutes)
+    deadline = time.monotonic() + 60 * minutes
+    if jobs is None:
+        measure_by_loader(work, deadline)
+    else:
+        measure_alone(work, deadline, jobs=jobs)
     results = read_results(work.results)
     compared = compare(work.cases, results)
     table = render(compared, failures(work.cases, results))
@@ -145,8 +148,10 @@ def _compare(case: Case, result: Mapping[str, Any]) -> Comparison:
     return Comparison(case.name, case.is_held_out, predicted, allocated, reserved, _seconds(result))
 
 
-def _seconds(result: Mapping[str, Any]) -> float:
-    """Of a step; of older results there is only a median over the last two of four."""
+def _seconds(result: Mapping[str, Any]) -> float | None:
+    """Of a step that had the GPU for itself; of older results there is only a median over the last two of four."""
+    if result.get("jobs", 1) > 1:
+        return None
     return median_step(result["steps"]) if "steps" in result else result["step_seconds"]
 
 
@@ -203,7 +208,7 @@ def _line(item: Comparison) -> str:
         errors.get("allocated", "-"),
         f"{memory.reserved / 2**30:.2f} / {_gib(item.reserved)}",
         errors.get("reserved", "-"),
-        f"{time_.seconds:.3f} / {item.seconds:.3f}" if time_ else f"- / {item.seconds:.3f}",
+        f"{f'{time_.seconds:.3f}' if time_ else '-'} / {'-' if item.seconds is None else f'{item.seconds:.3f}'}",
         errors.get("time", "-"),
     ]
     return f"| {item.name} | {'yes' if item.is_held_out else ''} | {' | '.join(pairs)} |"
@@ -224,6 +229,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="measure each config in a process of its own, on each GPU one at a time: reserved memory is that of the "
         "run alone; slower to begin",
     )  # fmt: skip
+    parser.add_argument(
+        "--jobs", type=positive_int, default=1, metavar="N",
+        help=f"with {OWN_PROCESS}: so many at once on each GPU, whose times are then no measurement",
+    )  # fmt: skip
     parser.add_argument("--measure", nargs="+", metavar="CONFIG", help=argparse.SUPPRESS)
     parser.add_argument("--place", default="here", help=argparse.SUPPRESS)
     parser.add_argument(
@@ -240,16 +249,20 @@ def run_suite(options: argparse.Namespace) -> None:
     """Hold the planner against measurements; `--measure` is what the suite calls itself with.
 
     Raises:
-        UserError: another command works in one of the folders, results have an earlier name, or configs that are left
-            need a GPU.
+        UserError: --jobs without processes of their own, another command works in one of the folders, results have an
+            earlier name, or configs that are left need a GPU.
     """
     output, scratch = options.output.absolute(), options.scratch.absolute()
     if options.measure is None:
+        if options.jobs > 1 and not options.own_process:
+            raise UserError(f"--jobs: {options.jobs} at once need processes of their own; give {OWN_PROCESS} too")
         _locks = lock_folder(output, key="--output"), lock_folder(scratch, key="--scratch")
         compare_plans(
-            output, scratch, quick=options.quick, own_process=options.own_process, minutes=options.minutes, say=print
-        )
+            output, scratch, quick=options.quick, jobs=options.jobs if options.own_process else None,
+            minutes=options.minutes, say=print,
+        )  # fmt: skip
     else:
         cases = [case for case in (*CASES, *QUICK_CASES) if case.name in options.measure]
         deadline = time.monotonic() + 60 * options.minutes
-        measure_cases(cases, output / RESULTS, Scratch(scratch, options.place), deadline=deadline)
+        place = Scratch(scratch, options.place)
+        measure_cases(cases, output / RESULTS, place, deadline=deadline, jobs=options.jobs)

@@ -75,6 +75,8 @@ def test_errors_are_shares_of_what_was_measured(tmp_path: Path) -> None:
     assert "| held out | 1 | allocated | 10.0% | 10.0% |" in table
     assert "| held out | 1 | reserved" not in table
     assert {name: len(items) for name, items in points(compared).items()} == {"allocated": 2, "reserved": 1, "time": 2}
+    results[fitted.name]["jobs"] = 2  # beside another process no time is measured
+    assert {name: len(items) for name, items in points(compare(CASES, results)).items()}["time"] == 1
     draw_errors(points(compared), tmp_path / "errors.png")
     assert (tmp_path / "errors.png").read_bytes().startswith(b"\x89PNG")
 
@@ -203,11 +205,15 @@ keep_result(results, CASES[number], {"failed": [os.environ["CUDA_VISIBLE_DEVICES
 """
 
 
-def test_each_card_measures_one_config_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes of their own, side by side, each seeing one card of those that it may see; a failure is a result."""
+@pytest.mark.parametrize("visible", ["5,7", "5"])
+def test_processes_side_by_side(visible: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One on each card that may be seen, or two on one; a failure is a result."""
+
+    commands: list[list[str]] = []
 
     class StandIn(Child):
         def __init__(self, command: list[str], **options: Any) -> None:
+            commands.append(command)
             name = command[command.index("--measure") + 1]
             super().__init__([sys.executable, "-c", STAND_IN, str(tmp_path / "plan.json"), name], **options)
 
@@ -215,13 +221,15 @@ def test_each_card_measures_one_config_at_a_time(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [{}] * 8)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(8)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
-    measure_alone(Work(CASES[:4], tmp_path / "plan.json", tmp_path / "files"), time.monotonic() + 60)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    work, deadline = Work(CASES[:4], tmp_path / "plan.json", tmp_path / "files"), time.monotonic() + 60
+    measure_alone(work, deadline, jobs=2 // len(visible.split(",")))
     results = read_results(tmp_path / "plan.json")
     assert set(results) == {case.name for case in CASES[:4]}
     assert results[CASES[2].name]["failed"] == ["no memory is left"]
+    assert {command[command.index("--jobs") + 1] for command in commands} == {"1" if visible == "5,7" else "2"}
     of_cards = [results[case.name]["failed"] for case in (CASES[0], CASES[1], CASES[3])]
-    assert of_cards[:2] == [["5", "4"], ["7", "4"]] and of_cards[2] in of_cards[:2]
+    assert of_cards[:2] == [["5", "4"], [visible[-1], "4"]] and of_cards[2] in of_cards[:2]
 
 
 @pytest.mark.parametrize(
