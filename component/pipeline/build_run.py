@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from component.models.loaded import LoadedModel
+from component.models.padded_rows import settle_cudnn
 from component.pipeline.load_models import load_models
 from component.pipeline.prepare import PreparedRun
 from component.planning.gpus import CONTEXT_BYTES, GIB
@@ -53,6 +55,9 @@ def build_trainer(prepared: PreparedRun, model: LoadedModel, interrupts: Interru
         tokens=TokenCounter(),
         interrupts=interrupts or Interrupts(),
     )
+    if context.loader == "vanilla":
+        lengths = chain(prepared.data.train.lengths.tolist(), prepared.data.evaluation.lengths.tolist())
+        context.decided["cudnn_attention"] = settle_cudnn(lengths)
     seed_everything(prepared.config.model.seed)
     trainer = prepared.task.build(prepared.section, prepared.config.training, model, prepared.data, context)
     return BuiltRun(trainer, model, context)

@@ -16,6 +16,7 @@ from component.config.schema import TrainingSection
 from component.data.collators import PackingCollator, PaddingCollator
 from component.data.dataset import PackedDataset, PreparedDataset
 from component.data.packing import pack, packing_fill
+from component.models.padded_rows import needs_mask
 from component.trainers.arguments import build_training_arguments
 from component.trainers.chunked_loss import ChunkedLoss, predicted_positions
 from component.trainers.experts import router_loss, router_part
@@ -40,9 +41,11 @@ class CausalLMTrainer(RunTrainer, Trainer):
 
     Attributes:
         chunked_loss: computes the model's loss in parts; None where the model does so itself.
+        needs_mask: the model is told which tokens are padding; see `component.models.padded_rows`.
     """
 
     chunked_loss: ChunkedLoss | None = None
+    needs_mask: bool = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._router_losses: list[Tensor] = []
@@ -70,7 +73,8 @@ class CausalLMTrainer(RunTrainer, Trainer):
         """The model's inputs; the positions to learn from, which the collator found, go to the loss."""
         if self.chunked_loss is not None:
             self.chunked_loss.positions = inputs.get(POSITIONS)
-        return {name: value for name, value in inputs.items() if name != POSITIONS}
+        others = (POSITIONS,) if self.needs_mask else (POSITIONS, "attention_mask")
+        return {name: value for name, value in inputs.items() if name not in others}
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """Changed: a new step begins."""
@@ -145,6 +149,8 @@ def build_causal_lm_trainer(
     if context.loader == "vanilla" and not trainer.model_accepts_loss_kwargs:
         # Classes such as Gemma 4's take no count of tokens: the loss of a step would be a mean of micro-batch means.
         trainer.compute_loss_func = next_token_loss
+    if context.loader == "vanilla":
+        trainer.needs_mask = needs_mask(model.model.config.model_type, model.got["attn_implementation"])
     check_smoothing(trainer)
     loss, trainer.chunked_loss = choose_loss(trainer, training, context)
     collator.finds_positions = trainer.chunked_loss is not None

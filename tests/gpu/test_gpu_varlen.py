@@ -14,6 +14,7 @@ from component.data.packing import pack
 from component.models.attention import choose_attention, head_shape, settle_attention
 from component.models.kernel_check import CheckedKernel, HeadShape, check_kernels
 from component.models.packed_attention import FLASH_ATTN, FLEX, VARLEN, probe_leak
+from component.models.padded_rows import settle_cudnn
 from component.models.varlen_attention import NAME, register_varlen
 from component.models.varlen_kernel import Segments, VarlenKernel
 from component.runtime.hardware import detect_hardware
@@ -214,6 +215,27 @@ def test_padded_rows_and_generation_are_those_of_sdpa(family: str) -> None:
         results.append((logits, answers))
     (logits, answers), (other_logits, other_answers) = results
     assert torch.equal(logits, other_logits) and torch.equal(answers, other_answers)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma3"])
+def test_padded_rows_need_no_mask(family: str) -> None:
+    """As near to float32 and eager attention as with a mask, without cuDNN's attention."""
+    bench = Bench(family)
+    padded = PaddingCollator(0)(bench.samples)
+    unmasked = {name: tensor for name, tensor in padded.items() if name != "attention_mask"}
+    bench.use("eager", "float32")
+    exact = bench.measure(bench.alone, "float32")
+    bench.use("sdpa", "bfloat16")
+    found = {"masked": bench.measure([padded], "bfloat16").distance(exact)}
+    try:
+        settle_cudnn(LENGTHS * 2 + tuple(range(1000, 1017)))
+        found["unmasked"] = bench.measure([unmasked], "bfloat16").distance(exact)
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+    print(f"{family}: {json.dumps(found)}")
+    (loss, gradient), (masked_loss, masked_gradient) = found["unmasked"], found["masked"]
+    assert gradient <= NOISE_FACTOR * masked_gradient
+    assert loss <= NOISE_FACTOR * masked_loss + torch.finfo(torch.bfloat16).eps
 
 
 def test_auto_settles_on_the_kernel() -> None:
