@@ -17,6 +17,8 @@ from component.planning.workload import Workload
 #: one layer's backward runs: what is left of 276 kB a token of an 8B shape (2048 x 16 took 15.10 GiB). Packed rows and
 #: layers with fused adapters are not compiled.
 UNSLOTH_COMPILED_BACKWARD = 22
+#: Lengths that Unsloth has cuDNN's attention see are multiples of this.
+UNSLOTH_BUCKET = 128
 
 
 def saved_per_token(workload: Workload) -> float:
@@ -59,6 +61,18 @@ def escaping_per_token(workload: Workload) -> float:
     return _inputs_saved(workload) + workload.shape.query_width * workload.compute_bytes
 
 
+def staying_per_token(workload: Workload) -> float:
+    """Bytes a token that are there from the first layer's forward pass to its backward pass, whatever recomputes.
+
+    Unsloth's first layer starts from a tensor of autograd's own; inputs that were offloaded come back through two
+    buffers, which are kept.
+    """
+    if workload.loader != "unsloth":
+        return 0.0
+    buffers = 2 * workload.compute_bytes if workload.checkpointing == "offload" else 0
+    return workload.shape.hidden * (workload.load_bytes + buffers)
+
+
 def backward_per_token(workload: Workload) -> float:
     """Bytes a token that the backward pass of one decoder layer takes beyond what the layer has kept.
 
@@ -71,10 +85,8 @@ def backward_per_token(workload: Workload) -> float:
     if workload.loader == "unsloth":
         # Its MLP overwrites gate and up with their gradients: one more tensor is enough.
         taken = stream + max(shape.mlp_width * width, of_attention)
-        if workload.checkpointing == "offload":
-            taken += 2 * shape.hidden * width  # the two buffers that inputs come back through
-            if not (workload.is_packed or workload.has_fused_adapters):
-                taken += UNSLOTH_COMPILED_BACKWARD * shape.query_width
+        if workload.checkpointing == "offload" and not (workload.is_packed or workload.has_fused_adapters):
+            taken += UNSLOTH_COMPILED_BACKWARD * shape.query_width
         return taken
     # Of the two that enter the gate's product one is there at a time; fused kernels overwrite both.
     taken = (1 if workload.has_liger else 2) * shape.mlp_width * width
@@ -87,11 +99,17 @@ def backward_per_token(workload: Workload) -> float:
 def _attention_backward(workload: Workload) -> float:
     """Bytes a token while the attention's backward pass runs, when what the MLP has kept is gone.
 
-    Gradients of its output, queries, keys and values, and the float32 sums that those of the queries are added up in.
+    Gradients of its output, queries, keys and values, and what their float32 sums are added up in.
     """
     shape, width = workload.shape, workload.compute_bytes
-    gradients = 2 * (shape.query_width + _key_width(workload)) * width + 4 * shape.query_width
-    return gradients - (shape.hidden + 2 * shape.mlp_width) * width
+    gradients = 2 * (shape.query_width + _key_width(workload)) * width
+    return gradients + _sums_per_token(workload) - (shape.hidden + 2 * shape.mlp_width) * width
+
+
+def _sums_per_token(workload: Workload) -> float:
+    """Bytes of float32 sums of the gradients of the queries; cuDNN takes twice as much, as it was traced."""
+    is_cudnn = not workload.is_packed or workload.has_full_rows
+    return (8.0 if is_cudnn else 4.0) * workload.shape.query_width
 
 
 def row_pairs_bytes(workload: Workload) -> tuple[float, float]:
@@ -109,7 +127,32 @@ def row_pairs_bytes(workload: Workload) -> tuple[float, float]:
 def _attention_saved(workload: Workload) -> float:
     """Queries, keys, values and output; the logarithms of the softmax's sums in float32."""
     shape, width = workload.shape, workload.compute_bytes
-    return 2 * (shape.query_width + _key_width(workload)) * width + 4 * shape.num_heads
+    saved = 2 * (shape.query_width + _key_width(workload)) * width + 4 * shape.num_heads
+    if not is_lengthened(workload):
+        return saved
+    # The output is cut to the row again, which makes a copy for the layer that reads it.
+    return saved * lengthened(workload.row_tokens) / workload.row_tokens + shape.query_width * width
+
+
+def attention_workspace(workload: Workload) -> float:
+    """Bytes of the largest block that cuDNN's attention takes in its backward pass, where that is not the peak.
+
+    No other operation has use for it.
+    """
+    if workload.is_packed:
+        return 0.0
+    length = lengthened(workload.row_tokens) if is_lengthened(workload) else workload.row_tokens
+    return _sums_per_token(workload) * workload.sequences * length
+
+
+def is_lengthened(workload: Workload) -> bool:
+    """Whether Unsloth lengthens rows for cuDNN's attention, as it does unpacked ones."""
+    return workload.loader == "unsloth" and not workload.is_packed
+
+
+def lengthened(length: int) -> int:
+    """Tokens of a row there: unsloth.utils.attention_dispatch adds at least one, up to a multiple of 128."""
+    return length + UNSLOTH_BUCKET - length % UNSLOTH_BUCKET
 
 
 def _key_width(workload: Workload) -> int:
@@ -117,9 +160,8 @@ def _key_width(workload: Workload) -> int:
     dense_mask = workload.loader == "vanilla" and workload.attention == "sdpa" and (
         workload.is_packed or workload.is_padded
     )  # fmt: skip
-    # With a mask, and in Unsloth's dense attention, each key head is repeated for its queries.
-    is_dense = workload.loader == "unsloth" and (not workload.is_packed or workload.has_full_rows)
-    repeats = dense_mask or is_dense or workload.attention == "eager"
+    # With a mask each key head is repeated for its queries.
+    repeats = dense_mask or workload.attention == "eager"
     return workload.shape.query_width if repeats else workload.shape.key_width
 
 

@@ -25,7 +25,8 @@ class LossMemory:
     Attributes:
         forward: most that scores take until the loss is known.
         backward: most they take until their gradient has reached the last decoder layer.
-        largest: the largest single tensor; a free block of this size is seldom found again.
+        largest: the largest single tensor, where its size is another in each batch; a free block of this size is seldom
+            found again.
         hidden: last hidden states and what final norm and head keep of them.
     """
 
@@ -42,7 +43,9 @@ def loss_memory(workload: Workload) -> LossMemory:
         return LossMemory(0, 0, 0, 2 * tokens * shape.hidden * 4)
     if workload.task in NEXT_TOKEN_TASKS and workload.loader == "unsloth":
         part = unsloth_part_bytes(tokens, shape.vocab, shape.hidden, workload.loss_chunk_tokens)
-        return LossMemory(part, part, part, 3 * tokens * shape.hidden * width)
+        # What the last layer gives, its norm, and the gradient of that; the rows of a part twice.
+        hidden = (3 * tokens + 2 * min(tokens, UNSLOTH_TILE_TOKENS)) * shape.hidden * width
+        return LossMemory(part, part, 0, hidden)
     if workload.task in NEXT_TOKEN_TASKS and workload.has_liger:
         part = liger_part_tokens(tokens, shape.vocab, shape.hidden) * shape.vocab * LIGER_BYTES
         return LossMemory(part, part, part, 3 * tokens * shape.hidden * width)
@@ -56,7 +59,7 @@ def loss_memory(workload: Workload) -> LossMemory:
         forward = max(before * scores, 12 * scores + entropy)
     else:
         forward = (before + (width if width < 4 else 0)) * scores
-    return LossMemory(forward, after * scores, 4 * scores, hidden)
+    return LossMemory(forward, after * scores, LARGEST_PER_SCORE.get(workload.task, 4) * scores, hidden)
 
 
 def _chunked(workload: Workload, limit: int) -> LossMemory:
@@ -70,7 +73,7 @@ def _chunked(workload: Workload, limit: int) -> LossMemory:
     is_trained = workload.adapter is None and workload.trained_layers is None
     head = shape.embedding * 4 if is_trained else 0
     hidden = tokens * shape.hidden * (4 + workload.load_bytes + 2 * width)
-    return LossMemory(part + 2 * head, 2 * head, part, hidden)
+    return LossMemory(part + 2 * head, 2 * head, 0, hidden)
 
 
 #: Task -> bytes a score until the loss is known, beside the 16-bit scores, and in the backward pass; float32, as TRL's
@@ -82,6 +85,9 @@ def _chunked(workload: Workload, limit: int) -> LossMemory:
 BYTES_PER_SCORE = {
     "sft": (8, 12), "pretrain": (8, 12), "dpo": (12, 12), "orpo": (10, 14), "kto": (16, 12), "grpo": (8, 12),
 }  # fmt: skip
+#: Task -> bytes a score of its largest tensor, where that is not float32 scores of all rows. kto's are of a side each,
+#: and share blocks: measured.
+LARGEST_PER_SCORE = {"kto": 1}
 #: Tasks that compare with a reference log the entropy of so many tokens at a time (trl.trainer.utils.
 #: entropy_from_logits): logarithms, probabilities and their product in float32, beside 12 bytes for every score.
 REFERENCE_TASKS, ENTROPY_TOKENS, ENTROPY_BYTES = ("dpo", "kto"), 128, 12

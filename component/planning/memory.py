@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from component.planning.activations import (
+    attention_workspace,
     escaping_per_token,
     input_per_token,
     row_pairs_bytes,
     saved_by_layer,
+    staying_per_token,
     taken_by_backward,
 )
 from component.planning.logits import NEXT_TOKEN_TASKS, LossMemory, loss_memory
@@ -36,8 +38,7 @@ from component.planning.workload import Workload
 #: (`benchmark.py plan`, first config).
 LIBRARY_BYTES, SMALL_LIBRARY_BYTES = 64 * 2**20, 16 * 2**20
 #: Share of what comes and goes within a step that is lost between blocks of other sizes, and of what stays for the
-#: backward pass. README: 8.70 GiB of Unsloth's are 9.18 reserved, 19.90 of vanilla's 23.68, where one more tensor of
-#: float32 scores makes the difference.
+#: backward pass; a single block that fits nowhere comes on top (`_lost`).
 LOST_OF_TRANSIENT, LOST_OF_SAVED = 0.15, 0.02
 #: Share lost of weights that are on the device only while the model is loaded, where 16-bit tensors come and go between
 #: 4-bit ones that stay. An 8B Llama 3 through Unsloth, embeddings and head moved after loading: 5.44 GiB, 6.1 reserved.
@@ -115,7 +116,8 @@ def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:
     one_layer = saved_by_layer(workload) + scores
     recomputed = workload.recomputed_layers
     of_recomputed = (input_per_token(workload) + escaping_per_token(workload)) * tokens
-    kept = recomputed * of_recomputed + (layers - recomputed) * one_layer
+    staying = staying_per_token(workload) * tokens
+    kept = recomputed * of_recomputed + (layers - recomputed) * one_layer + staying
     copies = workload.shape.num_layers * layer_copy
     # A layer that recomputes gives its copies up after its forward pass, and makes them again in its backward pass.
     kept_copies = copies - workload.shape.num_layers * layer_copy * recomputed / layers
@@ -148,11 +150,12 @@ def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:
         before = Part("activations", kept - one_layer + mask)
         yield "backward pass before the next layer that recomputes nothing", (before, made, restored, *backward)
     else:
-        yield "backward pass of the last layer", (saved, gradient, restored, *backward)
+        last = Part("last layer's output", output)
+        yield "backward pass of the last layer", (saved, gradient, last, restored, *backward)
     yield (
         "backward pass of the first layer",
         (
-            Part("activations", (of_recomputed if recomputed else one_layer) + mask),
+            Part("activations", (of_recomputed if recomputed else one_layer) + staying + mask),
             Part("gradients", gradients),
             restored,
             *backward,
@@ -263,4 +266,5 @@ def _lost(workload: Workload, dynamic: tuple[Part, ...]) -> float:
     saved = sum(part.num_bytes for part in dynamic if part.name in ("activations", "gradients"))
     logits = sum(part.num_bytes for part in dynamic if part.name == "logits and loss")
     others = sum(part.num_bytes for part in dynamic) - saved - logits
-    return LOST_OF_SAVED * saved + LOST_OF_TRANSIENT * others + (loss_memory(workload).largest if logits else 0)
+    single = max(loss_memory(workload).largest if logits else 0, attention_workspace(workload))
+    return LOST_OF_SAVED * saved + LOST_OF_TRANSIENT * others + single

@@ -52,6 +52,10 @@ class Case:
         others = [f"{key}={value}" for key, value in self.keys.items()]
         return ", ".join([self.loader, self.shape, self.mode, f"{self.length} x {self.rows}", *others])
 
+    def identity(self) -> dict[str, Any]:
+        """All that its result depends on, the machine and the code aside."""
+        return {"shape": self.shape, "settings": self.settings()}
+
     def settings(self) -> dict[str, Any]:
         """Keys of a train_args file, files and folders aside."""
         is_int8 = self.mode == "int8"
@@ -87,7 +91,7 @@ CASES: tuple[Case, ...] = (
     _fit("qwen2.5 0.5b", "vanilla", "full", 2048, 2, **KEEP, optim="adamw_8bit"),
     _held_out("qwen2.5 0.5b", "vanilla", "full", 1024, 4, optim="paged_adamw_8bit", gradient_accumulation_steps=2),
     _held_out("qwen2.5 0.5b", "vanilla", "full", 512, 2, task_type="dpo"),
-    _held_out("qwen2.5 0.5b", "vanilla", "qlora", 1024, 4, task_type="kto"),
+    _fit("qwen2.5 0.5b", "vanilla", "qlora", 1024, 4, task_type="kto"),
     _fit("llama3.2 1b", "vanilla", "qlora", 2048, 4, **KEEP),
     _fit("llama3.2 1b", "vanilla", "lora", 2048, 4, **KEEP),
     _fit("llama3.2 1b", "vanilla", "lora", 1024, 2, task_type="dpo"),

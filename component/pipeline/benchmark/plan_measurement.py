@@ -1,8 +1,7 @@
-"""Measure cases in this process, one after the other, as train.py would run them; each result is kept at once."""
+"""Measure a case in this process, as train.py would run it, and keep the result."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
 import time
@@ -11,29 +10,28 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from component.artifacts.strict_json import write_atomically
-from component.config.errors import UserError
 from component.config.load import load_config
-from component.pipeline.benchmark.locked_file import locked
 from component.pipeline.benchmark.plan_cases import Case
 from component.pipeline.benchmark.process_memory import release_memory
-from component.pipeline.benchmark.results_file import Fields, check_fields, read_json_object
+from component.pipeline.benchmark.results import DONE, Results, now
+from component.pipeline.benchmark.results_file import Fields
 from component.pipeline.build_run import build_trainer
 from component.pipeline.load_models import load_models
 from component.pipeline.plan_run import data_size
 from component.pipeline.prepare import PreparedRun, prepare
+from component.runtime.environment import environment_facts
 from component.runtime.seeds import seed_everything
 
+SUITE, REPOSITORY = "plan", Path(__file__).resolve().parents[3]
 #: Of a case.
 NUM_STEPS = 5
 
-#: Fields of the result of a config that was measured, of its data and of its card.
+#: Fields of a run that ended well.
 MEASURED: Fields = {
-    "settings": dict, "loader": str, "precision": list, "data": dict, "gpu": dict, "step_seconds": (int, float),
-    "peak_allocated_bytes": (int, type(None)), "peak_reserved_bytes": (int, type(None)),
+    "settings": dict, "loader": str, "precision": list, "data": dict, "gpu": dict, "steps": list, "jobs": int,
+    "loss": (dict, type(None)), "peak_allocated_bytes": (int, type(None)),
+    "peak_reserved_bytes": (int, type(None)),
 }  # fmt: skip
-DATA: Fields = {"num_rows": int, "mean_tokens": (int, float), "longest": int}
-CARD: Fields = {"kind": str, "name": str, "total_memory_bytes": int}
 
 
 @dataclass(frozen=True)
@@ -58,72 +56,25 @@ class Scratch:
         """Of random checkpoints."""
         return self.root / "models"
 
-    def begin(self, case: Case) -> None:
-        """Note which case is at work, and clear its place."""
-        self._note.parent.mkdir(parents=True, exist_ok=True)
-        self._note.write_text(case.name, encoding="utf-8")
-        shutil.rmtree(self.folder / "run", ignore_errors=True)
 
-    def forget(self) -> None:
-        """No case is at work."""
-        self._note.unlink(missing_ok=True)
-
-    def started(self) -> str | None:
-        """Name of the case that was begun last."""
-        return self._note.read_text(encoding="utf-8") if self._note.is_file() else None
-
-    @property
-    def _note(self) -> Path:
-        return self.folder / "started.txt"
-
-
-def read_results(path: Path) -> dict[str, Any]:
-    """Results so far, by name of the case.
-
-    Args:
-        path: of their file, which may not exist yet.
+def open_results(path: Path) -> Results:
+    """The results of the suite in a file, which may not exist yet.
 
     Raises:
-        UserError: the file is damaged, or of another suite.
+        UserError: it holds something else, or is damaged.
     """
-    if not path.exists():
-        return {}
-    results = read_json_object(path)
-    if "schema_version" in results:
-        raise UserError(f"{path}: results of another suite, not of plan; move it, or name another --output")
-    for name, result in results.items():
-        has_failed = isinstance(result, dict) and "failed" in result
-        check_fields(path, json.dumps(name), result, {"failed": list} if has_failed else MEASURED)
-        if has_failed:
-            continue
-        check_fields(path, f"{json.dumps(name)}.data", result["data"], DATA)
-        check_fields(path, f"{json.dumps(name)}.gpu", result["gpu"], CARD)
-    return results
+    return Results(path, SUITE, lambda _entry: MEASURED)
 
 
-def keep_result(path: Path, case: Case, result: dict[str, Any]) -> None:
-    """Add a result to those on disk; several processes may."""
-    with locked(path):
-        results = {**read_results(path), case.name: {"held_out": case.is_held_out, **result}}
-        write_atomically(path, json.dumps(results, indent=1) + "\n")
-
-
-def measure_cases(cases: Sequence[Case], path: Path, scratch: Scratch, *, deadline: float, jobs: int = 1) -> None:
-    """Measure cases until a time of `time.monotonic()`.
+def measure_case(case: Case, results: Results, scratch: Scratch, *, jobs: int = 1) -> None:
+    """Measure a case and keep its result.
 
     Args:
-        path: of the results.
         jobs: processes that are at work on the GPU, this one among them; with more than one no time is measured.
-
-    Raises:
-        Exception: whatever a case fails with; `scratch.started` names it.
     """
-    for case in cases:
-        if time.monotonic() > deadline:
-            return
-        scratch.begin(case)
-        keep_result(path, case, {**_measure(case, scratch), "jobs": jobs})
-        release_memory()
+    shutil.rmtree(scratch.folder / "run", ignore_errors=True)
+    surroundings = environment_facts(REPOSITORY)
+    results.add(case, {"status": DONE, "date": now(), **_measure(case, scratch), "jobs": jobs}, surroundings)
 
 
 def _measure(case: Case, scratch: Scratch) -> dict[str, Any]:
@@ -190,7 +141,6 @@ def _train(prepared: PreparedRun) -> dict[str, Any]:
     from component.trainers.callbacks.step_timer import StepTimer
 
     seed_everything(prepared.config.model.seed)
-    left_over = _peaks(torch)["peak_allocated_bytes"]
     model = load_models(prepared)
     load_peak = _peaks(torch)["peak_allocated_bytes"]
     folder = Path(prepared.config.run.output_dir)
@@ -206,8 +156,6 @@ def _train(prepared: PreparedRun) -> dict[str, Any]:
         **_peaks(torch),
         "load_peak_bytes": load_peak,
         "loaded_bytes": after_load,
-        "left_over_bytes": left_over,
-        "step_seconds": round(median_step(timer.seconds), 5),
         "steps": [round(seconds, 4) for seconds in timer.seconds],
         "loss": built.context.decided.get("loss_chunk_tokens"),
         "got": {key: str(value) for key, value in model.got.items()},

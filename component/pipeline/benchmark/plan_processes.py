@@ -1,20 +1,19 @@
-"""The processes that measure configs of suite `plan`: one for each loader, or one for each config."""
+"""The processes that measure configs of suite `plan`, each its own: what one leaves on a GPU is no part of another."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from component.pipeline.benchmark.child import INTERVAL, Child, Ended, child_share, end_children
+from component.pipeline.benchmark.child import INTERVAL, Child, child_share, end_children
 from component.pipeline.benchmark.plan_cases import Case
-from component.pipeline.benchmark.plan_measurement import Scratch, keep_result, read_results
-from component.runtime.environment import nvidia_gpus
-
-LOADERS = ("vanilla", "unsloth")
+from component.pipeline.benchmark.plan_measurement import REPOSITORY, Scratch
+from component.pipeline.benchmark.results import Results, failed_run
+from component.runtime.environment import environment_facts, nvidia_gpus
 
 
 @dataclass(frozen=True)
@@ -22,67 +21,44 @@ class Work:
     """What the processes work on.
 
     Attributes:
-        results: file of the results.
         scratch: folder of checkpoints, rows, runs and logs.
+        jobs: processes at once on each GPU.
     """
 
     cases: Sequence[Case]
-    results: Path
+    results: Results
     scratch: Path
+    jobs: int = 1
 
     def pending(self) -> list[Case]:
         """Cases that have no result, failures counting as one."""
-        done = read_results(self.results)
-        return [case for case in self.cases if case.name not in done]
+        self.results.reload()
+        return [case for case in self.cases if not self.results.runs(case)]
 
 
-def measure_by_loader(work: Work, deadline: float) -> None:
-    """Measure the configs of each loader in one process; another goes on where one ends.
-
-    Args:
-        deadline: a time of `time.monotonic()` after which no config begins; each loader gets its share until then.
-    """
-    for number, loader in enumerate(LOADERS):
-        until = time.monotonic() + (deadline - time.monotonic()) / (len(LOADERS) - number)
-        while time.monotonic() < until:
-            pending = [case for case in work.pending() if case.loader == loader]
-            if not pending:
-                break
-            place = Scratch(work.scratch, loader)
-            ended = _wait_for(_start(work, pending, place, until))
-            if ended.code:
-                name = place.started()
-                _keep_failure(work, next((case for case in pending if case.name == name), pending[0]), ended)
-
-
-def measure_alone(work: Work, deadline: float, *, jobs: int = 1) -> None:
-    """Measure each config in a process of its own.
+def measure_pending(work: Work, deadline: float) -> None:
+    """Measure what has no result; a case whose process fails has that as its result.
 
     Args:
-        deadline: a time of `time.monotonic()` after which no config begins.
-        jobs: processes at once on each GPU.
+        deadline: a time of `time.monotonic()` after which no case begins.
     """
     pending, gpus = iter(work.pending()), visible_gpus() or [None]
     at_work: dict[int, tuple[Case, Child]] = {}
     try:
         while True:
-            for number in range(jobs * len(gpus)):
-                if number in at_work or time.monotonic() > deadline:
-                    continue
-                case = next(pending, None)
-                if case is not None:
-                    place = Scratch(work.scratch, f"process-{number}")
-                    environment = child_share(jobs * len(gpus), number, place.folder)
-                    gpu = gpus[number % len(gpus)]
-                    environment |= {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
-                    at_work[number] = case, _start(work, [case], place, deadline, environment, jobs)
+            for number in range(work.jobs * len(gpus)):
+                if number not in at_work and time.monotonic() <= deadline:
+                    case = next(pending, None)
+                    if case is not None:
+                        at_work[number] = case, _start(work, case, number, gpus)
             if not at_work:
                 return
             time.sleep(INTERVAL)
             for number in [number for number, (_, child) in at_work.items() if child.has_ended()]:
                 case, child = at_work.pop(number)
-                if child.ended().code:
-                    _keep_failure(work, case, child.ended())
+                ended = child.ended()
+                if ended.code:
+                    work.results.add(case, failed_run(ended), environment_facts(REPOSITORY))
     finally:
         end_children(child for _, child in at_work.values())
 
@@ -94,31 +70,12 @@ def visible_gpus() -> Sequence[str | None]:
     return all_of_them if chosen is None else list(filter(None, chosen.split(","))) if all_of_them else []
 
 
-def _start(
-    work: Work,
-    cases: Sequence[Case],
-    place: Scratch,
-    deadline: float,
-    environment: Mapping[str, str] | None = None,
-    jobs: int = 1,
-) -> Child:
-    minutes = max(0.0, deadline - time.monotonic()) / 60
-    command = [sys.executable, "script/benchmark.py", "plan", "--measure", *(case.name for case in cases)]
-    command += ["--output", str(work.results.parent), "--scratch", str(work.scratch), "--place", place.name]
-    command += ["--minutes", str(max(1e-3, minutes)), "--jobs", str(jobs)]
+def _start(work: Work, case: Case, number: int, gpus: Sequence[str | None]) -> Child:
+    place = Scratch(work.scratch, f"process-{number}")
     place.folder.mkdir(parents=True, exist_ok=True)
-    place.forget()
+    command = [sys.executable, "script/benchmark.py", "plan", "--measure", case.name, "--jobs", str(work.jobs)]
+    command += ["--output", str(work.results.path.parent), "--scratch", str(work.scratch), "--place", place.name]
+    environment = child_share(work.jobs * len(gpus), number, place.folder)
+    gpu = gpus[number % len(gpus)]
+    environment |= {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
     return Child(command, log=place.folder / "log.txt", environment=environment)
-
-
-def _wait_for(child: Child) -> Ended:
-    try:
-        while not child.has_ended():
-            time.sleep(INTERVAL)
-    finally:
-        end_children([child])
-    return child.ended()
-
-
-def _keep_failure(work: Work, case: Case, ended: Ended) -> None:
-    keep_result(work.results, case, {"failed": list(ended.lines)})

@@ -12,37 +12,36 @@ from typing import Any
 
 from component.artifacts.error_picture import draw_errors
 from component.artifacts.lock import lock_folder
-from component.artifacts.strict_json import write_atomically
-from component.config.errors import UserError
 from component.config.load import load_config
 from component.pipeline.benchmark.device import check_device
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES, Case
-from component.pipeline.benchmark.plan_measurement import Scratch, measure_cases, median_step, read_results
-from component.pipeline.benchmark.plan_processes import Work, measure_alone, measure_by_loader
-from component.pipeline.benchmark.process_memory import foreign_bytes
-from component.pipeline.benchmark.report import quick_note
+from component.pipeline.benchmark.plan_measurement import (
+    SUITE,
+    Scratch,
+    measure_case,
+    median_step,
+    open_results,
+)
+from component.pipeline.benchmark.plan_processes import Work, measure_pending
+from component.pipeline.benchmark.report import describe_surroundings, quick_note, write_text
+from component.pipeline.benchmark.results import DONE, Results, summarize
+from component.pipeline.benchmark.suite import UNFINISHED
 from component.planning.gpus import describe_gpu
 from component.planning.plan import Plan, plan
 from component.planning.read_config import DataSize, Setting, read_workload
 from component.planning.shape import read_shape
-from component.planning.workload import Workload
 from component.runtime.command import folder_path, positive_float, positive_int
 
-SUITE, OUTPUT, RESULTS = "plan", Path("output/benchmark/plan"), "plan.json"
-#: What they were until all suites had names alike.
-OLD_OUTPUT, OLD_RESULTS = Path("output/benchmark-plan"), "results.json"
-OWN_PROCESS = "--own_process"
 CAPTION = (
-    "Measured: the peak less what earlier configs of the process had left allocated when the config was loaded, "
-    "the libraries' own workspace aside. For reserved memory that is only about right: blocks are not given back "
-    f"whole. With {OWN_PROCESS} nothing is left."
+    "Measured in a process for each config. What torch reserves beyond what it allocates it gives back where another "
+    "block finds no room; that is most where packed rows hold some tokens more from one step to the next."
 )
 SUM_TITLES = ("| cases | number | of | median error | worst error |", "|---|---|---|---|---|")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A case: what was predicted and measured, less what was left over; None where it was not measured alone."""
+    """A case: what was predicted and measured, in bytes and seconds; None where it was not measured, or not alone."""
 
     name: str
     is_held_out: bool
@@ -61,62 +60,33 @@ class Comparison:
         return {name: mine / real - 1 for name, (mine, real) in pairs.items() if mine and real}
 
 
-def compare_plans(
-    output: Path, scratch: Path, *, quick: bool, jobs: int | None, minutes: float, say: Callable[[str], None]
-) -> None:
-    """Measure what is still to be measured and write plan.md and plan.png.
+def compare_plans(work: Work, *, is_quick: bool, minutes: float, say: Callable[[str], None]) -> None:
+    """Measure what is still to be measured and write plan.md and plan.png beside the results.
 
     Args:
-        output: folder of the results.
-        scratch: folder of checkpoints, which are made once, rows, runs and logs.
-        jobs: processes at once on each GPU, each config having its own; None for one process for each loader.
         minutes: after which no further case begins.
     """
-    check_names(output)
-    work = Work(QUICK_CASES if quick else CASES, output / RESULTS, scratch)
     for case in work.pending():
         check_device(case.shape, instead="take --quick")
-    deadline = time.monotonic() + 60 * minutes
-    if jobs is None:
-        measure_by_loader(work, deadline)
-    else:
-        measure_alone(work, deadline, jobs=jobs)
-    results = read_results(work.results)
-    compared = compare(work.cases, results)
-    table = render(compared, failures(work.cases, results))
-    if quick:
-        table = f"{quick_note('tiny models', _device_of(results))}\n\n{table}"
-    write_atomically(output / f"{SUITE}.md", table + "\n")
-    draw_errors(points(compared), output / f"{SUITE}.png")
-    say(table)
+    measure_pending(work, time.monotonic() + 60 * minutes)
+    note = UNFINISHED if work.pending() else ""
+    compared = compare(work.cases, work.results)
+    quick = quick_note("tiny models", _device_of(work)) if is_quick else ""
+    tables, surroundings = render(compared, failures(work)), describe_surroundings(work.cases, work.results)
+    draw_errors(points(compared), work.results.path.with_suffix(".png"))
+    say(write_text(work.results.path.parent, SUITE, [quick, tables, note, surroundings]))
 
 
-def check_names(output: Path) -> None:
-    """Check that no results are left under the names that they once had.
-
-    Raises:
-        UserError: there are some, and none under those that they have now.
-    """
-    old = [output / OLD_RESULTS, *([OLD_OUTPUT / OLD_RESULTS] if output == OUTPUT.absolute() else [])]
-    found = next((path for path in old if path.is_file()), None)
-    if found is not None and not (output / RESULTS).exists():
-        raise UserError(
-            f"{found}: results of suite plan, which are in {output / RESULTS} now; move the file there to go on with "
-            "them, or elsewhere to begin anew"
-        )
-
-
-def compare(cases: Iterable[Case], results: Mapping[str, Any]) -> list[Comparison]:
+def compare(cases: Iterable[Case], results: Results) -> list[Comparison]:
     """Predict each measured case with the planner as it is now."""
-    return [_compare(case, results[case.name]) for case in cases if "step_seconds" in results.get(case.name, {})]
+    measured = ((case, summarize(results.runs(case))) for case in cases)
+    return [_compare(case, run) for case, run in measured if run is not None and run["status"] == DONE]
 
 
-def failures(cases: Iterable[Case], results: Mapping[str, Any]) -> dict[str, str]:
+def failures(work: Work) -> dict[str, str]:
     """Cases that failed, with the last line of their output."""
-    found = {case.name: results.get(case.name, {}) for case in cases}
-    return {
-        name: result["failed"][-1] if result["failed"] else "" for name, result in found.items() if "failed" in result
-    }
+    last = ((case.name, summarize(work.results.runs(case))) for case in work.cases)
+    return {name: (run["lines"] or [""])[-1] for name, run in last if run is not None and run["status"] != DONE}
 
 
 def _compare(case: Case, result: Mapping[str, Any]) -> Comparison:
@@ -126,7 +96,6 @@ def _compare(case: Case, result: Mapping[str, Any]) -> Comparison:
     is_cuda = gpu["kind"] == "cuda"
     capability = tuple(gpu["compute_capability"]) if is_cuda else None
     load, compute = result["precision"]
-    # Results from before the loss was computed in parts do not say how it was.
     has_liger = result["loader"] == "vanilla" and config.training.use_liger_kernel is True
     setting = Setting(
         result["loader"],
@@ -134,34 +103,15 @@ def _compare(case: Case, result: Mapping[str, Any]) -> Comparison:
         compute,
         supports_varlen=True,
         has_liger=has_liger,
-        chunks_loss="loss" in result and not has_liger,
+        chunks_loss=bool(result["loss"] and result["loss"]["got"]),
     )
-    workload = _as_it_ran(read_workload(config, shape, setting, DataSize(**result["data"])), result.get("got", {}))
+    workload = read_workload(config, shape, setting, DataSize(**result["data"]))
     card = describe_gpu(gpu["name"], gpu["total_memory_bytes"], capability) if is_cuda else None
     timed = replace(workload, sample_tokens=result["data"]["mean_tokens"]) if workload.is_packed else None
     predicted = plan(workload, card, micro_batches=config.training.gradient_accumulation_steps, timed=timed)
-    left_over = foreign_bytes(result.get("left_over_bytes"))
-    allocated, reserved = (
-        None if peak is None else peak - left_over
-        for peak in (result["peak_allocated_bytes"], result["peak_reserved_bytes"])
-    )
-    return Comparison(case.name, case.is_held_out, predicted, allocated, reserved, _seconds(result))
-
-
-def _seconds(result: Mapping[str, Any]) -> float | None:
-    """Of a step that had the GPU for itself; of older results there is only a median over the last two of four."""
-    if result.get("jobs", 1) > 1:
-        return None
-    return median_step(result["steps"]) if "steps" in result else result["step_seconds"]
-
-
-def _as_it_ran(workload: Workload, got: Mapping[str, str]) -> Workload:
-    """Less what the loader did not do: older results are from before it could."""
-    return replace(
-        workload,
-        has_fused_adapters=workload.has_fused_adapters and not got.get("fused_lora", "no").startswith("no"),
-        keeps_norm_outputs=workload.keeps_norm_outputs and got.get("rmsnorm_save_output") == "True",
-    )
+    seconds = median_step(result["steps"]) if result["jobs"] == 1 else None
+    peaks = (result[name] for name in ("peak_allocated_bytes", "peak_reserved_bytes"))
+    return Comparison(case.name, case.is_held_out, predicted, *peaks, seconds)
 
 
 def render(comparisons: Sequence[Comparison], failed: Mapping[str, str]) -> str:
@@ -185,9 +135,10 @@ def render(comparisons: Sequence[Comparison], failed: Mapping[str, str]) -> str:
     return "\n".join([*lines, "", *SUM_TITLES, *sums] if sums else lines)
 
 
-def _device_of(results: Mapping[str, Any]) -> str:
+def _device_of(work: Work) -> str:
     """What configs were measured on; they need not have been yet."""
-    names = {result["gpu"]["name"] for result in results.values() if result.get("gpu", {}).get("kind") == "cuda"}
+    gpus = [run["gpu"] for case in work.cases for run in work.results.runs(case) if run["status"] == DONE]
+    names = {gpu["name"] for gpu in gpus if gpu["kind"] == "cuda"}
     return ", ".join(sorted(names)) or "the CPU, which has no peaks to measure and no speed to predict"
 
 
@@ -224,19 +175,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--minutes", type=positive_float, default=30, metavar="N", help="no further config begins after these"
     )
-    parser.add_argument(
-        OWN_PROCESS, action="store_true",
-        help="measure each config in a process of its own, on each GPU one at a time: reserved memory is that of the "
-        "run alone; slower to begin",
-    )  # fmt: skip
+    parser.add_argument("--retry", action="store_true", help="try again what has failed")
     parser.add_argument(
         "--jobs", type=positive_int, default=1, metavar="N",
-        help=f"with {OWN_PROCESS}: so many at once on each GPU, whose times are then no measurement",
+        help="configs at once on each GPU; with more than one, times are no measurement",
     )  # fmt: skip
-    parser.add_argument("--measure", nargs="+", metavar="CONFIG", help=argparse.SUPPRESS)
+    parser.add_argument("--measure", metavar="CONFIG", help=argparse.SUPPRESS)
     parser.add_argument("--place", default="here", help=argparse.SUPPRESS)
     parser.add_argument(
-        "--output", default=OUTPUT, type=folder_path, metavar="FOLDER",
+        "--output", default=Path(f"output/benchmark/{SUITE}"), type=folder_path, metavar="FOLDER",
         help=f"of {SUITE}.md, {SUITE}.json and {SUITE}.png; a command goes on with the results there",
     )  # fmt: skip
     parser.add_argument(
@@ -249,20 +196,16 @@ def run_suite(options: argparse.Namespace) -> None:
     """Hold the planner against measurements; `--measure` is what the suite calls itself with.
 
     Raises:
-        UserError: --jobs without processes of their own, another command works in one of the folders, results have an
-            earlier name, or configs that are left need a GPU.
+        UserError: another command works in one of the folders, or configs that are left need a GPU.
     """
     output, scratch = options.output.absolute(), options.scratch.absolute()
-    if options.measure is None:
-        if options.jobs > 1 and not options.own_process:
-            raise UserError(f"--jobs: {options.jobs} at once need processes of their own; give {OWN_PROCESS} too")
-        _locks = lock_folder(output, key="--output"), lock_folder(scratch, key="--scratch")
-        compare_plans(
-            output, scratch, quick=options.quick, jobs=options.jobs if options.own_process else None,
-            minutes=options.minutes, say=print,
-        )  # fmt: skip
-    else:
-        cases = [case for case in (*CASES, *QUICK_CASES) if case.name in options.measure]
-        deadline = time.monotonic() + 60 * options.minutes
-        place = Scratch(scratch, options.place)
-        measure_cases(cases, output / RESULTS, place, deadline=deadline, jobs=options.jobs)
+    results = open_results(output / f"{SUITE}.json")
+    if options.measure is not None:
+        case = next(case for case in (*CASES, *QUICK_CASES) if case.name == options.measure)
+        measure_case(case, results, Scratch(scratch, options.place), jobs=options.jobs)
+        return
+    _locks = lock_folder(output, key="--output"), lock_folder(scratch, key="--scratch")
+    work = Work(QUICK_CASES if options.quick else CASES, results, scratch, options.jobs)
+    if options.retry:
+        results.drop_failed(work.cases)
+    compare_plans(work, is_quick=options.quick, minutes=options.minutes, say=print)

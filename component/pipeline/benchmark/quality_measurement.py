@@ -8,13 +8,12 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from component.artifacts.metrics import read_metrics
 from component.config.errors import UserError
-from component.pipeline.benchmark.child import INTERVAL, Ended
+from component.pipeline.benchmark.child import INTERVAL
 from component.pipeline.benchmark.gradient_error import (
     compare_gradients,
     step_gradients,
@@ -26,7 +25,7 @@ from component.pipeline.benchmark.quality_cases import REFERENCE, Case, Scale, S
 from component.pipeline.benchmark.quality_claims import claim_first, join_scratch
 from component.pipeline.benchmark.quality_progress import pending_cases, unlocks_others
 from component.pipeline.benchmark.quality_rows import HELD_OUT, REPOSITORY, TEXTS, TRAIN, write_questions, write_rows
-from component.pipeline.benchmark.results import DONE, FAILED, Results
+from component.pipeline.benchmark.results import DONE, Results, now
 from component.pipeline.run import run
 from component.runtime.environment import environment_facts
 
@@ -91,16 +90,6 @@ def check_scratch(scale: Scale, results: Results, folder: Path) -> None:
             f"--scratch: {missing} is missing, from which the results in {results.path} go on; name the --scratch that "
             "they were made with, or another --output"
         )
-
-
-def failed_run(ended: Ended) -> dict[str, Any]:
-    """The result of a case whose process did not end well."""
-    return {"status": FAILED, "date": now(), "code": ended.code, "lines": list(ended.lines)}
-
-
-def now() -> str:
-    """The time, as results have it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _measure_base(case: Case, folder: Path) -> dict[str, Any]:

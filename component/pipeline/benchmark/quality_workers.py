@@ -10,8 +10,8 @@ from pathlib import Path
 from component.pipeline.benchmark.child import INTERVAL, Child, Ended, child_share, end_children
 from component.pipeline.benchmark.quality_cases import Scale, Stage
 from component.pipeline.benchmark.quality_claims import NO_WORKER, claim_first, claimed_by
-from component.pipeline.benchmark.quality_measurement import failed_run
 from component.pipeline.benchmark.quality_progress import NAME, open_results, pending_cases, unlocks_others
+from component.pipeline.benchmark.results import failed_run
 from component.runtime.environment import environment_facts
 
 REPOSITORY = Path(__file__).resolve().parents[3]

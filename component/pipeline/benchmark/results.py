@@ -7,11 +7,13 @@ import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from component.artifacts.strict_json import to_json_text, write_atomically
 from component.pipeline.benchmark.case import Case
+from component.pipeline.benchmark.child import Ended
 from component.pipeline.benchmark.locked_file import locked
 from component.pipeline.benchmark.results_file import FieldsOf, check_runs, check_suite, read_json_object
 
@@ -94,6 +96,16 @@ class Results:
 
 def _identity(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if name not in ("name", "runs")}
+
+
+def failed_run(ended: Ended) -> dict[str, Any]:
+    """The result of a case whose process did not end well."""
+    return {"status": FAILED, "date": now(), "code": ended.code, "lines": list(ended.lines)}
+
+
+def now() -> str:
+    """The time, as results have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def summarize(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

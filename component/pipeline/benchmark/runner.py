@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from component.pipeline.benchmark.case import Case
 from component.pipeline.benchmark.child import REPOSITORY, Ended, run_child
 from component.pipeline.benchmark.files import Files, shape_of
 from component.pipeline.benchmark.measured import read_run, reason_of
-from component.pipeline.benchmark.results import DONE, FAILED, Results
+from component.pipeline.benchmark.results import DONE, FAILED, Results, now
 from component.runtime.environment import environment_facts
 from component.runtime.hardware import model_flops_utilization, peak_bf16_flops
 
@@ -116,7 +115,7 @@ def finished_run(case: Case, output: Path, ended: Ended, surroundings: Mapping[s
     Args:
         surroundings: with the `gpus` whose speed the MFU is a share of.
     """
-    run = {"date": _now(), **read_run(case, output, ended)}
+    run = {"date": now(), **read_run(case, output, ended)}
     if run["status"] == DONE:
         run["mfu"] = utilization(case, run.get("real_tokens_per_second"), surroundings)
     shutil.rmtree(output, ignore_errors=True)  # an adapter of 8B at rank 64 takes 0.7 GB
@@ -127,13 +126,9 @@ def not_started(error: MachineError) -> dict[str, Any]:
     """The result of a case whose files could not be made."""
     lines = str(error).splitlines()
     return {
-        "status": FAILED, "date": _now(), "exit_code": error.exit_code, "seconds": 0.0, "lines": lines,
+        "status": FAILED, "date": now(), "exit_code": error.exit_code, "seconds": 0.0, "lines": lines,
         "reason": f"{lines[0]} {reason_of(lines[1:])}",
     }  # fmt: skip
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def utilization(case: Case, tokens_per_second: float | None, surroundings: Mapping[str, Any]) -> float | None:

@@ -19,20 +19,22 @@ from torch import nn
 from component.artifacts.error_picture import draw_errors
 from component.config.errors import UserError
 from component.config.load import load_config
-from component.pipeline.benchmark import plan_processes, plan_suite
+from component.pipeline.benchmark import plan_processes
 from component.pipeline.benchmark.child import Child, Ended
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES
-from component.pipeline.benchmark.plan_measurement import Scratch, case_settings, read_results
-from component.pipeline.benchmark.plan_processes import Work, measure_alone, visible_gpus
+from component.pipeline.benchmark.plan_measurement import Scratch, case_settings, open_results
+from component.pipeline.benchmark.plan_processes import Work, measure_pending, visible_gpus
 from component.pipeline.benchmark.plan_suite import compare, failures, points, render
 from component.pipeline.benchmark.process_memory import release_memory
+from component.pipeline.benchmark.results import DONE, FAILED, Results
+from component.pipeline.benchmark.suite import UNFINISHED
 from component.planning.shape import read_shape
 
 
 def test_cases(tmp_path: Path) -> None:
     """Varied, valid, named apart, half of them held out of any fitting."""
     assert len(CASES) == 49 == len({case.name for case in CASES})
-    assert sum(case.is_held_out for case in CASES) >= 22
+    assert sum(case.is_held_out for case in CASES) >= 21
     configs = [load_config(case_settings(case, Scratch(tmp_path, "here"))) for case in CASES]
     assert {config.model.train_mode for config in configs} == {"full", "lora", "qlora"}
     assert {config.model.task_type for config in configs} == {"sft", "dpo", "orpo", "kto", "reward"}
@@ -55,63 +57,58 @@ def result(case, tmp_path: Path, *, allocated: float, seconds: float) -> dict:
         "gpu": hardware,
         "peak_allocated_bytes": allocated,
         "peak_reserved_bytes": 2 * allocated,
-        "step_seconds": seconds,
+        "steps": [9.0, seconds],
+        "loss": None,
+        "jobs": 1,
     }
+
+
+SURROUNDINGS = {"gpus": [], "cpu": "a CPU", "python": "3", "packages": {}, "git": {"commit": None}}
+
+
+def keep(path: Path, *items: tuple[Any, dict]) -> Results:
+    """A file of results; a run without a status has ended well."""
+    results = Results(path, "plan")
+    for case, run in items:
+        results.add(case, {"status": DONE, "date": "2026-11-29", **run}, SURROUNDINGS)
+    return results
 
 
 def test_errors_are_shares_of_what_was_measured(tmp_path: Path) -> None:
     fitted, held_out, broken = CASES[6], CASES[14], CASES[15]
-    results = {case.name: result(case, tmp_path, allocated=1.0, seconds=1.0) for case in (fitted, held_out)}
+    one, other = (result(case, tmp_path, allocated=1.0, seconds=1.0) for case in (fitted, held_out))
+    results = keep(tmp_path / "a.json", (fitted, one), (held_out, other))
     first, second = (item.predicted for item in compare(CASES, results))
-    results[fitted.name] |= {"peak_allocated_bytes": first.memory.allocated / 1.1, "step_seconds": first.time.seconds}
-    results[held_out.name] |= {"peak_allocated_bytes": second.memory.allocated / 0.9, "peak_reserved_bytes": None}
-    results[broken.name] = {"failed": ["something", "CUDA error"]}
+    one |= {"peak_allocated_bytes": first.memory.allocated / 1.1, "steps": [9.0, first.time.seconds]}
+    other |= {"peak_allocated_bytes": second.memory.allocated / 0.9, "peak_reserved_bytes": None}
+    failed = {"status": FAILED, "lines": ["something", "CUDA error"]}
+    results = keep(tmp_path / "b.json", (fitted, one), (held_out, other), (broken, failed))
     compared = compare(CASES, results)
     assert [item.errors().get("allocated") for item in compared] == pytest.approx([0.1, -0.1])
     assert compared[0].errors()["time"] == pytest.approx(0)
-    table = render(compared, failures(CASES, results))
+    table = render(compared, failures(Work(CASES, results, tmp_path)))
     assert f"| {broken.name} | failed: CUDA error |" in table
     assert "| all | 2 | allocated | 10.0% | 10.0% |" in table
     assert "| held out | 1 | allocated | 10.0% | 10.0% |" in table
     assert "| held out | 1 | reserved" not in table
     assert {name: len(items) for name, items in points(compared).items()} == {"allocated": 2, "reserved": 1, "time": 2}
-    results[fitted.name]["jobs"] = 2  # beside another process no time is measured
-    assert {name: len(items) for name, items in points(compare(CASES, results)).items()}["time"] == 1
+    one["jobs"] = 2  # beside another process no time is measured
+    beside = compare(CASES, keep(tmp_path / "c.json", (fitted, one), (held_out, other)))
+    assert {name: len(items) for name, items in points(beside).items()}["time"] == 1
     draw_errors(points(compared), tmp_path / "errors.png")
     assert (tmp_path / "errors.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_damaged_results_say_where(tmp_path: Path) -> None:
     path, case = tmp_path / "plan.json", CASES[6]
-    whole = {**result(case, tmp_path, allocated=1, seconds=1.0)}
-    whole["gpu"] = {**whole["gpu"], "total_memory_bytes": 150 * 10**9}
-    for content, message in (
-        ("{", "cannot be read"),
-        ([], "holds no JSON object"),
-        ({"schema_version": 1, "cases": []}, "results of another suite, not of plan"),
-        ({case.name: {**whole, "data": {}}}, "num_rows is missing"),
-        ({case.name: {**whole, "step_seconds": "1"}}, "step_seconds is of the wrong type, str"),
-        ({case.name: {"failed": None}}, "failed is of the wrong type"),
-    ):
-        path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-        with pytest.raises(UserError, match=f"plan.json: .*{message}"):
-            read_results(path)
-    path.write_text(json.dumps({case.name: whole}), encoding="utf-8")
-    assert len(compare(CASES, read_results(path))) == 1
-
-
-def test_results_under_their_old_names_are_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    output = plan_suite.OUTPUT.absolute()
-    for folder in (output, Path("output/benchmark-plan")):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "results.json").write_text("{}", encoding="utf-8")
-        with pytest.raises(UserError, match=f"^{folder}/results.json: results of suite plan, .*{output}/plan.json"):
-            plan_suite.check_names(output)
-        (folder / "results.json").rename(output / "plan.json")
-        plan_suite.check_names(output)
-        (output / "plan.json").unlink()
-    plan_suite.check_names(output)
+    whole = result(case, tmp_path, allocated=1, seconds=1.0)
+    keep(path, (case, whole))
+    path.write_text(path.read_text().replace('"steps": [', '"stops": ['), encoding="utf-8")
+    with pytest.raises(UserError, match=r"plan.json: cases\[0\]\.runs\[0\]\.steps is missing"):
+        open_results(path)
+    path.write_text("[]", encoding="utf-8")
+    with pytest.raises(UserError, match="plan.json: holds no JSON object"):
+        open_results(path)
 
 
 def test_release_lets_go_of_embeddings_that_bitsandbytes_lists() -> None:
@@ -155,8 +152,7 @@ class WarmChild:
         return Ended(self.code, 0.0, None, ())
 
 
-@pytest.mark.parametrize(("flags", "num_processes"), [((), 1), (("--own_process",), 2)])
-def test_quick(flags, num_processes: int, repository: Path, tmp_path: Path, run_python, monkeypatch, capsys) -> None:
+def test_quick(repository: Path, tmp_path: Path, run_python, monkeypatch, capsys) -> None:
     """Two configs on the CPU: trained, kept, and not trained again; where there is no GPU, memory is not measured."""
 
     def run_suite() -> str:
@@ -172,26 +168,27 @@ def test_quick(flags, num_processes: int, repository: Path, tmp_path: Path, run_
     monkeypatch.chdir(repository)
     monkeypatch.setattr(sys, "path", list(sys.path))  # which the script adds to
     arguments = ["script/benchmark.py", "plan", "--quick", "--output", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", [*arguments, "--scratch", str(tmp_path / "files"), *flags])
+    monkeypatch.setattr(sys, "argv", [*arguments, "--scratch", str(tmp_path / "files")])
     first = run_suite()
-    results = read_results(tmp_path / "plan.json")
-    assert list(results) == [case.name for case in QUICK_CASES]
-    assert all(len(item["steps"]) == 5 and item["data"]["longest"] == 64 for item in results.values())
-    assert (tmp_path / "plan.md").read_text() == first
+    results = open_results(tmp_path / "plan.json")
+    runs = [run for case in QUICK_CASES for run in results.runs(case)]
+    assert [len(run["steps"]) for run in runs] == [5, 5] and {run["data"]["longest"] for run in runs} == {64}
+    assert (tmp_path / "plan.md").read_text() == first and "\n\nMeasured 20" in first and UNFINISHED not in first
     assert first.startswith("--quick: tiny models, on the CPU, which has no peaks") and "median error" not in first
     assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
     kept = json.loads((tmp_path / "plan.json").read_text())
     assert run_suite() == first
     assert json.loads((tmp_path / "plan.json").read_text()) == kept
-    assert len(WarmChild.commands) == num_processes
+    assert len(WarmChild.commands) == 2
 
 
 #: Keeps a result that tells where it was made, once the other card's process is at work too; the third case fails.
 STAND_IN = """
-import json, os, sys, time
+import os, sys, time
 from pathlib import Path
 from component.pipeline.benchmark.plan_cases import CASES
-from component.pipeline.benchmark.plan_measurement import keep_result
+from component.pipeline.benchmark.results import FAILED, Results
+from component.runtime.environment import environment_facts
 results, name = Path(sys.argv[1]), sys.argv[2]
 number = [case.name for case in CASES].index(name)
 results.with_name(f"begun-{number}").touch()
@@ -201,7 +198,9 @@ while not results.with_name(f"begun-{1 - number % 2}").exists():
     time.sleep(0.01)
 if number == 2:
     sys.exit("no memory is left")
-keep_result(results, CASES[number], {"failed": [os.environ["CUDA_VISIBLE_DEVICES"], os.environ["OMP_NUM_THREADS"]]})
+where = [os.environ["CUDA_VISIBLE_DEVICES"], os.environ["OMP_NUM_THREADS"]]
+surroundings = environment_facts(Path())
+Results(results, "plan").add(CASES[number], {"status": FAILED, "date": "2026-11-29", "lines": where}, surroundings)
 """
 
 
@@ -222,14 +221,15 @@ def test_processes_side_by_side(visible: str, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(8)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    work, deadline = Work(CASES[:4], tmp_path / "plan.json", tmp_path / "files"), time.monotonic() + 60
-    measure_alone(work, deadline, jobs=2 // len(visible.split(",")))
-    results = read_results(tmp_path / "plan.json")
-    assert set(results) == {case.name for case in CASES[:4]}
-    assert results[CASES[2].name]["failed"] == ["no memory is left"]
-    assert {command[command.index("--jobs") + 1] for command in commands} == {"1" if visible == "5,7" else "2"}
-    of_cards = [results[case.name]["failed"] for case in (CASES[0], CASES[1], CASES[3])]
-    assert of_cards[:2] == [["5", "4"], [visible[-1], "4"]] and of_cards[2] in of_cards[:2]
+    jobs = 2 // len(visible.split(","))
+    results = open_results(tmp_path / "plan.json")
+    work = Work(CASES[:4], results, tmp_path / "files", jobs)
+    measure_pending(work, time.monotonic() + 60)
+    assert work.pending() == []
+    lines = [run["lines"] for case in work.cases for run in results.runs(case)]
+    assert lines.pop(2) == ["no memory is left"]
+    assert lines[:2] == [["5", "4"], [visible[-1], "4"]] and lines[2] in lines[:2]
+    assert {command[command.index("--jobs") + 1] for command in commands} == {str(jobs)}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from measured import KEEPS, MINIMAL, SHAPE, UNSLOTH, VANILLA
 
 from component.config.load import load_config
 from component.models.support import FAST_FAMILIES
-from component.planning.activations import saved_by_layer, saved_per_token
+from component.planning.activations import lengthened, saved_by_layer, saved_per_token, taken_by_backward
 from component.planning.gpus import GPUS
 from component.planning.logits import loss_memory, unsloth_part_bytes
 from component.planning.memory import LIBRARY_BYTES, SMALL_LIBRARY_BYTES, _moments, plan_memory
@@ -70,7 +70,7 @@ def test_what_is_moved_after_loading_is_there_while_it_lasts() -> None:
     assert moved.allocated / 2**30 == pytest.approx(5.44, rel=0.01)
     assert moved.reserved / 2**30 == pytest.approx(6.1, rel=0.01)
     # What was reserved once counts, also where more is allocated later.
-    rows = plan_memory(replace(both, moves_offloaded=True, row_tokens=6144))
+    rows = plan_memory(replace(both, moves_offloaded=True, row_tokens=4864))
     assert rows.moment != "loading" and rows.reserved == moved.reserved
 
 
@@ -130,8 +130,8 @@ def test_the_vanilla_loss_has_scores_of_one_part() -> None:
     """Float32 scores and 16-bit copies, 6 bytes each; a trained head has its gradient besides, twice for a moment."""
     whole = replace(VANILLA, rows=4, row_tokens=2048)
     parts = loss_memory(replace(whole, loss_chunk_tokens=1024))
-    assert parts.forward == parts.largest == 1024 * VOCAB * 6
-    assert parts.backward == 0
+    assert parts.forward == 1024 * VOCAB * 6
+    assert parts.backward == parts.largest == 0
     assert loss_memory(whole).forward == 8192 * VOCAB * 10
     trained = loss_memory(replace(whole, loss_chunk_tokens=1024, adapter=None, quantization=None, load_bytes=4))
     assert trained.forward - parts.forward == 2 * SHAPE.embedding * 4
@@ -160,9 +160,9 @@ def test_a_tiled_mlp_has_one_tile() -> None:
     inner = 2 * SHAPE.mlp_width * 2
     assert saved_by_layer(long) - saved_by_layer(tiled) == (131_072 - HIDDEN) * inner
     assert saved_by_layer(replace(tiled, row_tokens=HIDDEN)) == saved_by_layer(replace(long, row_tokens=HIDDEN))
-    # Gradients of output, queries, keys and values, float32 sums of one of them, less the MLP's input; the tensor
-    # between the MLP's matrices is there no more.
-    of_attention = (4 * 2 + 4 - 2) * HIDDEN
+    # Gradients of output, queries, keys and values, float32 sums as wide as two of them, less the MLP's input; the
+    # tensor between the MLP's matrices is there no more.
+    of_attention = 2 * 2 * (SHAPE.query_width + SHAPE.key_width) + (8 - 2) * HIDDEN
     saved = (131_072 - HIDDEN) * (inner + inner / 2 - of_attention)
     assert plan_memory(long).allocated - plan_memory(tiled).allocated == saved
 
@@ -254,14 +254,25 @@ def test_states_of_small_tensors_are_not_paged() -> None:
     [(None, 1, True), (None, 2, False), (DataSize(9, 300, 2048), 1, True), (DataSize(9, 300, 1024), 1, False)],
 )
 def test_a_pack_may_be_one_sample(data: DataSize | None, rows: int, is_full: bool) -> None:
-    """Which attends as a row that is not packed: keys are there once for each query head."""
+    """Which goes to cuDNN's attention, as a row that is not packed, but as long as it is."""
     keys = {"packing": True, "max_seq_length": 2048, "per_device_train_batch_size": rows}
     config = load_config({"model_name_or_path": "m", "train_file": "d", "output_dir": "o", **keys})
     setting = Setting("unsloth", "bfloat16", "bfloat16", supports_varlen=True)
     workload = read_workload(config, SHAPE, setting, data)
     assert workload.has_full_rows is is_full
-    repeated = 2 * (SHAPE.query_width - SHAPE.key_width) * 2 if is_full else 0
-    assert saved_per_token(workload) - saved_per_token(replace(workload, has_full_rows=False)) == repeated
+    tiled, sums = replace(workload, mlp_tile_tokens=16), 4 * SHAPE.query_width if is_full else 0
+    added = taken_by_backward(tiled) - taken_by_backward(replace(tiled, has_full_rows=False))
+    assert added == pytest.approx(sums * 2048 * rows, rel=0.01)
+    assert saved_per_token(workload) == saved_per_token(replace(workload, has_full_rows=False))
+
+
+def test_unpacked_rows_are_lengthened_for_cudnn() -> None:
+    """Queries, keys, values and output of 2,176 tokens instead of 2,048, as it was traced, and the output once more."""
+    unpacked = replace(UNSLOTH, row_tokens=2048)
+    in_sdpa = 2 * 2 * (SHAPE.query_width + SHAPE.key_width) + 4 * SHAPE.num_heads
+    added = saved_per_token(unpacked) - saved_per_token(replace(unpacked, is_packed=True))
+    assert added == pytest.approx(in_sdpa * 128 / 2048 + 2 * SHAPE.query_width)
+    assert [lengthened(tokens) for tokens in (1, 127, 128, 129)] == [128, 128, 256, 256]
 
 
 def test_unsloth_keeps_the_inputs_of_head_norms() -> None:

@@ -1,70 +1,69 @@
-"""Predictions against 49 runs that `script/benchmark.py plan` measured; vanilla's held-out ones by themselves."""
+"""Predictions against the runs that `script/benchmark.py plan` measured, whose raw results are in docs/benchmarks."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from statistics import median
 
 import pytest
-from recorded import RECORDED, recorded_results
 
 from component.pipeline.benchmark.plan_cases import CASES
+from component.pipeline.benchmark.plan_measurement import open_results
 from component.pipeline.benchmark.plan_suite import Comparison, compare
 from component.planning.gpus import GPUS, describe_gpu
 from component.planning.optimizer import EIGHT_BIT, state_bytes
 
+#: Two configs are left out where it is asked how far most are off, and told of in docs/benchmarks.md: LLM.int8() keeps
+#: columns with outliers in 16 bit, which random weights have nearly everywhere, and packs of 2 rows of 2,048 differ so
+#: much in their tokens that blocks of one step fit nothing in the next.
+OUTLIERS = ("int8, 2048 x 2", "2048 x 2, packing=True, checkpoint_skip_layers=16")
+
 
 @pytest.fixture(scope="module")
-def compared() -> list[Comparison]:
-    return compare(CASES, recorded_results())
+def results(repository: Path) -> dict[str, list[Comparison]]:
+    folder = repository / "docs/benchmarks"
+    names = {"memory": "plan", "time, vanilla": "plan-vanilla", "time, Unsloth": "plan-unsloth"}
+    return {what: compare(CASES, open_results(folder / f"{name}.json")) for what, name in names.items()}
 
 
-@pytest.fixture(scope="module")
-def through_unsloth(repository: Path) -> list[Comparison]:
-    results = json.loads((repository / "docs/benchmarks/plan-unsloth.json").read_text(encoding="utf-8"))
-    return compare(CASES, results)
-
-
-def test_all_are_there(compared: list[Comparison], through_unsloth: list[Comparison]) -> None:
-    assert len(compared) == 26 == len(RECORDED) and len(through_unsloth) == 23
-    assert sum(item.is_held_out for item in compared) == 15
+def test_all_are_there(results: dict[str, list[Comparison]]) -> None:
+    assert [len(compared) for compared in results.values()] == [49, 19, 23]
+    assert sum(item.is_held_out for item in results["memory"]) == 21
+    assert not any("time" in item.errors() for item in results["memory"])
 
 
 @pytest.mark.parametrize(
-    ("loader", "quantity", "held_out", "in_the_median", "at_worst"),
+    ("what", "quantity", "held_out", "in_the_median", "at_worst"),
     [
-        ("compared", "allocated", True, 0.005, 0.065),
-        ("compared", "allocated", False, 0.006, 0.03),
-        ("compared", "reserved", True, 0.03, 0.14),
-        ("compared", "reserved", False, 0.06, 0.095),
-        ("compared", "time", True, 0.08, 0.225),
-        ("compared", "time", False, 0.08, 0.28),
-        ("through_unsloth", "allocated", True, 0.01, 0.05),
-        ("through_unsloth", "allocated", False, 0.015, 0.04),
-        ("through_unsloth", "reserved", True, 0.025, 0.055),
-        ("through_unsloth", "reserved", False, 0.03, 0.105),
-        ("through_unsloth", "time", True, 0.05, 0.125),
-        ("through_unsloth", "time", False, 0.05, 0.20),
+        ("memory", "allocated", True, 0.004, 0.035),
+        ("memory", "allocated", False, 0.006, 0.065),
+        ("memory", "reserved", True, 0.03, 0.08),
+        ("memory", "reserved", False, 0.02, 0.07),
+        ("time, vanilla", "time", True, 0.27, 0.44),
+        ("time, vanilla", "time", False, 0.30, 0.45),
+        ("time, Unsloth", "time", True, 0.05, 0.125),
+        ("time, Unsloth", "time", False, 0.05, 0.20),
     ],
 )
 def test_errors(
-    request: pytest.FixtureRequest, loader: str, quantity: str, held_out: bool, in_the_median: float, at_worst: float
+    results: dict[str, list[Comparison]],
+    what: str,
+    quantity: str,
+    held_out: bool,
+    in_the_median: float,
+    at_worst: float,
 ) -> None:
-    """The vanilla loader's runs, and those through Unsloth whose raw results are in docs."""
-    runs: list[Comparison] = request.getfixturevalue(loader)
-    found = [abs(run.errors()[quantity]) for run in runs if run.is_held_out == held_out]
+    """Vanilla's times are of a machine whose host is slow, for which small models wait."""
+    runs = [run for run in results[what] if run.is_held_out == held_out and not run.name.endswith(OUTLIERS)]
+    found = [abs(run.errors()[quantity]) for run in runs]
     assert median(found) <= in_the_median
     assert max(found) <= at_worst
 
 
-def test_what_earlier_cases_left_is_no_part_of_a_peak(compared: list[Comparison]) -> None:
-    """The first case began with nothing, the second with the libraries' 64 MiB, the last with the embeddings of two."""
-    allocated = {item.name.removeprefix("vanilla, "): item.allocated for item in compared}
-    first, second, *_, last = RECORDED
-    assert allocated[first] == RECORDED[first][0]
-    assert allocated[second] == RECORDED[second][0] - 512
-    assert allocated[last] == RECORDED[last][0] - 1_158_284_800 + 64 * 2**20
+def test_outliers(results: dict[str, list[Comparison]]) -> None:
+    int8, skipping = (next(run for run in results["memory"] if run.name.endswith(name)).errors() for name in OUTLIERS)
+    assert -0.14 < int8["allocated"] < -0.10 and -0.13 < int8["reserved"] < -0.10
+    assert abs(skipping["allocated"]) < 0.01 and -0.22 < skipping["reserved"] < -0.18
 
 
 def test_cards_of_one_speed_are_told_apart_by_memory() -> None:
