@@ -74,9 +74,9 @@ def test_all_keys() -> None:
     changed = changes(config, settled)
     assert 0 < changed.pop("checkpoint_skip_layers") < 32
     assert changed == {
-        "per_device_train_batch_size": 16,
-        "gradient_accumulation_steps": 2,
-        "per_device_eval_batch_size": 16,
+        "per_device_train_batch_size": 8,
+        "gradient_accumulation_steps": 4,
+        "per_device_eval_batch_size": 8,
         "gradient_checkpointing": True,
         "dequantize_base": False,
     }

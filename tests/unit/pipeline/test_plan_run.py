@@ -196,14 +196,14 @@ def test_whose_choice_other_cards_are_held_against(monkeypatch: pytest.MonkeyPat
 
 def test_what_fits_is_what_auto_may_take() -> None:
     """In a plan; a run may find its card taken by others, which is told."""
-    config = load_config(LLAMA, ["per_device_train_batch_size=auto", "max_memory_gib=7.8"])
+    config = load_config(LLAMA, ["per_device_train_batch_size=auto", "max_memory_gib=8"])
     planned = plan_config(config, "4090")
     assert planned.plan.verdict == "tight" and not planned.auto["fits"]
     plan = replace(planned.plan, verdict="fits")
     card = dict(plan_facts(replace(planned, plan=plan), config).summary)["card"]
-    assert card == "RTX 4090, 7.8 GiB: fits, but not the 6.86 GiB that auto may take"
+    assert card == "RTX 4090, 8 GiB: fits, but not the 7.05 GiB that auto may take"
     (said,) = [notice for notice in planned.notices if "this takes least" in notice]
-    assert "GiB of 6.86, the room on RTX 4090 less 5%, " in said
+    assert "GiB of 7.05, the room on RTX 4090 less 5%, " in said
 
 
 def test_a_local_model_and_its_family(tiny_model: Path, tmp_path: Path) -> None:
