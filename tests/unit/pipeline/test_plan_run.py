@@ -201,7 +201,7 @@ def test_what_fits_is_what_auto_may_take() -> None:
     assert planned.plan.verdict == "tight" and not planned.auto["fits"]
     plan = replace(planned.plan, verdict="fits")
     card = dict(plan_facts(replace(planned, plan=plan), config).summary)["card"]
-    assert card == "RTX 4090, 8 GiB: fits, but not the 7.05 GiB that auto may take"
+    assert card == "RTX 4090, 8.0 GiB: fits, but not the 7.05 GiB that auto may take"
     (said,) = [notice for notice in planned.notices if "this takes least" in notice]
     assert "GiB of 7.05, the room on RTX 4090 less 5%, " in said
 
