@@ -64,12 +64,14 @@ class CheckedKernel:
     reason: str | None = None
 
 
-def check_kernels(heads: HeadShape, *, dtype: str, device: Any, can_compile: str | None = None) -> CheckedKernel | str:
+def check_kernels(
+    heads: HeadShape, *, dtype: str, device: Any, compiler_obstacle: str | None = None
+) -> CheckedKernel | str:
     """Find the first kernel that computes rightly: torch's variable-length one, then flex_attention.
 
     Args:
         dtype: number format of the computation, by torch's name.
-        can_compile: why flex_attention cannot be compiled here, None where it can.
+        compiler_obstacle: why flex_attention cannot be compiled here, None where it can.
 
     Returns:
         The kernel, or why there is none.
@@ -79,7 +81,7 @@ def check_kernels(heads: HeadShape, *, dtype: str, device: Any, can_compile: str
     number_format = getattr(torch, dtype)
     epsilon = TF32_EPSILON if number_format is torch.float32 else torch.finfo(number_format).eps
     reasons: list[str] = []
-    for name, kernel in _candidates(heads, dtype, can_compile):
+    for name, kernel in _candidates(heads, dtype, compiler_obstacle):
         if isinstance(kernel, str):
             reasons.append(f"no {name}: {kernel}")
             continue
@@ -97,7 +99,7 @@ def check_kernels(heads: HeadShape, *, dtype: str, device: Any, can_compile: str
     return "; ".join(reasons)
 
 
-def _candidates(heads: HeadShape, dtype: str, can_compile: str | None) -> Iterator[tuple[str, Kernel | str]]:
+def _candidates(heads: HeadShape, dtype: str, compiler_obstacle: str | None) -> Iterator[tuple[str, Kernel | str]]:
     """Kernels by name, or why one is not tried."""
     varlen = find_varlen()
     if heads.cap is not None:
@@ -109,7 +111,7 @@ def _candidates(heads: HeadShape, dtype: str, can_compile: str | None) -> Iterat
     yield VARLEN, varlen
     if isinstance(varlen, VarlenKernel) and heads.num_key_value_heads < heads.num_heads:
         yield f"{VARLEN}, key/value heads repeated", replace(varlen, repeats_heads=True)
-    yield FLEX, FlexKernel() if can_compile is None else can_compile
+    yield FLEX, FlexKernel() if compiler_obstacle is None else compiler_obstacle
 
 
 def _with_dense_rows(kernel: Kernel, heads: HeadShape, *, dtype: torch.dtype, device: Any) -> Kernel:

@@ -51,7 +51,7 @@ def test_a_torch_without_cuda_has_no_variable_length_kernel() -> None:
     ],
 )
 def test_each_kernel_is_passed_over_with_its_reason(heads: HeadShape, dtype: str, reason: str) -> None:
-    assert check_kernels(heads, dtype=dtype, device="cpu", can_compile=NO_COMPILER) == (
+    assert check_kernels(heads, dtype=dtype, device="cpu", compiler_obstacle=NO_COMPILER) == (
         f"no torch's variable-length kernel: {reason}; no flex_attention with a document mask: {NO_COMPILER}"
     )
 
