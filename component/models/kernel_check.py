@@ -1,4 +1,4 @@
-"""Which kernel packed rows get: each is held to float32 attention with a model's heads, on the device, before use."""
+"""Which kernel packed rows get: each is held to float64 attention with a model's heads, on the device, before use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Kernel = VarlenKernel | FlexKernel
 
-#: The error, relative to float32, may be this many roundings of the number format.
+#: The error, relative to float64, may be this many roundings of the number format.
 NUM_ROUNDINGS = 8
 #: float32 on a GPU may be computed with the shorter numbers of its matrix units.
 TF32_EPSILON = 2.0**-10
@@ -54,7 +54,7 @@ class CheckedKernel:
 
     Attributes:
         name: for people.
-        error: norm of the difference to float32 over norm, the largest over output and gradients.
+        error: norm of the difference to float64 over norm, the largest over output and gradients.
         reason: why the ones before it are not used, None for the first.
     """
 
@@ -95,7 +95,7 @@ def check_kernels(
         if error <= NUM_ROUNDINGS * epsilon:
             kernel = _with_dense_rows(kernel, heads, dtype=number_format, device=device)
             return CheckedKernel(kernel, name, error, "; ".join(reasons) or None)
-        reasons.append(f"no {name}: it is off by {error:.2g} from float32, which rounding does not explain")
+        reasons.append(f"no {name}: it is off by {error:.2g} from float64, which rounding does not explain")
     return "; ".join(reasons)
 
 
@@ -140,7 +140,7 @@ def kernel_error(
     device: Any,
     lengths: tuple[int, int] = CHECK_LENGTHS,
 ) -> float:
-    """Error of a kernel against float32 attention with a dense mask, as `CheckedKernel` has it.
+    """Error of a kernel against float64 attention with a dense mask, as `CheckedKernel` has it.
 
     Args:
         lengths: tokens of the two samples.
