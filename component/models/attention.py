@@ -104,7 +104,7 @@ def settle_attention(
         head_shape(model_config),
         dtype=compute_dtype,
         device=f"{hardware.kind}:{local_rank()}",
-        can_compile=_compiler_obstacle(),
+        compiler_obstacle=_compiler_obstacle(),
     )
     if isinstance(checked, str):
         settings = {"compute_dtype": compute_dtype, "packing": packing, "obstacles": {"varlen": checked}}

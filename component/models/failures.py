@@ -12,7 +12,8 @@ from component.config.errors import RunError, UserError
 def library_failures() -> tuple[type[Exception], ...]:
     """Exceptions of transformers, PEFT, torch and safetensors over a file's content.
 
-    A lack of memory is a RuntimeError too and no fault of a file: callers let torch.OutOfMemoryError through before.
+    A lack of memory is a RuntimeError too and no fault of a file, nor is a device that does not answer any more:
+    callers let torch.OutOfMemoryError and torch.AcceleratorError through before.
     """
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError

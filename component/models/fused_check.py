@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from component.models.failures import first_line, library_failures
+from component.models.failures import first_line
 
 #: Random tokens, and the share of a norm by which results may differ: each sum is rounded to 8 bits of mantissa, in an
 #: order of its own.
@@ -32,6 +32,7 @@ def why_different(
 
     Raises:
         torch.OutOfMemoryError: there is no room for a few tokens.
+        torch.AcceleratorError: the device does not answer any more.
 
     Returns:
         What is wrong with the fused one, None where nothing is.
@@ -45,9 +46,9 @@ def why_different(
         with _random(trained, generator):
             expected += _results(plain, x, trained)
             found += _results(fused, x, trained)
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
         raise
-    except (*library_failures(), *_triton_failures()) as error:
+    except (RuntimeError, *_triton_failures()) as error:
         return f"fused adapters fail here: {first_line(error)}"
     worst = max(_distance(mine, theirs) for mine, theirs in zip(found, expected, strict=True))
     if worst <= TOLERANCE:

@@ -90,14 +90,11 @@ def _check_head(head: nn.Module | None) -> None:
         )
 
 
-def offload_embedding(model: PreTrainedModel, device: torch.device | None = None) -> int:
+def offload_embedding(model: PreTrainedModel, device: torch.device | None = None) -> None:
     """Move the frozen input embeddings of a model to main memory.
 
     Args:
         device: where their results go; None for where they are.
-
-    Returns:
-        Bytes that the device has back.
 
     Raises:
         UserError: see `check_offload`.
@@ -106,11 +103,11 @@ def offload_embedding(model: PreTrainedModel, device: torch.device | None = None
     embedding: Any = model.get_input_embeddings()
     target = embedding.weight.device if device is None else device
     embedding.to("cpu")
-    return _stand_before(embedding, HostLookup, target)
+    _stand_before(embedding, HostLookup, target)
 
 
-def offload_head(model: PreTrainedModel, device: torch.device | None = None) -> int:
-    """Move the weight of the frozen output head of a model to main memory; arguments and result as above.
+def offload_head(model: PreTrainedModel, device: torch.device | None = None) -> None:
+    """Move the weight of the frozen output head of a model to main memory; arguments as above.
 
     Raises:
         UserError: see `check_offload`.
@@ -120,7 +117,7 @@ def offload_head(model: PreTrainedModel, device: torch.device | None = None) -> 
     target = head.weight.device if device is None else device
     stored = head.weight.detach().to("cpu")
     head.weight = nn.Parameter(stored.pin_memory() if target.type == "cuda" else stored, requires_grad=False)
-    return _stand_before(head, HostHead, target)
+    _stand_before(head, HostHead, target)
 
 
 def keep_on_host(model: PreTrainedModel, keys: Sequence[str]) -> None:
@@ -137,13 +134,11 @@ def keep_on_host(model: PreTrainedModel, keys: Sequence[str]) -> None:
         {"offload_embedding": offload_embedding, "offload_head": offload_head}[key](model, device)
 
 
-def _stand_before(module: Any, kind: type[nn.Module], target: torch.device) -> int:
-    size = module.weight.numel() * module.weight.element_size()
+def _stand_before(module: Any, kind: type[nn.Module], target: torch.device) -> None:
     module.__class__ = type(f"Host{type(module).__name__}", (kind, type(module)), {})
     module.target = target
     if target.type == "cuda":
         torch.cuda.empty_cache()
-    return size
 
 
 def check_frozen(model: nn.Module, keys: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Which kernel packed rows get: each is held to float32 attention with a model's heads, on the device, before use."""
+"""Which kernel packed rows get: each is held to float64 attention with a model's heads, on the device, before use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Kernel = VarlenKernel | FlexKernel
 
-#: The error, relative to float32, may be this many roundings of the number format.
+#: The error, relative to float64, may be this many roundings of the number format.
 NUM_ROUNDINGS = 8
 #: float32 on a GPU may be computed with the shorter numbers of its matrix units.
 TF32_EPSILON = 2.0**-10
@@ -54,7 +54,7 @@ class CheckedKernel:
 
     Attributes:
         name: for people.
-        error: norm of the difference to float32 over norm, the largest over output and gradients.
+        error: norm of the difference to float64 over norm, the largest over output and gradients.
         reason: why the ones before it are not used, None for the first.
     """
 
@@ -64,12 +64,14 @@ class CheckedKernel:
     reason: str | None = None
 
 
-def check_kernels(heads: HeadShape, *, dtype: str, device: Any, can_compile: str | None = None) -> CheckedKernel | str:
+def check_kernels(
+    heads: HeadShape, *, dtype: str, device: Any, compiler_obstacle: str | None = None
+) -> CheckedKernel | str:
     """Find the first kernel that computes rightly: torch's variable-length one, then flex_attention.
 
     Args:
         dtype: number format of the computation, by torch's name.
-        can_compile: why flex_attention cannot be compiled here, None where it can.
+        compiler_obstacle: why flex_attention cannot be compiled here, None where it can.
 
     Returns:
         The kernel, or why there is none.
@@ -79,7 +81,7 @@ def check_kernels(heads: HeadShape, *, dtype: str, device: Any, can_compile: str
     number_format = getattr(torch, dtype)
     epsilon = TF32_EPSILON if number_format is torch.float32 else torch.finfo(number_format).eps
     reasons: list[str] = []
-    for name, kernel in _candidates(heads, dtype, can_compile):
+    for name, kernel in _candidates(heads, dtype, compiler_obstacle):
         if isinstance(kernel, str):
             reasons.append(f"no {name}: {kernel}")
             continue
@@ -93,11 +95,11 @@ def check_kernels(heads: HeadShape, *, dtype: str, device: Any, can_compile: str
         if error <= NUM_ROUNDINGS * epsilon:
             kernel = _with_dense_rows(kernel, heads, dtype=number_format, device=device)
             return CheckedKernel(kernel, name, error, "; ".join(reasons) or None)
-        reasons.append(f"no {name}: it is off by {error:.2g} from float32, which rounding does not explain")
+        reasons.append(f"no {name}: it is off by {error:.2g} from float64, which rounding does not explain")
     return "; ".join(reasons)
 
 
-def _candidates(heads: HeadShape, dtype: str, can_compile: str | None) -> Iterator[tuple[str, Kernel | str]]:
+def _candidates(heads: HeadShape, dtype: str, compiler_obstacle: str | None) -> Iterator[tuple[str, Kernel | str]]:
     """Kernels by name, or why one is not tried."""
     varlen = find_varlen()
     if heads.cap is not None:
@@ -109,7 +111,7 @@ def _candidates(heads: HeadShape, dtype: str, can_compile: str | None) -> Iterat
     yield VARLEN, varlen
     if isinstance(varlen, VarlenKernel) and heads.num_key_value_heads < heads.num_heads:
         yield f"{VARLEN}, key/value heads repeated", replace(varlen, repeats_heads=True)
-    yield FLEX, FlexKernel() if can_compile is None else can_compile
+    yield FLEX, FlexKernel() if compiler_obstacle is None else compiler_obstacle
 
 
 def _with_dense_rows(kernel: Kernel, heads: HeadShape, *, dtype: torch.dtype, device: Any) -> Kernel:
@@ -138,7 +140,7 @@ def kernel_error(
     device: Any,
     lengths: tuple[int, int] = CHECK_LENGTHS,
 ) -> float:
-    """Error of a kernel against float32 attention with a dense mask, as `CheckedKernel` has it.
+    """Error of a kernel against float64 attention with a dense mask, as `CheckedKernel` has it.
 
     Args:
         lengths: tokens of the two samples.

@@ -123,11 +123,13 @@ class QuantizedCache:
         logger.warning(self.notices[-1])
 
     def _store(self, before: str | None, model: PreTrainedModel, notices: tuple[str, ...]) -> None:
-        """Write the entry; whatever fails in that fails no run.
+        """Write the entry; whatever fails in that fails no run, but a device that does not answer any more.
 
         Args:
             before: the key when the load began.
         """
+        import torch
+
         if (reason := self._why_off()) is not None:  # known now also where the files had to be fetched first
             self.state = f"off: {reason}"
         elif (key := self._key()) is None:
@@ -143,6 +145,8 @@ class QuantizedCache:
                         self._write(key, model, notices)
                     else:
                         self.state = "not written: another process writes it"
+            except torch.AcceleratorError:
+                raise
             except (UserError, MemoryError, *library_failures()) as error:
                 self._leave(first_line(error))
 

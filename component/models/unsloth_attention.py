@@ -79,7 +79,7 @@ def prepare_packed_attention(
     if obstacle is not None:
         return PackedAttention(SAMPLE_SDPA, obstacle)
     checked = check_kernels(
-        head_shape(model_config), dtype=compute_dtype, device=device, can_compile="Unsloth has no place for it"
+        head_shape(model_config), dtype=compute_dtype, device=device, compiler_obstacle="Unsloth has no place for it"
     )
     if isinstance(checked, str):
         return PackedAttention(SAMPLE_SDPA, checked)

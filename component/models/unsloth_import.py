@@ -68,6 +68,7 @@ def import_unsloth(model: ModelSection, hardware: Hardware) -> ModuleType:
 
     Raises:
         UnslothFailed: it cannot be imported, or something it patches was imported before it.
+        torch.AcceleratorError: the device does not answer any more.
     """
     if "unsloth" in sys.modules:
         return sys.modules["unsloth"]
@@ -90,6 +91,8 @@ def import_unsloth(model: ModelSection, hardware: Hardware) -> ModuleType:
         with quietly():
             module = importlib.import_module("unsloth")
     except library_failures() as error:
+        if isinstance(error, getattr(sys.modules.get("torch"), "AcceleratorError", ())):
+            raise
         raise UnslothFailed(f"it cannot be imported: {first_line(error)}") from error
     demote_to_debug(TALK)
     return module
@@ -153,13 +156,13 @@ def has_fused_dropout(hardware: Hardware) -> bool:
 
 
 def call_unsloth(function: Any, *args: Any, **kwargs: Any) -> Any:
-    """Call into Unsloth quietly and turn its failures, other than lack of memory, into UnslothFailed."""
+    """Call into Unsloth quietly and turn its failures, other than those of the device, into UnslothFailed."""
     import torch
 
     try:
         with quietly():
             return function(*args, **kwargs)
-    except (RunError, torch.OutOfMemoryError):
+    except (RunError, torch.OutOfMemoryError, torch.AcceleratorError):
         raise
     except library_failures() as error:
         raise UnslothFailed(first_line(error)) from error

@@ -54,6 +54,7 @@ def build_trainer(prepared: PreparedRun, model: LoadedModel, interrupts: Interru
         stop_token_ids=prepared.rendering.stop_token_ids,
         tokens=TokenCounter(),
         interrupts=interrupts or Interrupts(),
+        has_tiled_mlp=bool(model.got.get("tiled_mlp")),
     )
     if context.loader == "vanilla":
         lengths = chain(prepared.data.train.lengths.tolist(), prepared.data.evaluation.lengths.tolist())

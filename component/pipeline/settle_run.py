@@ -22,8 +22,7 @@ from component.planning.shape import ModelShape, read_shape
 from component.runtime.distributed import world_size
 from component.runtime.hardware import Hardware
 
-#: Of what is chosen, what is counted; the optimizer has a name, the rest is on or off, or for packing "auto", as
-#: records of earlier versions have it.
+#: Of what is chosen, what is counted; the optimizer has a name, the rest is on or off.
 CHOSEN_COUNTS = (
     "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
     "checkpoint_skip_layers",
@@ -122,9 +121,9 @@ def _is_choice(chosen: Any) -> bool:
     if not isinstance(chosen, Mapping):
         return False
     counts = [value for key, value in chosen.items() if key in CHOSEN_COUNTS]
-    switches = {key: value for key, value in chosen.items() if key not in (*CHOSEN_COUNTS, "optim")}
+    switches = [value for key, value in chosen.items() if key not in (*CHOSEN_COUNTS, "optim")]
     return (
         all(type(value) is int and value >= 0 for value in counts)
-        and all(isinstance(value, bool) or (key == "packing" and value == AUTO) for key, value in switches.items())
+        and all(isinstance(value, bool) for value in switches)
         and chosen.get("optim", FUSED) in OPTIMIZERS
     )

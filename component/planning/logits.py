@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.planning.workload import Workload
 
-NEXT_TOKEN_TASKS = ("sft", "pretrain")
 #: unsloth_zoo 2026.10.9, fused_losses/fused_linear.py. A part of its loss has one buffer of float32 scores, which their
 #: gradient overwrites: of fewest and most tokens, by the size of the vocabulary, within a budget. From so many tokens
 #: on the vocabulary is cut as well, into tiles of so many bytes, and gradients of a tile's tokens add up in float32.
@@ -41,15 +41,15 @@ def loss_memory(workload: Workload) -> LossMemory:
     shape, width, tokens = workload.shape, workload.compute_bytes, workload.tokens
     if workload.task == "reward":
         return LossMemory(0, 0, 0, 2 * tokens * shape.hidden * 4)
-    if workload.task in NEXT_TOKEN_TASKS and workload.loader == "unsloth":
+    if workload.task in LANGUAGE_MODEL_TASKS and workload.loader == "unsloth":
         part = unsloth_part_bytes(tokens, shape.vocab, shape.hidden, workload.loss_chunk_tokens)
         # What the last layer gives, its norm, and the gradient of that; the rows of a part twice.
         hidden = (3 * tokens + 2 * min(tokens, UNSLOTH_TILE_TOKENS)) * shape.hidden * width
         return LossMemory(part, part, 0, hidden)
-    if workload.task in NEXT_TOKEN_TASKS and workload.has_liger:
+    if workload.task in LANGUAGE_MODEL_TASKS and workload.has_liger:
         part = liger_part_tokens(tokens, shape.vocab, shape.hidden) * shape.vocab * LIGER_BYTES
         return LossMemory(part, part, part, 3 * tokens * shape.hidden * width)
-    if workload.task in NEXT_TOKEN_TASKS and workload.loss_chunk_tokens is not None:
+    if workload.task in LANGUAGE_MODEL_TASKS and workload.loss_chunk_tokens is not None:
         return _chunked(workload, workload.loss_chunk_tokens)
     scores = tokens * shape.vocab
     hidden = tokens * shape.hidden * (4 + (workload.load_bytes if workload.is_mixed else 0) + width)

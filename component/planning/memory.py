@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil
 
+from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.planning.activations import (
     attention_workspace,
     escaping_per_token,
@@ -15,7 +16,7 @@ from component.planning.activations import (
     staying_per_token,
     taken_by_backward,
 )
-from component.planning.logits import NEXT_TOKEN_TASKS, LossMemory, loss_memory
+from component.planning.logits import LossMemory, loss_memory
 from component.planning.optimizer import state_bytes, workspace_bytes
 from component.planning.weights import (
     adapter_bytes,
@@ -127,7 +128,7 @@ def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:
     saved = Part("activations", kept + mask)
     # Autocast drops its copies when it ends, with the model's forward: only what next tokens cost is computed before.
     # Fused adapters drop theirs with each pass.
-    are_all_there = workload.task in NEXT_TOKEN_TASKS and not workload.has_fused_adapters
+    are_all_there = workload.task in LANGUAGE_MODEL_TASKS and not workload.has_fused_adapters
     at_loss = head_copy + (copies if are_all_there else kept_copies)
     yield "loss", (head, *_at_loss(loss.forward, loss, saved, waiting, at_loss))
     # The head's gradient comes when the scores' float32 copies are gone: it is no part of this moment.

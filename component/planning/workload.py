@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from component.config.keys import LANGUAGE_MODEL_TASKS
@@ -138,7 +138,3 @@ class Workload:
     def is_mixed(self) -> bool:
         """Whether float32 weights are computed with in 16 bit, of which autocast makes copies."""
         return self.load_bytes > self.compute_bytes
-
-    def with_rows(self, rows: int) -> Workload:
-        """The same with another micro-batch."""
-        return replace(self, rows=rows)

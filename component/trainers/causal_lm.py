@@ -131,8 +131,9 @@ def build_causal_lm_trainer(
         loader=context.loader,
         hardware=context.hardware,
         model_type=model.model.config.model_type,
-        is_tiled=bool(model.got.get("tiled_mlp")),
+        is_tiled=context.has_tiled_mlp,
     )
+    context.notices.extend(liger.notices())
     context.decided["use_liger_kernel"] = liger.to_dict()
     collator = _Collator(model.tokenizer.pad_token_id)
     trainer = CausalLMTrainer(

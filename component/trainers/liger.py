@@ -1,4 +1,4 @@
-"""Whether Liger's fused kernels are used where the config leaves it open; neither torch nor Liger is imported."""
+"""Whether Liger's fused kernels are used; neither torch nor Liger is imported."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from component.runtime.hardware import Hardware
 
 #: Where liger-kernel 0.8 has the table of the families that it knows, and its name.
 FAMILIES_FILE, FAMILIES_TABLE = "transformers/monkey_patch.py", "MODEL_TYPE_TO_APPLY_LIGER_FN"
+TILED = "it would replace the MLPs that tiled_mlp computes in tiles"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class LigerChoice:
         """Its part of run.json."""
         return asdict(self)
 
+    def notices(self) -> list[str]:
+        """What was asked for and is not done; that another loader does not read the key is told elsewhere."""
+        return [f"use_liger_kernel: not used: {TILED}"] if self.asked is True and self.reason == TILED else []
+
 
 def choose_liger(
     asked: bool | str, *, task_type: str, loader: str, hardware: Hardware, model_type: str, is_tiled: bool = False
@@ -42,12 +47,16 @@ def choose_liger(
     Args:
         asked: the value of `use_liger_kernel`; auto is for next-token tasks, others use it where it is true.
         model_type: family of the model, by config.json.
-        is_tiled: whether MLPs are computed in tiles, which Liger's would replace.
+        is_tiled: whether MLPs are computed in tiles, which Liger's would replace; the config refuses both, but where
+            Unsloth was asked for and the loader is another one.
     """
-    if asked != "auto":
-        return LigerChoice(asked, asked is True and loader == "vanilla", f"use_liger_kernel: {asked}".lower())
-    obstacle = "it would replace the MLPs that tiled_mlp computes in tiles" if is_tiled else None
-    obstacle = obstacle or _obstacle(task_type, loader, hardware, model_type)
+    if asked is False or (asked is True and loader != "vanilla"):
+        return LigerChoice(asked, False, f"use_liger_kernel: {asked}".lower())
+    if is_tiled:
+        return LigerChoice(asked, False, TILED)
+    if asked is True:
+        return LigerChoice(asked, True, "use_liger_kernel: true")
+    obstacle = _obstacle(task_type, loader, hardware, model_type)
     return LigerChoice(asked, obstacle is None, obstacle or f"it has kernels for {model_type}")
 
 

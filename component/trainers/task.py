@@ -30,6 +30,7 @@ class RunContext:
         stop_token_ids: tokens that end an answer.
         tokens: counts what is trained on; metrics and the final report read it.
         interrupts: tells whether the user asked the run to stop.
+        has_tiled_mlp: whether the model's MLPs are computed in tiles.
         notices: what the builder of the trainer changed or left out, one line each; it adds to them.
         decided: what the builder decided, by key, for run.json.
     """
@@ -41,6 +42,7 @@ class RunContext:
     stop_token_ids: Sequence[int]
     tokens: TokenCounter
     interrupts: Interrupts
+    has_tiled_mlp: bool = False
     notices: list[str] = field(default_factory=list)
     decided: dict[str, Any] = field(default_factory=dict)
 

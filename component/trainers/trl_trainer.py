@@ -16,6 +16,7 @@ from transformers import TrainingArguments
 
 from component.data.samples import Samples
 from component.trainers.arguments import build_training_arguments
+from component.trainers.liger import choose_liger
 from component.trainers.reference import real_reference, renew_frozen_copy, save_policy_alone
 from component.trainers.run_trainer import RunTrainer, run_callbacks
 
@@ -147,10 +148,20 @@ def build_trl_arguments(
         arguments_class: trl's class of them, or what Unsloth has put in its place.
         own: every argument that this class adds and that matters: Unsloth replaces their defaults.
     """
+    liger = choose_liger(
+        training.use_liger_kernel,
+        task_type=training.task_type,
+        loader=context.loader,
+        hardware=context.hardware,
+        model_type="",  # it decides over auto alone, which is not for these tasks
+        is_tiled=context.has_tiled_mlp,
+    )
+    context.notices.extend(liger.notices())
     return build_training_arguments(
         training,
         context,
         arguments_class,
+        use_liger_kernel=liger.got,
         # TRL switches checkpointing off for a reference, and on again with these.
         gradient_checkpointing_kwargs={
             name: value for name, value in training.gradient_checkpointing_kwargs.items() if name != "offload"

@@ -69,7 +69,7 @@ def measure(settings: dict[str, Any], warm_up: int, first_step: Path) -> dict[st
         ),
     )
     meter = Meter(warm_up, first_step)
-    one_step, logged = trainer.training_step, trainer.state.log_history
+    one_step = trainer.training_step
 
     def counted_step(model: Any, inputs: Any, *arguments: Any, **keywords: Any) -> Any:
         """A micro-batch of the trainer's own."""

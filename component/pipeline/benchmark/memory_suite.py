@@ -67,10 +67,14 @@ class Peak:
     planned: MemoryPlan
     line: Line | None
 
+    @property
+    def measured_bytes(self) -> float | None:
+        """Reserved memory that was measured; None where it was not, or the run did not end well."""
+        return self.line.number("peak_reserved_bytes") if self.line else None
+
     def gib(self) -> float:
         """Reserved memory, measured where it was."""
-        measured = self.line.number("peak_reserved_bytes") if self.line else None
-        return (measured or self.planned.reserved) / GIB
+        return (self.measured_bytes or self.planned.reserved) / GIB
 
     def cells(self) -> list[str]:
         """A row of the table."""
@@ -217,10 +221,11 @@ CONTEXT_CAPTION = (
 
 def panels(peaks: Sequence[Peak], contexts: Mapping[str, Mapping[int, int]]) -> list[Bars]:
     """What the picture shows: least memory in each mode, and the longest rows on the smallest and the largest card."""
-    measured = frozenset(peak.size for peak in peaks if peak.line)
     shown = []
     for mode, (title, _) in MODES.items():
-        values = {peak.size: peak.gib() for peak in peaks if peak.mode == mode}
+        own = [peak for peak in peaks if peak.mode == mode]
+        values = {peak.size: peak.gib() for peak in own}
+        measured = frozenset(peak.size for peak in own if peak.measured_bytes)
         if values:
             shown.append(Bars(f"{title}, least memory", "GiB reserved, planned in blue", values, "{:.1f}", measured))
     for card in (min(CARDS), max(CARDS)):

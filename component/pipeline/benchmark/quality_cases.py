@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from component.config.schema import schema_fields
-
 Kind = Literal["base", "rate", "score", "curve", "gradient", "answers"]
 Stage = Literal["vanilla", "unsloth", "answers", "liger"]
 #: Of every run; rows and batches are small, as the model is.
@@ -217,13 +215,10 @@ def _run_case(scale: Scale, kind: Kind, way: Way, seed: int, rate: float) -> Cas
 
 def curve_cases(scale: Scale, rate: float) -> list[Case]:
     """The plain path in float32, the same in 16 bit, and the fastest path."""
-    fast: dict[str, Any] = {**FAST_CURVE, **_loader_keys("unsloth")}
-    if "dequantize_base" in schema_fields():
-        fast["dequantize_base"] = True
     named: dict[str, tuple[Stage, Mapping[str, Any]]] = {
         REFERENCE: ("vanilla", {**PLAIN_CURVE, **IN_FLOAT32}),
         "vanilla": ("vanilla", PLAIN_CURVE),
-        "fastest": ("unsloth", fast),
+        "fastest": ("unsloth", {**FAST_CURVE, **_loader_keys("unsloth"), "dequantize_base": True}),
     }
     common = {**COMMON, "train_mode": "qlora", "learning_rate": rate, **_once(scale.curve_steps)}
     return [

@@ -44,14 +44,9 @@ def check_suite(path: Path, content: Mapping[str, Any], suite: str, schema_versi
     Raises:
         UserError: it is of another suite, or of no suite.
     """
-    if content.get("schema_version") != schema_version or "cases" not in content:
+    if content.get("schema_version") != schema_version or not {"suite", "cases"} <= content.keys():
         raise UserError(f"{path}: not the results of a suite; move it, or name another --output")
-    found = content.get("suite")
-    if found is None:
-        raise UserError(
-            f'{path}: does not say of which suite it is; if it is of {suite}, add "suite": "{suite}" at its top, '
-            "else move it, or name another --output"
-        )
+    found = content["suite"]
     if found != suite:
         raise UserError(f"{path}: results of suite {found}, not of {suite}; move it, or name another --output")
 

@@ -41,8 +41,7 @@ def test_the_rest_of_the_model_moves_and_they_do_not(load) -> None:
     model = load(train_mode="lora", gradient_checkpointing=False).model.get_base_model()
     names = list(model.state_dict())
     embedding = model.get_input_embeddings()
-    size = offload_embedding(model, torch.device("meta"))
-    assert size == embedding.weight.numel() * 4
+    offload_embedding(model, torch.device("meta"))
     model.to("meta")
     assert model.get_input_embeddings() is embedding and isinstance(embedding, torch.nn.Embedding)
     assert {name for name, value in model.named_parameters() if value.device.type == "cpu"} == {
@@ -57,7 +56,7 @@ def test_the_head_is_copied_for_each_reader(load) -> None:
     """Its weight lies in main memory, and a copy on the device lives as long as its reader."""
     model = load(train_mode="lora", gradient_checkpointing=False).model.get_base_model()
     head, names, kept = model.get_output_embeddings(), list(model.state_dict()), model.lm_head.weight.clone()
-    assert offload_head(model, torch.device("meta")) == kept.numel() * 4
+    offload_head(model, torch.device("meta"))
     model.to("meta")
     assert model.get_output_embeddings() is head and isinstance(head, torch.nn.Linear) and isinstance(head, HostHead)
     assert head.weight.device.type == "meta" and head.weight is not head.weight

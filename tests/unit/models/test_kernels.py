@@ -5,6 +5,7 @@ What they compute needs a GPU: tests/gpu/test_gpu_varlen.py.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -13,6 +14,7 @@ import torch
 from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.attention.varlen import varlen_attn
 
+from component.models import kernel_check
 from component.models.flex_kernel import BLOCK, build_block_mask
 from component.models.kernel_check import HeadShape, check_kernels, dense_attention, kernel_error
 from component.models.varlen_kernel import (
@@ -51,7 +53,7 @@ def test_a_torch_without_cuda_has_no_variable_length_kernel() -> None:
     ],
 )
 def test_each_kernel_is_passed_over_with_its_reason(heads: HeadShape, dtype: str, reason: str) -> None:
-    assert check_kernels(heads, dtype=dtype, device="cpu", can_compile=NO_COMPILER) == (
+    assert check_kernels(heads, dtype=dtype, device="cpu", compiler_obstacle=NO_COMPILER) == (
         f"no torch's variable-length kernel: {reason}; no flex_attention with a document mask: {NO_COMPILER}"
     )
 
@@ -172,6 +174,15 @@ def test_the_check_tells_a_right_kernel_from_wrong_ones(settings, lowest, highes
     assert lowest <= error <= highest
     error = kernel_error(PerSample(**settings), heads, dtype=torch.bfloat16, device="cpu")
     assert max(lowest, 1e-3) <= error <= max(highest, 0.03)
+
+
+def test_a_wrong_kernel_is_told_with_what_it_is_held_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """float64, which bfloat16 and float32 are both far from."""
+    wrong = [("a kernel", PerSample(joins=True)), ("another", "it is not here")]
+    monkeypatch.setattr(kernel_check, "_candidates", lambda *_: iter(wrong))
+    told = check_kernels(HeadShape(4, 2, 16), dtype="float32", device="cpu")
+    pattern = r"no a kernel: it is off by [0-9.]+ from float64, which rounding does not explain; no another: it is not"
+    assert isinstance(told, str) and re.match(pattern, told)
 
 
 def test_dense_attention_is_that_of_torch() -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+import torch
 import transformers  # noqa: F401  (imported before Unsloth on purpose)
 
 from component.config.errors import UserError
 from component.config.schema import AdapterSection
+from component.models import unsloth_import
 from component.models.request import LoadRequest
 from component.models.unsloth import _ignored
-from component.models.unsloth_import import UnslothFailed, import_unsloth
+from component.models.unsloth_import import UnslothFailed, call_unsloth, import_unsloth
 
 
 def test_unsloth_is_not_imported_after_what_it_patches(section, cpu) -> None:
@@ -23,6 +26,24 @@ def test_unsloth_is_not_imported_after_what_it_patches(section, cpu) -> None:
     assert caught.value.reason.endswith("was imported before it")
     assert isinstance(caught.value, UserError)
     assert "unsloth" not in sys.modules
+
+
+@pytest.mark.parametrize("kind", [torch.AcceleratorError, torch.OutOfMemoryError, RuntimeError, AttributeError])
+def test_its_failures_are_told_from_those_of_the_device(section, cpu, monkeypatch, kind: type[Exception]) -> None:
+    """A new process without it would meet a dead device too."""
+
+    def fail(*_: Any) -> None:
+        raise kind("it is broken")
+
+    is_of_device = kind in (torch.AcceleratorError, torch.OutOfMemoryError)
+    with pytest.raises(kind if is_of_device else UnslothFailed, match="it is broken"):
+        call_unsloth(fail)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(unsloth_import, "IMPORTED_AFTER", ())
+    monkeypatch.setattr(unsloth_import.importlib, "import_module", fail)
+    with pytest.raises(torch.AcceleratorError if kind is torch.AcceleratorError else UnslothFailed):
+        import_unsloth(section(), cpu)
 
 
 def test_what_it_ignores_is_told(section, cpu) -> None:

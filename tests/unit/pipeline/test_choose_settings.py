@@ -171,10 +171,9 @@ def test_a_recorded_choice() -> None:
     """It is taken again where it fits, also beside an override of one of its keys; else all but packing is new."""
     config = load(**OPEN, packing="auto")
     recorded = settle(config, around(16)).facts["chosen"]
-    for packing in (True, "auto"):  # as attempts of earlier versions have it
-        again = settle(config, around(141), {**recorded, "packing": packing})
-        assert again.facts["chosen"] == recorded and again.facts["origin"] == "as before"
-        assert again.config.training.packing == "auto"
+    again = settle(config, around(141), recorded)
+    assert again.facts["chosen"] == recorded and again.facts["origin"] == "as before"
+    assert recorded["packing"] is True and again.config.training.packing == "auto"
     smaller = settle(config, around(11), recorded)
     assert smaller.facts["origin"].startswith("chosen anew") and smaller.facts["fits"]
     assert smaller.config.training.packing == "auto"
@@ -279,6 +278,7 @@ def test_the_optimizer_of_an_unknown_family() -> None:
         ({"packing": False}, "does not say whose states the checkpoints hold for optim: auto"),
         ({"optim": "sgd"}, "holds what cannot be chosen"),
         ({"optim": "adamw_torch_fused", "gradient_checkpointing": "auto"}, "holds what cannot be chosen"),
+        ({"optim": "adamw_torch_fused", "packing": "auto"}, "holds what cannot be chosen"),
     ],
 )
 def test_damaged_record_of_a_choice(tmp_path: Path, chosen: Any, damage: str) -> None:
@@ -329,8 +329,8 @@ def test_the_embedding_is_offloaded_where_nothing_else_fits() -> None:
 
 
 def test_a_record_of_what_cannot_be_chosen() -> None:
-    assert _is_choice({"offload_embedding": True, "packing": "auto", "per_device_train_batch_size": 2})
-    assert not _is_choice({"offload_embedding": "auto"})
+    assert _is_choice({"offload_embedding": True, "packing": True, "per_device_train_batch_size": 2})
+    assert not _is_choice({"offload_embedding": "auto"}) and not _is_choice({"packing": "auto"})
 
 
 def test_what_auto_does_is_not_advised() -> None:

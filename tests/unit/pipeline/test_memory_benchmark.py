@@ -16,7 +16,9 @@ from component.pipeline.benchmark.child import REPOSITORY
 from component.pipeline.benchmark.files import Files
 from component.pipeline.benchmark.memory_cases import CARDS, MODES, SHAPES, build_case, context_settings, settings_of
 from component.pipeline.benchmark.memory_plans import STEP, last_that, longest_row, plan_peak, plan_workload
-from component.pipeline.benchmark.memory_suite import plan_contexts
+from component.pipeline.benchmark.memory_suite import Peak, panels, plan_contexts
+from component.pipeline.benchmark.results import DONE, OUT_OF_MEMORY
+from component.pipeline.benchmark.table import Line
 from component.pipeline.plan_run import plan_config
 from component.planning.gpus import GPUS
 from component.planning.memory import plan_memory
@@ -85,6 +87,20 @@ def test_captions_say_what_was_run() -> None:
     quick = memory_suite.caption(3, quick=True)
     assert quick.startswith("One row of 64 tokens a micro-batch, 3 of them a step, on the CPU without Unsloth, with ")
     assert not any(name in quick for name in ("QLoRA", "minimal_memory", "1024", "planned"))
+
+
+def test_bars_stand_out_only_where_their_own_mode_was_measured() -> None:
+    case = build_case("8B", SHAPES["8B"], settings_of(SHAPES["8B"], "qlora", 1024))
+    planned = plan_peak(case.model, case.settings)
+    done = Line(case, {"status": DONE, "peak_reserved_bytes": 7 * 2**30})
+    too_large = Line(case, {"status": OUT_OF_MEMORY, "peak_reserved_bytes": 70 * 2**30})
+    no_peak = Line(case, {"status": DONE})
+    measured = {("1B", "qlora"): done, ("8B", "qlora"): too_large, ("8B", "lora"): done, ("3B", "full"): no_peak}
+    peaks = [Peak(size, mode, planned, measured.get((size, mode))) for size in ("1B", "3B", "8B") for mode in MODES]
+    shown = dict(zip(MODES, panels(peaks, {"8B": dict.fromkeys(CARDS, 1024)}), strict=False))
+    assert {mode: set(bars.ours) for mode, bars in shown.items()} == {"qlora": {"1B"}, "lora": {"8B"}, "full": set()}
+    gib = planned.reserved / 2**30
+    assert shown["qlora"].values == {"1B": 7, "3B": gib, "8B": gib}
 
 
 def test_plans_need_neither_a_gpu_nor_a_scratch_folder(

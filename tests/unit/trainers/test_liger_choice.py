@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from component.config.load import load_config
+from component.pipeline import prepare
+from component.pipeline.build_run import build_run
+from component.pipeline.choose_loader import FAILURE_VARIABLE
 from component.pipeline.plan_run import plan_config
 from component.runtime.hardware import Hardware
 from component.trainers import liger
@@ -42,6 +46,38 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_auto(installed: Path, changes: dict[str, object], got: bool, reason: str) -> None:
     assert choose_liger("auto", **{**USUAL, **changes}).to_dict() == {"asked": "auto", "got": got, "reason": reason}
+
+
+@pytest.mark.parametrize(
+    ("changes", "got", "reason"),
+    [
+        ({}, True, "use_liger_kernel: true"),
+        ({"task_type": "dpo"}, True, "use_liger_kernel: true"),
+        ({"loader": "unsloth", "is_tiled": True}, False, "use_liger_kernel: true"),
+        ({"is_tiled": True}, False, "it would replace the MLPs that tiled_mlp computes in tiles"),
+    ],
+)
+def test_true(changes: dict[str, object], got: bool, reason: str) -> None:
+    """The config refuses it with tiled_mlp, but cannot where Unsloth is asked for and another loader is used."""
+    choice = choose_liger(True, **{**USUAL, **changes})
+    assert choice.to_dict() == {"asked": True, "got": got, "reason": reason}
+    assert choice.notices() == ([f"use_liger_kernel: not used: {reason}"] if "tiles" in reason else [])
+
+
+@pytest.mark.parametrize("task", ["sft", "dpo"])
+def test_tiles_are_kept_where_unsloth_falls_back(
+    task: str, tiny_settings: dict[str, Any], repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "find_spec", lambda name: SimpleNamespace())
+    monkeypatch.setenv(FAILURE_VARIABLE, "it was only a test")
+    file = {"dpo": {"train_file": str(repository / "data/dummy_dpo.jsonl")}}.get(task, {})
+    asked = {"use_unsloth": True, "use_liger_kernel": True, "tiled_mlp": True, "task_type": task}
+    settings = {**tiny_settings, **file, **asked, "output_dir": str(tmp_path / "out"), "max_bad_rows": 1.0}
+    built = build_run(prepare.prepare(load_config(settings)))
+    assert built.context.loader == "vanilla" and built.context.has_tiled_mlp
+    assert built.trainer.args.use_liger_kernel is False
+    told = "use_liger_kernel: not used: it would replace the MLPs that tiled_mlp computes in tiles"
+    assert told in built.context.notices
 
 
 def test_a_table_that_has_moved_is_told(installed: Path) -> None:

@@ -22,6 +22,9 @@ def test_checkpointing_is_switched_on_again_with_what_torch_takes(tmp_path: Path
         output_dir=tmp_path,
         hardware=Hardware("cpu", "test CPU", 2**36, 2**36, None, True, 1),
         precision=SimpleNamespace(bf16=False, fp16=False),
+        loader="vanilla",
+        has_tiled_mlp=False,
+        notices=[],
     )
     arguments = build_trl_arguments(config.training, context, TrainingArguments)
     assert arguments.gradient_checkpointing_kwargs == {"use_reentrant": True}
