@@ -98,11 +98,29 @@ def _bare(name: str) -> str:
     return re.sub(r"nvidia|geforce|rtx|tesla|sxm\d?|pcie|hbm\d?e?|gi?b\b|[^a-z0-9]", "", name.lower())
 
 
+def planned_gpu(name: str | None) -> Gpu | None:
+    """The card that is named, or this machine's; None where there is neither.
+
+    Raises:
+        UserError: no card has that name, or this machine's has a memory that its driver's tool does not tell.
+    """
+    card = own_gpu() if name is None else named_gpu(name)
+    if card is None and (found := nvidia_gpus()):
+        raise UserError(
+            f"--gpu: nvidia-smi does not tell how much memory {found[0]['name']} has, but says "
+            f"{excerpt(repr(found[0]['memory']))}; {ANY_CARD}"
+        )
+    return card
+
+
 def own_gpu() -> Gpu | None:
-    """The first NVIDIA card of this machine, as its driver's tool tells of it."""
+    """The first NVIDIA card of this machine whose memory its driver's tool tells.
+
+    It does not where the card shares the host's, as NVIDIA GB10.
+    """
     for found in nvidia_gpus():
-        size = float(found["memory"].split()[0]) * 2**20
-        return describe_gpu(found["name"], size, None)
+        if size := re.fullmatch(r"(\d+) MiB", found["memory"]):
+            return describe_gpu(found["name"], float(size[1]) * 2**20, None)
     return None
 
 

@@ -22,9 +22,8 @@ from component.pipeline.plan_inputs import (
     find_model_config,
     imagined_hardware,
     limited,
-    named_gpu,
     offline_adapter_config,
-    own_gpu,
+    planned_gpu,
     setting_of,
     size_of,
     understand_shape,
@@ -79,11 +78,11 @@ def plan_config(config: Config, gpu: str | None = None) -> PlannedRun:
         gpu: a name of GPUS; None for the card of this machine.
 
     Raises:
-        UserError: an unknown card, one that lacks what the config asks for, or a model whose sizes are not found or
-            not understood.
+        UserError: an unknown card, one that lacks what the config asks for or does not tell its memory, or a model
+            whose sizes are not found or not understood.
     """
     config = settle_batches(without_ignored_packing(config))
-    card = named_gpu(gpu) if gpu is not None else own_gpu()
+    card = planned_gpu(gpu)
     model_config = find_model_config(config)
     shape = understand_shape(config, model_config)
     check_skipped(config.model.checkpoint_skip_layers, shape.num_layers)
