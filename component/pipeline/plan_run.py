@@ -32,6 +32,7 @@ from component.pipeline.saving_settings import open_savings, overrides_of, spell
 from component.pipeline.settle_run import settle_planned
 from component.pipeline.steps import num_optimizer_steps
 from component.planning.gpus import COMPARED, GIB, GPUS, Gpu, describe_hardware
+from component.planning.optimizer import is_counted
 from component.planning.plan import Alternative, Plan, find_alternative, judge, plan
 from component.planning.read_config import SAVED, DataSize, Setting, mean_workload, read_workload, uncounted_modules
 from component.planning.served import why_not_served
@@ -172,13 +173,21 @@ def _tell_no_cap(config: Config, card: Gpu | None) -> Iterator[str]:
 
 
 def _tell_uncounted(config: Config, shape: ModelShape) -> Iterator[str]:
-    """What a plan leaves out: what processes share out, and names of modules, which a run refuses where misspelt."""
+    """What a plan leaves out: what processes share out, an optimizer's own states, and names of modules.
+
+    A run refuses names that are misspelt.
+    """
     for key in ("deepspeed", "fsdp"):
         if getattr(config.training, key):
             yield (
                 f"{key}: the plan is that of one process alone; weights, gradients and optimizer states that it shares "
                 "out among processes are counted whole"
             )
+    if not is_counted(config.training.optim):
+        yield (
+            f"optim: {config.training.optim} is not counted in the plan, which has the states of adamw_torch in its "
+            "place: two float32 numbers for each trained parameter"
+        )
     known = {
         "lora_target_modules": ", ".join(linear.name for linear in shape.linears),
         "modules_to_save": " and ".join(SAVED),

@@ -50,6 +50,16 @@ def test_names_that_a_plan_does_not_count_are_told(repository: Path) -> None:
     assert target.startswith("lora_target_modules: 'v_prj' is not counted in the plan, which knows q_proj, k_proj,")
 
 
+@pytest.mark.parametrize("name", ["lomo", "galore_adamw", "apollo_adamw", "adamw_torch_4bit", "adamw_torch_8bit"])
+def test_optimizers_that_a_plan_does_not_count_are_told(repository: Path, name: str) -> None:
+    """They are planned as AdamW in float32, and none as more than that."""
+    file = repository / "train_args/sft/full/llama3.2-1b.json"
+    planned, adamw = (plan_config(load_config(file, [f"optim={optim}"]), "h200") for optim in (name, "adamw_torch"))
+    (told,) = planned.notices
+    assert told.startswith(f"optim: {name} is not counted in the plan, which has the states of adamw_torch in")
+    assert adamw.notices == () and planned.plan.memory.allocated == adamw.plan.memory.allocated
+
+
 def test_what_processes_share_out_is_counted_whole_and_told(repository: Path) -> None:
     file = repository / "train_args/sft/full/llama3.2-1b.json"
     shared, alone = (plan_config(load_config(file, keys), "h200") for keys in (["deepspeed=ds.json"], []))
