@@ -13,22 +13,18 @@ from component.models.model_files import find_model
 from component.models.support import FASTER_TASKS, is_fast_family, why_unsupported
 from component.pipeline.plan_run import plan_prepared
 from component.pipeline.prepare import PreparedRun
-from component.planning.gpus import CONTEXT_BYTES, Gpu
+from component.pipeline.settle_run import device_room
+from component.planning.gpus import Gpu
 from component.planning.memory import plan_memory
 from component.planning.plan import Plan
 from component.planning.step_time import AT_ONCE, plan_step_time
 from component.planning.why_not_faster import Finding
 from component.planning.workload import OFFLOAD_TOKENS
 
-#: Of a card, what advice leaves free.
-MARGIN = 0.02
-
 
 def room_bytes(prepared: PreparedRun, peak_reserved: int) -> float:
-    """Memory that was left at the peak, of the card or of the part of it that the run may take."""
-    total = prepared.hardware.total_memory_bytes * (1 - MARGIN)
-    limit = prepared.config.values.get("max_memory_gib")
-    return min(total, limit * 2**30 if limit else total) - CONTEXT_BYTES - peak_reserved
+    """Memory that was left at the peak, of what a choice may reserve; negative where the run took more than that."""
+    return device_room(prepared.config, prepared.hardware) - peak_reserved
 
 
 def faster_settings(prepared: PreparedRun, peak_reserved: int, *, room: float) -> Iterator[Finding]:
