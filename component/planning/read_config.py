@@ -33,6 +33,7 @@ class Setting:
         supports_varlen: whether packed rows of the vanilla loader run on a variable-length kernel.
         has_liger: whether Liger's kernels are used.
         chunks_loss: whether the vanilla trainer computes the loss of next tokens in parts.
+        attention: of the vanilla loader under `auto`, where rows do not run on that kernel.
     """
 
     loader: str
@@ -41,6 +42,7 @@ class Setting:
     supports_varlen: bool
     has_liger: bool = False
     chunks_loss: bool = True
+    attention: str = "sdpa"
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
         load_bytes=NUMBER_BYTES[setting.load_dtype],
         compute_bytes=NUMBER_BYTES[setting.compute_dtype],
         checkpointing=_checkpointing(config, loader),
-        attention=_attention(model.attn_implementation, loader, is_packed, setting.supports_varlen),
+        attention=_attention(model.attn_implementation, loader, is_packed, setting),
         is_packed=is_packed,
         is_padded=not is_packed and training.per_device_train_batch_size > 1 and not _are_equally_long(data),
         has_liger=setting.has_liger,
@@ -211,10 +213,10 @@ def _skipped_layers(config: Config) -> int:
     return config.model.checkpoint_skip_layers if config.model.task_type in LANGUAGE_MODEL_TASKS else 0
 
 
-def _attention(asked: str, loader: str, is_packed: bool, supports_varlen: bool) -> str:
+def _attention(asked: str, loader: str, is_packed: bool, setting: Setting) -> str:
     if loader == "unsloth" or asked != "auto":
         return asked
-    return "varlen" if is_packed and supports_varlen else "sdpa"
+    return "varlen" if is_packed and setting.supports_varlen else setting.attention
 
 
 def _reference(config: Config) -> Any:
