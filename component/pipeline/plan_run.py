@@ -34,7 +34,15 @@ from component.pipeline.steps import num_optimizer_steps
 from component.planning.gpus import COMPARED, GIB, GPUS, Gpu, describe_hardware
 from component.planning.optimizer import is_counted
 from component.planning.plan import Alternative, Plan, find_alternative, judge, plan
-from component.planning.read_config import SAVED, DataSize, Setting, mean_workload, read_workload, uncounted_modules
+from component.planning.read_config import (
+    SAVED,
+    DataSize,
+    Setting,
+    mean_workload,
+    read_workload,
+    uncounted_modules,
+    unsloth_fields,
+)
 from component.planning.served import why_not_served
 from component.planning.shape import MAX_SIZE, ModelShape, read_shape
 
@@ -239,14 +247,17 @@ def _why_no_fp8(made: Plan, card: Gpu) -> str | None:
 
 def _find_alternative(made: Plan, config: Config, card: Gpu, may_use_unsloth: bool) -> Alternative | None:
     """The nearest settings that fit a card; where none do, those beside all that save memory for time."""
+    work, unsloth = made.workload, None
+    if may_use_unsloth and work.loader == "vanilla":
+        unsloth = replace(work, **unsloth_fields(work, config))
     start = offline_adapter_config(config.model.model_name_or_path)
-    for savings in ((), tuple(open_savings(config, made.workload, start))):
+    for savings in ((), tuple(open_savings(config, work, start))):
         found = find_alternative(
-            with_savings(made.workload, savings),
+            with_savings(work, savings),
             card,
+            config=config,
             micro_batches=made.micro_batches,
-            may_use_unsloth=may_use_unsloth,
-            may_use_liger=False,
+            unsloth=None if unsloth is None else with_savings(unsloth, savings),
         )
         if found is not None:
             return replace(found, overrides={**overrides_of(savings), **found.overrides})

@@ -83,6 +83,8 @@ def test_no_advice_that_does_not_fit(advise) -> None:
 def test_kernels_that_were_not_used(advise, monkeypatch) -> None:
     monkeypatch.setattr(faster_settings, "find_spec", lambda name: name)
     assert advise(20, VANILLA)["use_unsloth=true"] > 0.2
+    fused, plain = (advise(20, VANILLA, lora_dropout=0, fused_lora=fuses) for fuses in (True, False))
+    assert fused["use_unsloth=true"] > plain["use_unsloth=true"] + 0.05  # Unsloth fuses adapters, vanilla never does
     fallback = LoaderChoice(True, "vanilla", "bnb_4bit_quant_type fp4 is not offered by Unsloth", is_fallback=True)
     assert "bnb_4bit_quant_type=nf4" in advise(20, fallback, bnb_4bit_quant_type="fp4")
     assert not any("unsloth" in fix for fix in advise(9, UNSLOTH))
