@@ -13,22 +13,18 @@ from component.models.model_files import find_model
 from component.models.support import FASTER_TASKS, is_fast_family, why_unsupported
 from component.pipeline.plan_run import plan_prepared
 from component.pipeline.prepare import PreparedRun
-from component.planning.gpus import CONTEXT_BYTES, Gpu
+from component.pipeline.settle_run import device_room
+from component.planning.gpus import Gpu
 from component.planning.memory import plan_memory
 from component.planning.plan import Plan
+from component.planning.read_config import unsloth_fields
 from component.planning.step_time import AT_ONCE, plan_step_time
 from component.planning.why_not_faster import Finding
-from component.planning.workload import OFFLOAD_TOKENS
-
-#: Of a card, what advice leaves free.
-MARGIN = 0.02
 
 
 def room_bytes(prepared: PreparedRun, peak_reserved: int) -> float:
-    """Memory that was left at the peak, of the card or of the part of it that the run may take."""
-    total = prepared.hardware.total_memory_bytes * (1 - MARGIN)
-    limit = prepared.config.values.get("max_memory_gib")
-    return min(total, limit * 2**30 if limit else total) - CONTEXT_BYTES - peak_reserved
+    """Memory that was left at the peak, of what a choice may reserve; negative where the run took more than that."""
+    return device_room(prepared.config, prepared.hardware) - peak_reserved
 
 
 def faster_settings(prepared: PreparedRun, peak_reserved: int, *, room: float) -> Iterator[Finding]:
@@ -118,12 +114,7 @@ class _Compared:
             return
         loader = self.prepared.loader
         what = f"Unsloth was not used ({loader.reason})" if loader.is_fallback else "Unsloth's kernels were not used"
-        work = self.made.workload
-        kind = "none" if work.checkpointing == "none" else "recompute"
-        is_long = self.prepared.config.training.max_seq_length >= OFFLOAD_TOKENS
-        checkpointing = "offload" if kind == "recompute" and is_long else kind
-        changes = {"loader": "unsloth", "attention": "auto", "has_liger": False, "checkpointing": checkpointing}
-        yield self._find(what, fix, **changes)
+        yield self._find(what, fix, **unsloth_fields(self.made.workload, self.prepared.config))
 
     def _find(self, what: str, fix: str, *, micro_batches: int | None = None, **changes: Any) -> Finding:
         """What other fields of the workload would save and take."""

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,10 @@ ANY_CARD = (
     "for another card name the nearest with as much memory or more, and its own in GiB, as with --gpu 3090 "
     "max_memory_gib=12"
 )
+#: Families whose class in transformers has no SDPA: attention sinks are beyond it.
+ONLY_EAGER = ("gpt_oss",)
+#: Family -> cap of its attention scores where config.json does not say, as transformers has it; SDPA leaves caps out.
+USUAL_CAPS = {"gemma2": 50.0}
 #: Owner and name on the hub; what begins with a dot is a folder.
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+$")
 
@@ -98,11 +103,29 @@ def _bare(name: str) -> str:
     return re.sub(r"nvidia|geforce|rtx|tesla|sxm\d?|pcie|hbm\d?e?|gi?b\b|[^a-z0-9]", "", name.lower())
 
 
+def planned_gpu(name: str | None) -> Gpu | None:
+    """The card that is named, or this machine's; None where there is neither.
+
+    Raises:
+        UserError: no card has that name, or this machine's has a memory that its driver's tool does not tell.
+    """
+    card = own_gpu() if name is None else named_gpu(name)
+    if card is None and (found := nvidia_gpus()):
+        raise UserError(
+            f"--gpu: nvidia-smi does not tell how much memory {found[0]['name']} has, but says "
+            f"{excerpt(repr(found[0]['memory']))}; {ANY_CARD}"
+        )
+    return card
+
+
 def own_gpu() -> Gpu | None:
-    """The first NVIDIA card of this machine, as its driver's tool tells of it."""
+    """The first NVIDIA card of this machine whose memory its driver's tool tells.
+
+    It does not where the card shares the host's, as NVIDIA GB10.
+    """
     for found in nvidia_gpus():
-        size = float(found["memory"].split()[0]) * 2**20
-        return describe_gpu(found["name"], size, None)
+        if size := re.fullmatch(r"(\d+) MiB", found["memory"]):
+            return describe_gpu(found["name"], float(size[1]) * 2**20, None)
     return None
 
 
@@ -147,15 +170,38 @@ def setting_of(
     is_whole = why_whole(config.training, loader=loader, has_liger=liger.got) or foresee_whole(
         config.model, config.adapter, model_config
     )
-    capability = hardware.compute_capability
     return Setting(
         loader,
         precision.load_dtype,
         precision.compute_dtype,
-        supports_varlen=capability is None or capability >= (8, 0),
+        supports_varlen=_supports_varlen(model_config, hardware),
         has_liger=liger.got,
         chunks_loss=not is_whole,
+        attention=_dense_attention(model_config, hardware, precision.compute_dtype),
     )
+
+
+def _supports_varlen(model_config: Mapping[str, Any], hardware: Hardware) -> bool:
+    """Whether packed rows of the vanilla loader run on a variable-length kernel, as `choose_attention` has it."""
+    is_plain = model_config.get("model_type") not in ONLY_EAGER and not model_config.get("attention_dropout")
+    return is_plain and _is_ampere(hardware)
+
+
+def _dense_attention(model_config: Mapping[str, Any], hardware: Hardware, compute_dtype: str) -> str:
+    """What `choose_attention` takes for the other rows.
+
+    flash-attn is asked for only where SDPA cannot be: to the planner, both take as much for rows of equal length.
+    """
+    family = model_config.get("model_type")
+    if family not in ONLY_EAGER and not model_config.get("attn_logit_softcapping", USUAL_CAPS.get(family)):
+        return "sdpa"
+    has_flash = _is_ampere(hardware) and compute_dtype != "float32" and find_spec("flash_attn") is not None
+    return "flash_attention_2" if has_flash else "eager"
+
+
+def _is_ampere(hardware: Hardware) -> bool:
+    capability = hardware.compute_capability
+    return hardware.kind == "cuda" and (capability is None or capability >= (8, 0))
 
 
 def limited(card: Gpu | None, config: Config) -> Gpu | None:

@@ -22,9 +22,8 @@ from component.pipeline.plan_inputs import (
     find_model_config,
     imagined_hardware,
     limited,
-    named_gpu,
     offline_adapter_config,
-    own_gpu,
+    planned_gpu,
     setting_of,
     size_of,
     understand_shape,
@@ -33,8 +32,17 @@ from component.pipeline.saving_settings import open_savings, overrides_of, spell
 from component.pipeline.settle_run import settle_planned
 from component.pipeline.steps import num_optimizer_steps
 from component.planning.gpus import COMPARED, GIB, GPUS, Gpu, describe_hardware
+from component.planning.optimizer import is_counted
 from component.planning.plan import Alternative, Plan, find_alternative, judge, plan
-from component.planning.read_config import SAVED, DataSize, Setting, mean_workload, read_workload, uncounted_modules
+from component.planning.read_config import (
+    SAVED,
+    DataSize,
+    Setting,
+    mean_workload,
+    read_workload,
+    uncounted_modules,
+    unsloth_fields,
+)
 from component.planning.served import why_not_served
 from component.planning.shape import MAX_SIZE, ModelShape, read_shape
 
@@ -79,11 +87,11 @@ def plan_config(config: Config, gpu: str | None = None) -> PlannedRun:
         gpu: a name of GPUS; None for the card of this machine.
 
     Raises:
-        UserError: an unknown card, one that lacks what the config asks for, or a model whose sizes are not found or
-            not understood.
+        UserError: an unknown card, one that lacks what the config asks for or does not tell its memory, or a model
+            whose sizes are not found or not understood.
     """
     config = settle_batches(without_ignored_packing(config))
-    card = named_gpu(gpu) if gpu is not None else own_gpu()
+    card = planned_gpu(gpu)
     model_config = find_model_config(config)
     shape = understand_shape(config, model_config)
     check_skipped(config.model.checkpoint_skip_layers, shape.num_layers)
@@ -173,13 +181,21 @@ def _tell_no_cap(config: Config, card: Gpu | None) -> Iterator[str]:
 
 
 def _tell_uncounted(config: Config, shape: ModelShape) -> Iterator[str]:
-    """What a plan leaves out: what processes share out, and names of modules, which a run refuses where misspelt."""
+    """What a plan leaves out: what processes share out, an optimizer's own states, and names of modules.
+
+    A run refuses names that are misspelt.
+    """
     for key in ("deepspeed", "fsdp"):
         if getattr(config.training, key):
             yield (
                 f"{key}: the plan is that of one process alone; weights, gradients and optimizer states that it shares "
                 "out among processes are counted whole"
             )
+    if not is_counted(config.training.optim):
+        yield (
+            f"optim: {config.training.optim} is not counted in the plan, which has the states of adamw_torch in its "
+            "place: two float32 numbers for each trained parameter"
+        )
     known = {
         "lora_target_modules": ", ".join(linear.name for linear in shape.linears),
         "modules_to_save": " and ".join(SAVED),
@@ -231,14 +247,17 @@ def _why_no_fp8(made: Plan, card: Gpu) -> str | None:
 
 def _find_alternative(made: Plan, config: Config, card: Gpu, may_use_unsloth: bool) -> Alternative | None:
     """The nearest settings that fit a card; where none do, those beside all that save memory for time."""
+    work, unsloth = made.workload, None
+    if may_use_unsloth and work.loader == "vanilla":
+        unsloth = replace(work, **unsloth_fields(work, config))
     start = offline_adapter_config(config.model.model_name_or_path)
-    for savings in ((), tuple(open_savings(config, made.workload, start))):
+    for savings in ((), tuple(open_savings(config, work, start))):
         found = find_alternative(
-            with_savings(made.workload, savings),
+            with_savings(work, savings),
             card,
+            config=config,
             micro_batches=made.micro_batches,
-            may_use_unsloth=may_use_unsloth,
-            may_use_liger=False,
+            unsloth=None if unsloth is None else with_savings(unsloth, savings),
         )
         if found is not None:
             return replace(found, overrides={**overrides_of(savings), **found.overrides})

@@ -51,7 +51,7 @@ OPTIMIZERS: dict[str, OptimizerMemory] = {
     # A row and a column of squares instead of a matrix; the update of one matrix at a time, and what it was made of.
     "adafactor": OptimizerMemory(0, copies=2),
 }
-#: What an optimizer is taken for that is not in the table: Adam's two float32 moments.
+#: What an optimizer is taken for that is not in the table, which a plan tells: Adam's two float32 moments.
 UNKNOWN = OptimizerMemory(8, step=4)
 
 #: bitsandbytes' 8-bit optimizers keep 32-bit states for embeddings: transformers' Trainer asks for it.
@@ -71,7 +71,8 @@ def state_bytes(
         num_in_small: of the trained parameters, those in tensors of fewer than FEWEST_PAGED.
     """
     memory = optimizer_memory(name)
-    widened = num_embeddings * (WIDER_FOR_EMBEDDINGS - 1) if "8bit" in name else 0.0
+    is_8bit = is_counted(name) and "8bit" in name
+    widened = num_embeddings * (WIDER_FOR_EMBEDDINGS - 1) if is_8bit else 0.0
     paged = (num_trained + widened - num_in_small) * memory.paged
     return (num_trained + widened) * memory.state + num_in_small * memory.paged, paged
 
@@ -86,6 +87,11 @@ def workspace_bytes(name: str, num_trained: int, *, num_in_largest: int, width: 
     memory = optimizer_memory(name)
     copies = memory.copies + (2 if memory.copies and width < 4 else 0)
     return num_trained * memory.step + copies * num_in_largest * 4
+
+
+def is_counted(name: str) -> bool:
+    """Whether it is known what an optimizer takes, by its name in `optim`; others are planned as UNKNOWN."""
+    return name in OPTIMIZERS
 
 
 def optimizer_memory(name: str) -> OptimizerMemory:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
+from component.config.load import Config
 from component.planning.choice import MEMORY_MARGIN, room_on
 from component.planning.gpus import CONTEXT_BYTES, GIB, Gpu
 from component.planning.memory import MemoryPlan, plan_memory
+from component.planning.read_config import recomputation
 from component.planning.step_time import StepTime, plan_step_time
-from component.planning.workload import OFFLOAD_TOKENS, Workload
+from component.planning.workload import Workload
 
 Verdict = Literal["fits", "tight", "does not fit"]
 #: Above what is allocated at the peak, the share without which torch finds no block although it gives cached ones back.
@@ -119,16 +121,19 @@ def judge(memory: MemoryPlan, gpu: Gpu) -> Verdict:
 
 
 def find_alternative(
-    workload: Workload, gpu: Gpu, *, micro_batches: int, may_use_unsloth: bool, may_use_liger: bool
+    workload: Workload, gpu: Gpu, *, config: Config, micro_batches: int, unsloth: Workload | None = None
 ) -> Alternative | None:
     """The settings nearest to the config's that fit a card, of those the fastest; None where none does.
 
     The rows of an optimizer step stay as many. What changes least comes first: recomputation and micro-batches change
-    nothing that is learned; an 8-bit optimizer, quantization and shorter rows do.
+    nothing that is learned; another loader, an 8-bit optimizer, quantization and shorter rows do.
+
+    Args:
+        unsloth: the workload with Unsloth, where it is another and may be used.
     """
     best: tuple[tuple[int, float], Alternative] | None = None
     rows = workload.rows * micro_batches
-    for cost, candidate, overrides in _candidates(workload, rows, may_use_unsloth, may_use_liger):
+    for cost, candidate, overrides in _candidates(workload, unsloth, config, rows):
         memory = plan_memory(candidate)
         if judge(memory, gpu) != "fits":
             continue
@@ -141,26 +146,36 @@ def find_alternative(
 
 
 def _candidates(
-    workload: Workload, rows: int, may_use_unsloth: bool, may_use_liger: bool
+    workload: Workload, unsloth: Workload | None, config: Config, rows: int
 ) -> Iterator[tuple[int, Workload, dict[str, Any]]]:
     """Every combination of changes, with what it costs in what is learned and the overrides that make it."""
+    yield from _combinations(workload, config, rows)
+    if unsloth is not None:
+        for cost, changed, overrides in _combinations(unsloth, config, rows):
+            yield cost + UNSLOTH_PRICE, changed, {"use_unsloth": "true", **overrides}
+
+
+def _combinations(
+    workload: Workload, config: Config, rows: int
+) -> Iterator[tuple[int, Workload, dict[str, Any]]]:  # fmt: skip
+    """Those of one loader."""
     dimensions = (
-        _modes(workload), _optimizers(workload), _lengths(workload), _loaders(workload, may_use_unsloth, may_use_liger),
-        _bases(workload), _checkpoints(workload), _micro_batches(workload, rows),
+        _modes(workload), _optimizers(workload), _lengths(workload), _bases(workload), _checkpoints(workload, config),
+        _micro_batches(workload, rows),
     )  # fmt: skip
     for choice in product(*dimensions):
         changed, overrides, cost = workload, {}, 0
         for price, fields, written in choice:
             changed, cost = replace(changed, **fields), cost + price
             overrides |= written
-        if (changed.checkpointing, changed.loader) == ("recompute", "unsloth") and changed.row_tokens >= OFFLOAD_TOKENS:
-            changed = replace(changed, checkpointing="offload")
         yield cost, changed, overrides
 
 
 #: A change: its price in what is learned, fields of the workload, and overrides.
 Change = tuple[int, dict[str, Any], dict[str, Any]]
 _KEEP: Change = (0, {}, {})
+#: Price of another loader.
+UNSLOTH_PRICE = 1
 
 
 def _modes(workload: Workload) -> Sequence[Change]:
@@ -182,27 +197,19 @@ def _lengths(workload: Workload) -> Sequence[Change]:
     return _KEEP, *(change for change in changes if change[1]["row_tokens"] >= 512)
 
 
-def _loaders(workload: Workload, may_use_unsloth: bool, may_use_liger: bool) -> Sequence[Change]:
-    changes = [_KEEP]
-    if may_use_unsloth and workload.loader == "vanilla":
-        changes.append((1, {"loader": "unsloth", "attention": "auto", "has_liger": False}, {"use_unsloth": "true"}))
-    if may_use_liger and workload.loader == "vanilla" and not workload.has_liger:
-        changes.append((1, {"has_liger": True}, {"use_liger_kernel": "true"}))
-    return changes
-
-
 def _bases(workload: Workload) -> Sequence[Change]:
     if not workload.is_dequantized:
         return (_KEEP,)
     return _KEEP, (0, {"is_dequantized": False}, {"dequantize_base": "false"})
 
 
-def _checkpoints(workload: Workload) -> Sequence[Change]:
+def _checkpoints(workload: Workload, config: Config) -> Sequence[Change]:
     if workload.skipped_layers:
         return _KEEP, (0, {"skipped_layers": 0}, {"checkpoint_skip_layers": 0})
     if workload.checkpointing != "none":
         return (_KEEP,)
-    return _KEEP, (0, {"checkpointing": "recompute"}, {"gradient_checkpointing": "true"})
+    fields = {"checkpointing": recomputation(config, workload.loader)}
+    return _KEEP, (0, fields, {"gradient_checkpointing": "true"})
 
 
 def _micro_batches(workload: Workload, rows: int) -> Sequence[Change]:

@@ -33,6 +33,7 @@ class Setting:
         supports_varlen: whether packed rows of the vanilla loader run on a variable-length kernel.
         has_liger: whether Liger's kernels are used.
         chunks_loss: whether the vanilla trainer computes the loss of next tokens in parts.
+        attention: of the vanilla loader under `auto`, where rows do not run on that kernel.
     """
 
     loader: str
@@ -41,6 +42,7 @@ class Setting:
     supports_varlen: bool
     has_liger: bool = False
     chunks_loss: bool = True
+    attention: str = "sdpa"
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
         load_bytes=NUMBER_BYTES[setting.load_dtype],
         compute_bytes=NUMBER_BYTES[setting.compute_dtype],
         checkpointing=_checkpointing(config, loader),
-        attention=_attention(model.attn_implementation, loader, is_packed, setting.supports_varlen),
+        attention=_attention(model.attn_implementation, loader, is_packed, setting),
         is_packed=is_packed,
         is_padded=not is_packed and training.per_device_train_batch_size > 1 and not _are_equally_long(data),
         has_liger=setting.has_liger,
@@ -95,14 +97,33 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
         skipped_layers=_skipped_layers(config),
         is_dequantized=model.dequantize_base is True and _quantization(config) in ("nf4", "fp4"),
         has_fused_adapters=_has_fused_adapters(config, loader),
-        keeps_norm_outputs=loader == "unsloth" and model.train_mode != "full" and shape.model_type in UNSLOTH_FAMILIES,
+        keeps_norm_outputs=_keeps_norm_outputs(config, shape, loader),
         has_full_rows=is_packed and training.per_device_train_batch_size == 1 and _fills_a_row(data, row_tokens),
         offloads_embedding=model.offload_embedding is True,
         offloads_head=model.offload_head,
-        moves_offloaded=loader == "unsloth" and not _is_read_to_host(config, shape),
+        moves_offloaded=_moves_offloaded(config, shape, loader),
         mlp_tile_tokens=shape.hidden if model.tiled_mlp else None,
         loss_chunk_tokens=_loss_chunk(config, setting, loader),
     )
+
+
+def unsloth_fields(workload: Workload, config: Config) -> dict[str, Any]:
+    """Fields of a workload that are the loader's, as `read_workload` has them for Unsloth.
+
+    Args:
+        workload: of this config, through the vanilla loader; keys of the config may still be at `auto`.
+    """
+    loader, shape = "unsloth", workload.shape
+    return {
+        "loader": loader,
+        "checkpointing": "none" if workload.checkpointing == "none" else recomputation(config, loader),
+        "attention": "auto",
+        "has_liger": False,
+        "has_fused_adapters": _has_fused_adapters(config, loader),
+        "keeps_norm_outputs": _keeps_norm_outputs(config, shape, loader),
+        "moves_offloaded": _moves_offloaded(config, shape, loader),
+        "loss_chunk_tokens": config.training.loss_chunk_tokens,
+    }
 
 
 def mean_workload(workload: Workload, data: DataSize | None) -> Workload:
@@ -133,9 +154,14 @@ def _fills_a_row(data: DataSize | None, row_tokens: int) -> bool:
     return data is None or data.longest >= NEARLY_FULL * row_tokens
 
 
-def _is_read_to_host(config: Config, shape: ModelShape) -> bool:
-    """Whether the Unsloth loader reads what is kept in main memory straight there; vanilla always does."""
-    return shape.model_type in UNSLOTH_FAMILIES and _quantization(config) != "int8"
+def _keeps_norm_outputs(config: Config, shape: ModelShape, loader: str) -> bool:
+    return loader == "unsloth" and config.model.train_mode != "full" and shape.model_type in UNSLOTH_FAMILIES
+
+
+def _moves_offloaded(config: Config, shape: ModelShape, loader: str) -> bool:
+    """Whether what is kept in main memory is not read straight there, as the vanilla loader always does."""
+    is_read_to_host = shape.model_type in UNSLOTH_FAMILIES and _quantization(config) != "int8"
+    return loader == "unsloth" and not is_read_to_host
 
 
 def _loss_chunk(config: Config, setting: Setting, loader: str) -> int | None:
@@ -198,12 +224,15 @@ def _saved_modules(names: Sequence[str], shape: ModelShape) -> int:
 
 
 def _checkpointing(config: Config, loader: str) -> Any:
-    """As the loaders do it, whatever the length of the data's rows."""
-    if not config.model.gradient_checkpointing:
-        return "none"
-    if loader == "vanilla" and config.training.gradient_checkpointing_kwargs.get("offload"):
-        return "offload"
-    return "offload" if loader == "unsloth" and config.training.max_seq_length >= OFFLOAD_TOKENS else "recompute"
+    return recomputation(config, loader) if config.model.gradient_checkpointing else "none"
+
+
+def recomputation(config: Config, loader: str) -> Any:
+    """As the loaders do it where they do, whatever the length of the data's rows."""
+    training = config.training
+    if loader == "unsloth":
+        return "offload" if training.max_seq_length >= OFFLOAD_TOKENS else "recompute"
+    return "offload" if training.gradient_checkpointing_kwargs.get("offload") else "recompute"
 
 
 def _skipped_layers(config: Config) -> int:
@@ -211,10 +240,10 @@ def _skipped_layers(config: Config) -> int:
     return config.model.checkpoint_skip_layers if config.model.task_type in LANGUAGE_MODEL_TASKS else 0
 
 
-def _attention(asked: str, loader: str, is_packed: bool, supports_varlen: bool) -> str:
+def _attention(asked: str, loader: str, is_packed: bool, setting: Setting) -> str:
     if loader == "unsloth" or asked != "auto":
         return asked
-    return "varlen" if is_packed and supports_varlen else "sdpa"
+    return "varlen" if is_packed and setting.supports_varlen else setting.attention
 
 
 def _reference(config: Config) -> Any:

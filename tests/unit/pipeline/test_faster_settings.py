@@ -15,6 +15,11 @@ from component.models.precision import resolve_precision
 from component.pipeline import faster_settings
 from component.pipeline.choose_loader import LoaderChoice
 from component.pipeline.faster_settings import room_bytes
+from component.pipeline.settle_run import device_room
+from component.planning.choice import room_on
+from component.planning.gpus import CONTEXT_BYTES, Gpu
+from component.planning.memory import MemoryPlan
+from component.planning.plan import judge
 from component.runtime.hardware import Hardware
 
 GIB = 2**30
@@ -49,6 +54,16 @@ def advise(tmp_path: Path):
     return find
 
 
+@pytest.mark.parametrize("cap", [16, None])
+def test_room_is_what_auto_may_take(cap: float | None) -> None:
+    """With less free than `auto` leaves, what is advised would be a tight plan."""
+    config = load_config({"model_name_or_path": "m", "train_file": "t", "output_dir": "o", "max_memory_gib": cap})
+    room = room_bytes(SimpleNamespace(config=config, hardware=H200), 9 * GIB) + 9 * GIB
+    assert room == device_room(config, H200) == room_on(cap * GIB if cap else H200.free_memory_bytes + CONTEXT_BYTES)
+    card = Gpu("card", cap * GIB if cap else H200.total_memory_bytes, None, None, 0)
+    assert judge(MemoryPlan((), "loss", room, room, 0), card) == "fits"
+
+
 UNSLOTH = LoaderChoice("auto", "unsloth", "")
 VANILLA = LoaderChoice(False, "vanilla", "use_unsloth: false")
 
@@ -68,6 +83,8 @@ def test_no_advice_that_does_not_fit(advise) -> None:
 def test_kernels_that_were_not_used(advise, monkeypatch) -> None:
     monkeypatch.setattr(faster_settings, "find_spec", lambda name: name)
     assert advise(20, VANILLA)["use_unsloth=true"] > 0.2
+    fused, plain = (advise(20, VANILLA, lora_dropout=0, fused_lora=fuses) for fuses in (True, False))
+    assert fused["use_unsloth=true"] > plain["use_unsloth=true"] + 0.05  # Unsloth fuses adapters, vanilla never does
     fallback = LoaderChoice(True, "vanilla", "bnb_4bit_quant_type fp4 is not offered by Unsloth", is_fallback=True)
     assert "bnb_4bit_quant_type=nf4" in advise(20, fallback, bnb_4bit_quant_type="fp4")
     assert not any("unsloth" in fix for fix in advise(9, UNSLOTH))

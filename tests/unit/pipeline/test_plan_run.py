@@ -87,6 +87,18 @@ def test_what_fits_smaller_cards_is_what_it_says() -> None:
     assert again.memory.reserved == pytest.approx(card.reserved_bytes)
 
 
+def test_the_plan_with_unsloth_is_that_of_its_loader() -> None:
+    """Its fused adapters, norms and parts of the loss, not those of the vanilla run that is advised to take it."""
+    file, vanilla = "train_args/sft/qlora/qwen2.5-14b.json", ["use_unsloth=false", "packing=false"]
+    config = load_config(file, vanilla)
+    (card,) = [card for card in compare_cards(plan_config(config, "h200").plan, config) if card.name == "T4, 15 GiB"]
+    assert card.verdict == "does not fit" and card.overrides == ("use_unsloth=true",)
+    again = plan_config(load_config(file, [*vanilla, *card.overrides]), "t4").plan
+    assert again.verdict == "fits" and again.workload.has_fused_adapters
+    assert again.memory.reserved == pytest.approx(card.reserved_bytes)
+    assert again.time is not None and again.time.tokens_per_second == pytest.approx(card.tokens_per_second)
+
+
 def test_what_a_large_card_had_room_for_is_undone_on_small_ones() -> None:
     keys = ["packing=true", "dequantize_base=true", "checkpoint_skip_layers=24", "global_batch_size=8"]
     keys += ["per_device_train_batch_size=8", "gradient_checkpointing=true"]

@@ -12,7 +12,7 @@ from component.pipeline.plan_run import compare_cards, plan_config
 from component.planning.gpus import GIB, GPUS
 from component.planning.memory import MemoryPlan
 from component.planning.plan import judge
-from component.planning.read_config import DataSize, Setting, read_workload
+from component.planning.read_config import DataSize, Setting, read_workload, unsloth_fields
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,26 @@ def test_unsloth_recomputes_from_main_memory_from_512_tokens_of_max_seq_length_o
     assert as_it_is and all(card.reserved_bytes == kept.memory.reserved for card in as_it_is)
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [], ["max_seq_length=400"], ["gradient_checkpointing=false"], ["lora_dropout=0.1"], ["quantization=int8"],
+        ["loss_chunk_tokens=64"], ["packing=true"], ["attn_implementation=eager"], ["fused_lora=false"],
+        ["train_mode=lora"], ["gradient_checkpointing_kwargs.offload=true", "max_seq_length=400"],
+    ],
+)  # fmt: skip
+def test_unsloths_fields_are_those_of_a_run_with_it(repository: Path, overrides: list[str]) -> None:
+    """Whatever the vanilla loader has in their place; Unsloth takes no attention that is asked for."""
+    config = load_config(repository / "train_args/sft/qlora/llama3-8b.json", overrides)
+    shape = plan_config(config, "h200").plan.workload.shape
+    vanilla, unsloth = (
+        read_workload(config, shape, Setting(loader, "bfloat16", "bfloat16", supports_varlen=True, has_liger=liger))
+        for loader, liger in (("vanilla", True), ("unsloth", False))
+    )
+    changed = replace(vanilla, **unsloth_fields(vanilla, config))
+    assert changed == replace(unsloth, attention="auto")
+
+
 def test_names_that_a_plan_does_not_count_are_told(repository: Path) -> None:
     """A misspelt one trains nothing in the plan, and stops the run; those that are counted are not told."""
     names = ["modules_to_save=[embed_tokns, model.embed_tokens, lm_head]", "lora_target_modules=[q_proj, v_prj]"]
@@ -48,6 +68,16 @@ def test_names_that_a_plan_does_not_count_are_told(repository: Path) -> None:
     target, saved = plan_config(config, "h200").notices
     assert saved.startswith("modules_to_save: 'embed_tokns' is not counted in the plan, which knows embed_tokens and")
     assert target.startswith("lora_target_modules: 'v_prj' is not counted in the plan, which knows q_proj, k_proj,")
+
+
+@pytest.mark.parametrize("name", ["lomo", "galore_adamw", "apollo_adamw", "adamw_torch_4bit", "adamw_torch_8bit"])
+def test_optimizers_that_a_plan_does_not_count_are_told(repository: Path, name: str) -> None:
+    """They are planned as AdamW in float32, and none as more than that."""
+    file = repository / "train_args/sft/full/llama3.2-1b.json"
+    planned, adamw = (plan_config(load_config(file, [f"optim={optim}"]), "h200") for optim in (name, "adamw_torch"))
+    (told,) = planned.notices
+    assert told.startswith(f"optim: {name} is not counted in the plan, which has the states of adamw_torch in")
+    assert adamw.notices == () and planned.plan.memory.allocated == adamw.plan.memory.allocated
 
 
 def test_what_processes_share_out_is_counted_whole_and_told(repository: Path) -> None:

@@ -78,4 +78,5 @@ def test_embeddings_keep_wide_states() -> None:
     """60 numbers with two 8-bit states and 40 with two float32 ones; other optimizers know one width."""
     assert state_bytes("adamw_8bit", 100, 40) == (pytest.approx(60 * 2 * EIGHT_BIT + 40 * 8), 0)
     assert state_bytes("paged_adamw_8bit", 100, 40) == (0, pytest.approx(60 * 2 * EIGHT_BIT + 40 * 8))
-    assert state_bytes("adamw_torch_fused", 100, 40) == (800, 0)
+    for name in ("adamw_torch_fused", "adamw_torch_8bit"):  # the second is torchao's, which is not in the table
+        assert state_bytes(name, 100, 40) == (800, 0)
