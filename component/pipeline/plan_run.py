@@ -10,8 +10,8 @@ from component.artifacts.plan_facts import CardFacts
 from component.config.errors import UserError
 from component.config.load import Config
 from component.config.nodes import excerpt
-from component.config.settle import with_values, without_ignored_packing
-from component.models.decoder_layers import check_skipped
+from component.config.settle import with_values, without_foreign_values
+from component.models.decoder_layers import check_skipped, check_trained
 from component.models.fp8_base import CAPABILITY, check_fp8_base
 from component.models.precision import resolve_precision
 from component.models.preparing import check_shared_head, offloaded_keys
@@ -47,7 +47,7 @@ NO_CARD = f"a GPU such as {GPUS[USUAL_GPU].title}, as there is none here"
 #: Keys whose numbers have no end in the schema and are multiplied here.
 PLANNED_NUMBERS = (
     "global_batch_size", "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
-    "max_seq_length", "max_steps", "lora_rank", "freeze_trainable_layers",
+    "max_seq_length", "max_steps", "lora_rank",
 )  # fmt: skip
 
 
@@ -82,11 +82,12 @@ def plan_config(config: Config, gpu: str | None = None) -> PlannedRun:
         UserError: an unknown card, one that lacks what the config asks for, or a model whose sizes are not found or
             not understood.
     """
-    config = settle_batches(without_ignored_packing(config))
+    config = settle_batches(without_foreign_values(config))
     card = named_gpu(gpu) if gpu is not None else own_gpu()
     model_config = find_model_config(config)
     shape = understand_shape(config, model_config)
     check_skipped(config.model.checkpoint_skip_layers, shape.num_layers)
+    check_trained(config.model.freeze_trainable_layers, shape.num_layers)
     hardware = imagined_hardware(card or GPUS[USUAL_GPU])
     check_shared_head(offloaded_keys(config.model, hardware), model_config)
     loader = expected_loader(config, model_config)

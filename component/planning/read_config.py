@@ -212,7 +212,9 @@ def _skipped_layers(config: Config) -> int:
 
 
 def _attention(asked: str, loader: str, is_packed: bool, supports_varlen: bool) -> str:
-    if loader == "unsloth" or asked != "auto":
+    if loader == "unsloth":
+        return "auto"  # it chooses its own
+    if asked != "auto":
         return asked
     return "varlen" if is_packed and supports_varlen else "sdpa"
 
