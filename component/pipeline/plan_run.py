@@ -15,7 +15,8 @@ from component.models.decoder_layers import check_skipped, check_trained
 from component.models.fp8_base import CAPABILITY, check_fp8_base
 from component.models.precision import resolve_precision
 from component.models.preparing import check_shared_head, offloaded_keys
-from component.models.support import is_fast_family, why_unsupported
+from component.models.support import is_fast_family
+from component.models.unsloth_fit import why_not_unsloth
 from component.pipeline.batches import settle_batches
 from component.pipeline.plan_inputs import (
     expected_loader,
@@ -23,7 +24,9 @@ from component.pipeline.plan_inputs import (
     imagined_hardware,
     limited,
     named_gpu,
+    offline_adapter,
     offline_adapter_config,
+    offline_model_config,
     own_gpu,
     setting_of,
     size_of,
@@ -90,7 +93,8 @@ def plan_config(config: Config, gpu: str | None = None) -> PlannedRun:
     check_trained(config.model.freeze_trainable_layers, shape.num_layers)
     hardware = imagined_hardware(card or GPUS[USUAL_GPU])
     check_shared_head(offloaded_keys(config.model, hardware), model_config)
-    loader = expected_loader(config, model_config)
+    chosen = expected_loader(config, model_config, hardware)
+    loader = chosen.got
     precision = resolve_precision(config.model, hardware)
     _check_numbers(config)
     settled = settle_planned(config, card or GPUS[USUAL_GPU], loader, precision, shape, model_config)
@@ -98,7 +102,7 @@ def plan_config(config: Config, gpu: str | None = None) -> PlannedRun:
     planned = _plan(settled.config, shape, card, setting, None, NO_CARD if card is None else card.title)
     if planned.plan.workload.quantization == "fp8" and hardware.compute_capability is not None:
         check_fp8_base(config.model, hardware, precision)
-    told = () if settled.choice is None else (_whose_choice(card),)
+    told = [notice for notice in (chosen.notice, settled.choice and _whose_choice(card)) if notice]
     return replace(planned, notices=(*settled.notices, *told, *planned.notices), auto=settled.facts)
 
 
@@ -123,7 +127,8 @@ def plan_prepared(prepared: PreparedRun) -> PlannedRun | None:
         return None
     place = hardware.name
     if hardware.kind == "cpu" and not config.training.use_cpu:
-        loader, hardware = expected_loader(config, model_config), imagined_hardware(GPUS[USUAL_GPU])
+        hardware = imagined_hardware(GPUS[USUAL_GPU])
+        loader = expected_loader(config, model_config, hardware).got
         precision, place = resolve_precision(config.model, hardware), NO_CARD
     setting = setting_of(config, model_config, hardware, loader, precision)
     planned = _plan(config, shape, describe_hardware(prepared.hardware), setting, data_size(prepared), place)
@@ -201,15 +206,13 @@ def _check_numbers(config: Config) -> None:
 
 def compare_cards(made: Plan, config: Config) -> tuple[CardFacts, ...]:
     """What other cards would need, of which a run takes no more than the config lets it."""
-    family = made.workload.shape.model_type
-    unsloth = is_fast_family(family) and why_unsupported(family, made.workload.task) is None
-    return tuple(_card_facts(made, config, GPUS[name], unsloth) for name in COMPARED)
+    return tuple(_card_facts(made, config, GPUS[name]) for name in COMPARED)
 
 
-def _card_facts(made: Plan, config: Config, whole: Gpu, may_use_unsloth: bool) -> CardFacts:
+def _card_facts(made: Plan, config: Config, whole: Gpu) -> CardFacts:
     card = limited(whole, config) or whole
     of = f"{card.memory_bytes / GIB:.3g} of " if card.memory_bytes < whole.memory_bytes else ""
-    found = _find_alternative(made, config, card, may_use_unsloth)
+    found = _find_alternative(made, config, card)
     overrides = dict(found.overrides) if found else {}
     if config.training.global_batch_size is not None:
         overrides.pop("gradient_accumulation_steps", None)  # it follows
@@ -230,8 +233,20 @@ def _why_no_fp8(made: Plan, card: Gpu) -> str | None:
     return f"runs only without fp8_base, which needs compute capability {major}.{minor} or more"
 
 
-def _find_alternative(made: Plan, config: Config, card: Gpu, may_use_unsloth: bool) -> Alternative | None:
+def _may_use_unsloth(made: Plan, config: Config, card: Gpu) -> bool:
+    """Whether `use_unsloth: true` gets its own kernels on a card."""
+    model, family = config.model, made.workload.shape.model_type
+    if model.model_loader is not None or not is_fast_family(family):
+        return False
+    name = model.model_name_or_path
+    model_config = {"model_type": family, **(offline_model_config(name) or {})}
+    hardware, adapter = imagined_hardware(card), offline_adapter(name)
+    return why_not_unsloth(model, made.workload.task, hardware, model_config, adapter=adapter) is None
+
+
+def _find_alternative(made: Plan, config: Config, card: Gpu) -> Alternative | None:
     """The nearest settings that fit a card; where none do, those beside all that save memory for time."""
+    may_use_unsloth = _may_use_unsloth(made, config, card)
     start = offline_adapter_config(config.model.model_name_or_path)
     for savings in ((), tuple(open_savings(config, made.workload, start))):
         found = find_alternative(

@@ -225,10 +225,9 @@ def machine_notices(config: Config, hardware: Hardware) -> Iterator[str]:
 
 def loader_notices(config: Config, loader: LoaderChoice) -> Iterator[str]:
     """Keys that the chosen loader does not read, and the loader itself where it is not the one asked for."""
-    if loader.is_fallback:
-        notice = f"use_unsloth: true falls back to the {loader.got} loader: {loader.reason}"
-        logger.warning(notice)
-        yield notice
+    if loader.notice is not None:
+        logger.warning(loader.notice)
+        yield loader.notice
     for key, place in config.places.items():
         readers = schema_fields()[key].metadata["loaders"]
         if readers is not None and loader.got not in readers:
