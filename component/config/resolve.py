@@ -83,16 +83,22 @@ DEPENDENT_KEYS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = 
 }
 
 
-def ignored_keys(values: Mapping[str, Any]) -> dict[str, str]:
-    """The keys that the chosen task or mode does not read -> who would; a plugin's task may read every key."""
-    ignored = {}
+def foreign_keys(values: Mapping[str, Any]) -> dict[str, str]:
+    """The keys of other tasks or modes than the chosen ones -> whose; a plugin's task may read those of every task."""
+    foreign = {}
     is_plugin_task = values["task_type"] not in SHIPPED_TASKS
     for name, item in schema_fields().items():
         for chooser, readers in (("task_type", item.metadata["tasks"]), ("train_mode", item.metadata["modes"])):
             if chooser == "task_type" and is_plugin_task:
                 continue
             if readers is not None and values[chooser] not in readers:
-                ignored[name] = f"{chooser} {values[chooser]} does not read it, only {', '.join(readers)}"
+                foreign[name] = f"{chooser} {values[chooser]} does not read it, only {', '.join(readers)}"
+    return foreign
+
+
+def ignored_keys(values: Mapping[str, Any]) -> dict[str, str]:
+    """The keys that nothing reads beside the values of others -> what would."""
+    ignored = foreign_keys(values)
     for name, (reader, is_read) in DEPENDENT_KEYS.items():
         if not is_read(values):
             ignored.setdefault(name, f"only read with {reader}")

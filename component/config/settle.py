@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from component.config.keys import LANGUAGE_MODEL_TASKS, SHIPPED_TASKS
-from component.config.load import Config
+from component.config.load import Config, schema_defaults
+from component.config.resolve import foreign_keys
 from component.config.schema import SECTIONS
 
 
@@ -21,12 +21,11 @@ def with_values(config: Config, changes: Mapping[str, Any]) -> Config:
     return replace(config, values={**config.values, **changes}, **sections)
 
 
-def without_ignored_packing(config: Config) -> Config:
-    """The config with `packing: false` where its task does not read that key, as a base may set it for others.
+def without_foreign_values(config: Config) -> Config:
+    """The config with the default of every key that is another task's or mode's, as a base may set it for those.
 
-    Loaders, plans and choices read the key itself. A plugin's task may read it.
+    The notice says of such a key that it is ignored, and loaders, data, plans and choices read the key itself.
     """
-    task = config.model.task_type
-    if task not in SHIPPED_TASKS or task in LANGUAGE_MODEL_TASKS:
-        return config
-    return with_values(config, {"packing": False})
+    defaults = schema_defaults()
+    changes = {key: defaults[key] for key in foreign_keys(config.values) if config.values[key] != defaults[key]}
+    return with_values(config, changes) if changes else config

@@ -38,11 +38,10 @@ def train_last_layers(model: PreTrainedModel, number: int) -> str:
         A notice.
 
     Raises:
-        UserError: the model has fewer.
+        UserError: see `check_trained`.
     """
     name, layers = find_layers(model)
-    if number > len(layers):
-        raise UserError(f"freeze_trainable_layers: got {number}, and the model has {len(layers)} layers; use fewer")
+    check_trained(number, len(layers))
     prefixes = tuple(f"{name}.{index}." for index in range(len(layers) - number, len(layers)))
     for path, parameter in model.named_parameters():
         if not path.startswith(prefixes):
@@ -76,6 +75,19 @@ def check_skipped(number: int, num_layers: int | None) -> None:
         raise UserError(
             f"checkpoint_skip_layers: got {number}, and the model has {num_layers} layers; use {num_layers} or less"
         )
+
+
+def check_trained(number: int | None, num_layers: int | None) -> None:
+    """Refuse to train more layers than there are; where their number is not known, nothing is said.
+
+    Args:
+        number: of the last layers; None for all of the model.
+
+    Raises:
+        UserError: with both numbers.
+    """
+    if number is not None and num_layers is not None and number > num_layers:
+        raise UserError(f"freeze_trainable_layers: got {number}, and the model has {num_layers} layers; use fewer")
 
 
 def evenly_spaced(number: int, *, of: int) -> list[int]:

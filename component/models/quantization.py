@@ -25,6 +25,8 @@ UNQUANTIZED_PARTS = (
     r".*(mlp|block_sparse_moe|moe)\.gate$",
     r".*router",
 )
+#: What checkpoints that are trained on are quantized with: in 4 and in 8 bit.
+BITSANDBYTES = ("bitsandbytes 4-bit", "bitsandbytes 8-bit")
 MULTIMODAL_OR_EXPERTS = ("vision_config", "audio_config", "num_experts", "num_local_experts", "n_routed_experts")
 
 
@@ -45,20 +47,28 @@ def check_quantization(config: Mapping[str, Any], train_mode: str) -> str | None
             f"model_name_or_path: quantization_config in config.json is {quantization!r} and no JSON object; "
             "mend or remove it"
         )
-    method = str(quantization.get("quant_method", "bitsandbytes"))
-    is_bitsandbytes = method == "bitsandbytes" or bool(quantization.get("load_in_4bit"))
-    shown = f"bitsandbytes {4 if quantization.get('load_in_4bit') else 8}-bit" if is_bitsandbytes else method
+    shown = stored_quantization(config)
     if train_mode != "qlora":
         raise UserError(
             f"train_mode: {train_mode} needs 16-bit weights, and the checkpoint is quantized ({shown}); "
             "use train_mode: qlora, or the checkpoint that it was made from"
         )
-    if not is_bitsandbytes:
+    if shown not in BITSANDBYTES:
         raise UserError(
-            f"model_name_or_path: checkpoints quantized with {method} cannot be trained on; "
+            f"model_name_or_path: checkpoints quantized with {shown} cannot be trained on; "
             "use a 16-bit or a bitsandbytes checkpoint"
         )
     return shown
+
+
+def stored_quantization(config: Mapping[str, Any]) -> str | None:
+    """How a checkpoint is quantized by its config.json ("bitsandbytes 4-bit"), trained on or not; None if it is not."""
+    quantization = config.get("quantization_config")
+    if not isinstance(quantization, Mapping) or not quantization:
+        return None
+    method = str(quantization.get("quant_method", "bitsandbytes"))
+    is_4bit = bool(quantization.get("load_in_4bit"))
+    return BITSANDBYTES[0 if is_4bit else 1] if is_4bit or method == "bitsandbytes" else method
 
 
 def build_quantization_config(

@@ -10,7 +10,8 @@ from component.artifacts.data_facts import DataFacts
 from component.artifacts.terminal import terminal_width, uses_color
 from component.config.load import Config
 from component.config.schema import schema_fields
-from component.models.decoder_layers import check_skipped
+from component.config.settle import without_foreign_values
+from component.models.decoder_layers import check_skipped, check_trained
 from component.models.preparing import num_layers
 from component.pipeline.hints import check_hints
 from component.pipeline.plan_inputs import offline_model_config
@@ -26,11 +27,13 @@ def describe_check(config: Config) -> Iterator[str]:
     """Lines of `--check`: what was translated or is ignored, hints, and the verdict.
 
     Raises:
-        UserError: the model's config.json is at hand or known, and has fewer layers than the config skips.
+        UserError: the model's config.json is at hand or known, and has fewer layers than the config skips or trains.
     """
-    number = config.model.checkpoint_skip_layers
-    known = offline_model_config(config.model.model_name_or_path) if number else None
-    check_skipped(number, num_layers(known or {}))
+    section = without_foreign_values(config).model
+    skipped, trained = section.checkpoint_skip_layers, section.freeze_trainable_layers
+    known = offline_model_config(section.model_name_or_path) if skipped or trained else None
+    check_skipped(skipped, num_layers(known or {}))
+    check_trained(trained, num_layers(known or {}))
     yield from (str(notice) for notice in config.notices)
     yield from (f"hint: {hint}" for hint in check_hints(config))
     model = config.model

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
 from component.config.batches import why_micro_batch_matters
 from component.config.keys import LANGUAGE_MODEL_TASKS
+from component.config.schema import ModelSection
 from component.models.model_files import find_model
-from component.models.support import FASTER_TASKS, is_fast_family, why_unsupported
+from component.models.unsloth_fit import why_no_gain, why_not_unsloth
 from component.pipeline.plan_run import plan_prepared
 from component.pipeline.prepare import PreparedRun
+from component.pipeline.saving_settings import spell_overrides
 from component.pipeline.settle_run import device_room
 from component.planning.gpus import Gpu
 from component.planning.memory import plan_memory
@@ -129,30 +131,25 @@ class _Compared:
 def unsloth_fix(prepared: PreparedRun) -> str | None:
     """What makes a run use Unsloth that did not, and is faster with it; None where nothing does."""
     model, loader = prepared.config.model, prepared.loader
-    family = str(prepared.model_config.get("model_type"))
-    is_faster = model.train_mode != "full" and model.task_type in FASTER_TASKS and is_fast_family(family)
-    if loader.got == "unsloth" or model.model_loader is not None or not is_faster:
+    if loader.got == "unsloth" or model.model_loader is not None:
         return None
-    if why_unsupported(family, model.task_type) or find_model(model).adapter is not None:
+    around = model.task_type, prepared.hardware, prepared.model_config
+    changes = dict(_unsloth_changes(model, prepared.model_config))
+    changed = replace(model, **changes)
+    if why_no_gain(changed, *around) or why_not_unsloth(changed, *around, adapter=find_model(model).adapter):
         return None
-    return " ".join(_unsloth_overrides(prepared)) or None
-
-
-def _unsloth_overrides(prepared: PreparedRun) -> Iterator[str]:
-    model, loader = prepared.config.model, prepared.loader
     if find_spec("unsloth") is None or find_spec("unsloth_zoo") is None:
-        yield "pip install --no-deps -r requirements-unsloth.txt"
-        return
-    if not loader.is_fallback:
-        yield "use_unsloth=true"
+        return "pip install --no-deps -r requirements-unsloth.txt"
+    asked = {} if loader.is_fallback else {"use_unsloth": True}
+    return " ".join(spell_overrides(asked | changes)) or None
+
+
+def _unsloth_changes(model: ModelSection, model_config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Keys that Unsloth would not follow, with the values that it has."""
     if model.rope_scaling:
-        yield "rope_scaling={}"
-    if (
-        model.train_mode == "qlora"
-        and model.quantization == "int4"
-        and not prepared.model_config.get("quantization_config")
-    ):
+        yield "rope_scaling", {}
+    if model.train_mode == "qlora" and model.quantization == "int4" and not model_config.get("quantization_config"):
         if model.bnb_4bit_quant_type != "nf4":
-            yield "bnb_4bit_quant_type=nf4"
+            yield "bnb_4bit_quant_type", "nf4"
         if not model.bnb_4bit_use_double_quant:
-            yield "bnb_4bit_use_double_quant=true"
+            yield "bnb_4bit_use_double_quant", True

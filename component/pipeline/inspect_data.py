@@ -15,6 +15,7 @@ from component.artifacts.strict_json import replacing, to_bytes
 from component.artifacts.terminal import one_line
 from component.config.errors import DataError, UserError
 from component.config.load import Config
+from component.config.settle import without_foreign_values
 from component.models.model_files import configure_hub
 from component.pipeline.config_inputs import input_at
 from component.pipeline.describe import NUM_SAMPLES, data_text
@@ -67,7 +68,7 @@ def inspect_data(config: Config, inspection: Inspection) -> Iterator[str]:
     if inspection.row is not None and not re.fullmatch(r".+:\d{1,15}", inspection.row, re.DOTALL):
         raise UserError(f"--row {one_line(inspection.row)}: no file and line; write it as reports do: data.jsonl:12")
     check_outputs(config, inspection.outputs())
-    config = fix_template_date(config)
+    config = fix_template_date(without_foreign_values(config))
     configure_hub(config.model)
     # These import transformers, which takes seconds.
     from component.data.bad_rows import check_enough

@@ -17,7 +17,7 @@ from component.config.nodes import excerpt
 from component.models.families import family_of
 from component.models.model_files import ADAPTER_FILE, CONFIG_FILE, adapter_base, local_path, read_model_json
 from component.models.precision import Precision
-from component.models.support import FASTER_TASKS, is_fast_family, why_unsupported
+from component.pipeline.choose_loader import LoaderChoice, foresee_loader
 from component.pipeline.completions import num_training_rows
 from component.planning.gpus import GIB, GPUS, Gpu, describe_gpu
 from component.planning.known_shapes import KNOWN_CONFIGS
@@ -71,16 +71,19 @@ def offline_adapter_config(name: str) -> Mapping[str, Any]:
     return read_model_json(file) if file.is_file() else {}
 
 
-def expected_loader(config: Config, model_config: Mapping[str, Any]) -> str:
-    """The loader that a config gets on an NVIDIA GPU where all is installed."""
-    model, family = config.model, str(model_config.get("model_type"))
-    if model.use_unsloth is False or model.model_loader is not None or why_unsupported(family, model.task_type):
-        return "vanilla"
-    if model.use_unsloth == "auto" and not (
-        is_fast_family(family) and model.train_mode != "full" and model.task_type in FASTER_TASKS
-    ):
-        return "vanilla"
-    return "unsloth"
+def offline_adapter(name: str) -> str | None:
+    """The adapter of that name that training goes on from, if it is the folder of one; None if it is not."""
+    return name if offline_adapter_config(name) else None
+
+
+def expected_loader(config: Config, model_config: Mapping[str, Any], hardware: Hardware) -> LoaderChoice:
+    """The loader that a config gets on a card where all is installed.
+
+    Raises:
+        UserError: `use_unsloth: require` cannot be met.
+    """
+    adapter = offline_adapter(config.model.model_name_or_path)
+    return foresee_loader(config.model, hardware, model_config, adapter=adapter)
 
 
 def named_gpu(name: str) -> Gpu:

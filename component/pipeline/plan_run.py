@@ -10,19 +10,22 @@ from component.artifacts.plan_facts import CardFacts
 from component.config.errors import UserError
 from component.config.load import Config
 from component.config.nodes import excerpt
-from component.config.settle import with_values, without_ignored_packing
-from component.models.decoder_layers import check_skipped
+from component.config.settle import with_values, without_foreign_values
+from component.models.decoder_layers import check_skipped, check_trained
 from component.models.fp8_base import CAPABILITY, check_fp8_base
 from component.models.precision import resolve_precision
 from component.models.preparing import check_shared_head, offloaded_keys
-from component.models.support import is_fast_family, why_unsupported
+from component.models.support import is_fast_family
+from component.models.unsloth_fit import why_not_unsloth
 from component.pipeline.batches import settle_batches
 from component.pipeline.plan_inputs import (
     expected_loader,
     find_model_config,
     imagined_hardware,
     limited,
+    offline_adapter,
     offline_adapter_config,
+    offline_model_config,
     planned_gpu,
     setting_of,
     size_of,
@@ -55,7 +58,7 @@ NO_CARD = f"a GPU such as {GPUS[USUAL_GPU].title}, as there is none here"
 #: Keys whose numbers have no end in the schema and are multiplied here.
 PLANNED_NUMBERS = (
     "global_batch_size", "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
-    "max_seq_length", "max_steps", "lora_rank", "freeze_trainable_layers",
+    "max_seq_length", "max_steps", "lora_rank",
 )  # fmt: skip
 
 
@@ -90,14 +93,16 @@ def plan_config(config: Config, gpu: str | None = None) -> PlannedRun:
         UserError: an unknown card, one that lacks what the config asks for or does not tell its memory, or a model
             whose sizes are not found or not understood.
     """
-    config = settle_batches(without_ignored_packing(config))
+    config = settle_batches(without_foreign_values(config))
     card = planned_gpu(gpu)
     model_config = find_model_config(config)
     shape = understand_shape(config, model_config)
     check_skipped(config.model.checkpoint_skip_layers, shape.num_layers)
+    check_trained(config.model.freeze_trainable_layers, shape.num_layers)
     hardware = imagined_hardware(card or GPUS[USUAL_GPU])
     check_shared_head(offloaded_keys(config.model, hardware), model_config)
-    loader = expected_loader(config, model_config)
+    chosen = expected_loader(config, model_config, hardware)
+    loader = chosen.got
     precision = resolve_precision(config.model, hardware)
     _check_numbers(config)
     settled = settle_planned(config, card or GPUS[USUAL_GPU], loader, precision, shape, model_config)
@@ -105,7 +110,7 @@ def plan_config(config: Config, gpu: str | None = None) -> PlannedRun:
     planned = _plan(settled.config, shape, card, setting, None, NO_CARD if card is None else card.title)
     if planned.plan.workload.quantization == "fp8" and hardware.compute_capability is not None:
         check_fp8_base(config.model, hardware, precision)
-    told = () if settled.choice is None else (_whose_choice(card),)
+    told = [notice for notice in (chosen.notice, settled.choice and _whose_choice(card)) if notice]
     return replace(planned, notices=(*settled.notices, *told, *planned.notices), auto=settled.facts)
 
 
@@ -130,7 +135,8 @@ def plan_prepared(prepared: PreparedRun) -> PlannedRun | None:
         return None
     place = hardware.name
     if hardware.kind == "cpu" and not config.training.use_cpu:
-        loader, hardware = expected_loader(config, model_config), imagined_hardware(GPUS[USUAL_GPU])
+        hardware = imagined_hardware(GPUS[USUAL_GPU])
+        loader = expected_loader(config, model_config, hardware).got
         precision, place = resolve_precision(config.model, hardware), NO_CARD
     setting = setting_of(config, model_config, hardware, loader, precision)
     planned = _plan(config, shape, describe_hardware(prepared.hardware), setting, data_size(prepared), place)
@@ -216,15 +222,13 @@ def _check_numbers(config: Config) -> None:
 
 def compare_cards(made: Plan, config: Config) -> tuple[CardFacts, ...]:
     """What other cards would need, of which a run takes no more than the config lets it."""
-    family = made.workload.shape.model_type
-    unsloth = is_fast_family(family) and why_unsupported(family, made.workload.task) is None
-    return tuple(_card_facts(made, config, GPUS[name], unsloth) for name in COMPARED)
+    return tuple(_card_facts(made, config, GPUS[name]) for name in COMPARED)
 
 
-def _card_facts(made: Plan, config: Config, whole: Gpu, may_use_unsloth: bool) -> CardFacts:
+def _card_facts(made: Plan, config: Config, whole: Gpu) -> CardFacts:
     card = limited(whole, config) or whole
     of = f"{card.memory_bytes / GIB:.3g} of " if card.memory_bytes < whole.memory_bytes else ""
-    found = _find_alternative(made, config, card, may_use_unsloth)
+    found = _find_alternative(made, config, card)
     overrides = dict(found.overrides) if found else {}
     if config.training.global_batch_size is not None:
         overrides.pop("gradient_accumulation_steps", None)  # it follows
@@ -245,10 +249,21 @@ def _why_no_fp8(made: Plan, card: Gpu) -> str | None:
     return f"runs only without fp8_base, which needs compute capability {major}.{minor} or more"
 
 
-def _find_alternative(made: Plan, config: Config, card: Gpu, may_use_unsloth: bool) -> Alternative | None:
+def _may_use_unsloth(made: Plan, config: Config, card: Gpu) -> bool:
+    """Whether `use_unsloth: true` gets its own kernels on a card."""
+    model, family = config.model, made.workload.shape.model_type
+    if model.model_loader is not None or not is_fast_family(family):
+        return False
+    name = model.model_name_or_path
+    model_config = {"model_type": family, **(offline_model_config(name) or {})}
+    hardware, adapter = imagined_hardware(card), offline_adapter(name)
+    return why_not_unsloth(model, made.workload.task, hardware, model_config, adapter=adapter) is None
+
+
+def _find_alternative(made: Plan, config: Config, card: Gpu) -> Alternative | None:
     """The nearest settings that fit a card; where none do, those beside all that save memory for time."""
     work, unsloth = made.workload, None
-    if may_use_unsloth and work.loader == "vanilla":
+    if work.loader == "vanilla" and _may_use_unsloth(made, config, card):
         unsloth = replace(work, **unsloth_fields(work, config))
     start = offline_adapter_config(config.model.model_name_or_path)
     for savings in ((), tuple(open_savings(config, work, start))):

@@ -14,8 +14,8 @@ from component.config.errors import MachineError, UserError
 from component.config.hint import Hint
 from component.config.load import Config
 from component.config.schema import schema_fields
-from component.config.settle import without_ignored_packing
-from component.models.decoder_layers import check_skipped
+from component.config.settle import without_foreign_values
+from component.models.decoder_layers import check_skipped, check_trained
 from component.models.fp8_base import check_fp8_base
 from component.models.model_files import configure_hub, read_model_config
 from component.models.precision import Precision, resolve_precision
@@ -100,7 +100,7 @@ def prepare(config: Config, watch: Stopwatch | None = None) -> PreparedRun:
     """
     hide(config.from_environment)
     configure_logging(None, rank())
-    config = settle_batches(without_ignored_packing(config))
+    config = settle_batches(without_foreign_values(config))
     check_packages(config)
     check_completions(config)
     check_output_dir(config)
@@ -118,6 +118,7 @@ def prepare(config: Config, watch: Stopwatch | None = None) -> PreparedRun:
     check_quantization(model_config, config.model.train_mode)
     check_packable(config.training.packing, model_config)
     check_skipped(config.model.checkpoint_skip_layers, num_layers(model_config))
+    check_trained(config.model.freeze_trainable_layers, num_layers(model_config))
     check_shared_head(offloaded_keys(config.model, hardware), model_config)
     check_one_process(offloaded_keys(config.model, hardware))
     loader = choose_loader(config.model, config.model.task_type, hardware)
@@ -224,10 +225,9 @@ def machine_notices(config: Config, hardware: Hardware) -> Iterator[str]:
 
 def loader_notices(config: Config, loader: LoaderChoice) -> Iterator[str]:
     """Keys that the chosen loader does not read, and the loader itself where it is not the one asked for."""
-    if loader.is_fallback:
-        notice = f"use_unsloth: true falls back to the {loader.got} loader: {loader.reason}"
-        logger.warning(notice)
-        yield notice
+    if loader.notice is not None:
+        logger.warning(loader.notice)
+        yield loader.notice
     for key, place in config.places.items():
         readers = schema_fields()[key].metadata["loaders"]
         if readers is not None and loader.got not in readers:

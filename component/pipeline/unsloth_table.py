@@ -31,7 +31,7 @@ MODES_HEAD = """
 | mode | through Unsloth |
 |---|---|"""
 
-#: Mode, with the quantization that it may have -> what Unsloth does of it; `choose_loader` holds the conditions.
+#: Mode, with the quantization that it may have -> what Unsloth does of it; `models.unsloth_fit` holds the conditions.
 MODE_NOTES = {
     "qlora": "yes in 4 bit (NF4 with double quantization; fp4, or single quantization, goes to vanilla); "
     "with `quantization: int8` on a GPU alone",

@@ -241,7 +241,9 @@ def _skipped_layers(config: Config) -> int:
 
 
 def _attention(asked: str, loader: str, is_packed: bool, setting: Setting) -> str:
-    if loader == "unsloth" or asked != "auto":
+    if loader == "unsloth":
+        return "auto"  # it chooses its own
+    if asked != "auto":
         return asked
     return "varlen" if is_packed and setting.supports_varlen else setting.attention
 

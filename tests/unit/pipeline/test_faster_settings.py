@@ -92,6 +92,15 @@ def test_kernels_that_were_not_used(advise, monkeypatch) -> None:
     assert "pip install --no-deps -r requirements-unsloth.txt" in advise(20, VANILLA)
 
 
+def test_no_advice_of_a_loader_that_the_run_would_not_get(advise, monkeypatch) -> None:
+    """The model has 8,192 positions, and Unsloth would rescale them; the other keys can be given up."""
+    monkeypatch.setattr(faster_settings, "find_spec", lambda name: name)
+    stretched = {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}, "per_device_train_batch_size": 1}
+    assert not any("unsloth" in fix for fix in advise(20, VANILLA, max_seq_length=16_384, **stretched))
+    fix = "use_unsloth=true rope_scaling={} bnb_4bit_use_double_quant=true"
+    assert fix in advise(20, VANILLA, bnb_4bit_use_double_quant=False, **stretched)
+
+
 def test_an_optimizer_that_goes_from_tensor_to_tensor(advise) -> None:
     settings = {"gradient_accumulation_steps": 1, "per_device_train_batch_size": 1, "max_seq_length": 512}
     assert "optim=adamw_torch_fused" in advise(9, UNSLOTH, optim="paged_adamw_32bit", **settings)
