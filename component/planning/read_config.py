@@ -20,6 +20,8 @@ SAVED = ("embed_tokens", "lm_head")
 GROUPED_PADDING = 1.05
 #: Of a row, from which on a sample in it is planned with as one that fills it.
 NEARLY_FULL = 0.9
+#: Projections whose adapters the Unsloth loader fuses where all of a group have one.
+FUSED_GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj", "down_proj"))
 NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -96,7 +98,7 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
         eval_rows=_eval_rows(config),
         skipped_layers=_skipped_layers(config),
         is_dequantized=model.dequantize_base is True and _quantization(config) in ("nf4", "fp4"),
-        has_fused_adapters=_has_fused_adapters(config, loader),
+        has_fused_adapters=loader == "unsloth" and _has_fused_adapters(config, shape),
         keeps_norm_outputs=_keeps_norm_outputs(config, shape, loader),
         has_full_rows=is_packed and training.per_device_train_batch_size == 1 and _fills_a_row(data, row_tokens),
         offloads_embedding=model.offload_embedding is True,
@@ -119,7 +121,7 @@ def unsloth_fields(workload: Workload, config: Config) -> dict[str, Any]:
         "checkpointing": "none" if workload.checkpointing == "none" else recomputation(config, loader),
         "attention": "auto",
         "has_liger": False,
-        "has_fused_adapters": _has_fused_adapters(config, loader),
+        "has_fused_adapters": _has_fused_adapters(config, shape),
         "keeps_norm_outputs": _keeps_norm_outputs(config, shape, loader),
         "moves_offloaded": _moves_offloaded(config, shape, loader),
         "loss_chunk_tokens": config.training.loss_chunk_tokens,
@@ -210,11 +212,16 @@ def uncounted_modules(config: Config, shape: ModelShape) -> Iterator[tuple[str, 
                 yield key, name
 
 
-def _has_fused_adapters(config: Config, loader: str) -> bool:
-    """Whether the adapters are such as the Unsloth loader fuses."""
+def _has_fused_adapters(config: Config, shape: ModelShape) -> bool:
+    """Whether the Unsloth loader fuses adapters: plain ones, on a whole group of a family that it has layers for."""
     model, adapter = config.model, config.adapter
-    is_plain = model.train_mode != "full" and not adapter.lora_dropout and not adapter.use_dora
-    return loader == "unsloth" and model.fused_lora and is_plain and _quantization(config) != "int8"
+    if model.train_mode == "full" or not model.fused_lora or _quantization(config) == "int8":
+        return False
+    is_plain = not (adapter.lora_dropout or adapter.use_dora or adapter.lora_bias)
+    targets = _adapter(config, shape).targets
+    return (
+        is_plain and shape.model_type in UNSLOTH_FAMILIES and any(targets.issuperset(group) for group in FUSED_GROUPS)
+    )
 
 
 def _saved_modules(names: Sequence[str], shape: ModelShape) -> int:

@@ -9,12 +9,13 @@ from measured import KEEPS, MINIMAL, SHAPE, UNSLOTH, VANILLA
 
 from component.config.load import load_config
 from component.models.support import FAST_FAMILIES
+from component.models.unsloth_lora import MLP, OUTPUT, QUERY_KEY_VALUE
 from component.planning.activations import lengthened, saved_by_layer, saved_per_token, taken_by_backward
 from component.planning.gpus import GPUS
 from component.planning.logits import loss_memory, unsloth_part_bytes
 from component.planning.memory import LIBRARY_BYTES, SMALL_LIBRARY_BYTES, _moments, plan_memory
 from component.planning.plan import judge
-from component.planning.read_config import DataSize, Setting, read_workload
+from component.planning.read_config import FUSED_GROUPS, DataSize, Setting, read_workload
 from component.planning.shape import UNSLOTH_FAMILIES
 from component.planning.step_time import BYTES_FROM_HOST, flops, plan_step_time
 from component.planning.weights import num_adapter_parameters, num_trained, unquantized_bytes
@@ -200,8 +201,14 @@ def test_fused_adapters_and_norms_that_keep_what_they_give() -> None:
         (["lora_dropout=0.05"], False, True),
         (["use_dora=true"], False, True),
         (["fused_lora=false"], False, True),
+        (["lora_bias=true"], False, True),
         (["quantization=int8"], False, True),
         (["train_mode=full"], False, False),
+        (["lora_target_modules=[q_proj,v_proj]"], False, True),
+        (["lora_target_modules=[gate_proj,down_proj,k_proj]"], False, True),
+        (["lora_target_modules=[q_proj,k_proj,v_proj]"], True, True),
+        (["lora_target_modules=[o_proj]"], True, True),
+        (["lora_target_modules=[gate_proj,up_proj,down_proj]"], True, True),
     ],
 )
 def test_what_is_planned_is_what_unsloth_does(overrides: list[str], is_fused: bool, keeps: bool) -> None:
@@ -209,7 +216,8 @@ def test_what_is_planned_is_what_unsloth_does(overrides: list[str], is_fused: bo
     setting = Setting("unsloth", "bfloat16", "bfloat16", supports_varlen=True)
     workload = read_workload(config, SHAPE, setting)
     assert (workload.has_fused_adapters, workload.keeps_norm_outputs) == (is_fused, keeps)
-    assert not read_workload(config, replace(SHAPE, model_type="phi3"), setting).keeps_norm_outputs
+    other = read_workload(config, replace(SHAPE, model_type="phi3"), setting)
+    assert not (other.has_fused_adapters or other.keeps_norm_outputs)
     vanilla = read_workload(config, SHAPE, replace(setting, loader="vanilla"))
     assert not (vanilla.has_fused_adapters or vanilla.keeps_norm_outputs)
 
@@ -227,6 +235,10 @@ def test_recomputation_leaves_out_the_last_product_of_fused_mlps_alone() -> None
 
 def test_the_families_of_these_norms_are_unsloths_own() -> None:
     assert set(UNSLOTH_FAMILIES) == set(FAST_FAMILIES)
+
+
+def test_groups_are_those_that_the_loader_fuses() -> None:
+    assert FUSED_GROUPS == (QUERY_KEY_VALUE, OUTPUT, MLP)
 
 
 def test_packed_rows_have_rotary_tables_for_all_positions() -> None:
