@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 
+from component.config.load import load_config
+from component.pipeline.benchmark.files import sizes_of
 from component.pipeline.benchmark.plan_cases import CASES
 from component.pipeline.benchmark.plan_measurement import open_results
 from component.pipeline.benchmark.plan_suite import Comparison, compare
+from component.pipeline.benchmark.results import Results
 from component.planning.gpus import GPUS, describe_gpu
+from component.planning.memory import plan_memory
 from component.planning.optimizer import EIGHT_BIT, state_bytes
+from component.planning.read_config import DataSize, Setting, read_workload
+from component.planning.shape import read_shape
+from component.planning.workload import Workload
 
 #: Two configs are left out where it is asked how far most are off, and told of in docs/benchmarks.md: LLM.int8() keeps
 #: columns with outliers in 16 bit, which random weights have nearly everywhere, and packs of 2 rows of 2,048 differ so
@@ -64,6 +73,31 @@ def test_outliers(results: dict[str, list[Comparison]]) -> None:
     int8, skipping = (next(run for run in results["memory"] if run.name.endswith(name)).errors() for name in OUTLIERS)
     assert -0.14 < int8["allocated"] < -0.10 and -0.13 < int8["reserved"] < -0.10
     assert abs(skipping["allocated"]) < 0.01 and -0.22 < skipping["reserved"] < -0.18
+
+
+def test_runs_of_auto(repository: Path) -> None:
+    """Twelve runs under caps of 8 to 141 GiB on two other machines, to none of which anything was fitted."""
+    errors: dict[str, list[float]] = {"allocated": [], "reserved": []}
+    for name in ("auto-3b", "auto-8b"):
+        results = Results(repository / f"docs/benchmarks/{name}.json", "auto")
+        for case in (case for case in results.content["cases"] if case["name"].startswith("auto, ")):
+            run = case["runs"][-1]
+            planned = plan_memory(workload_of(case["model"], run["manifest"], longest=case["rows"]["max_tokens"]))
+            errors["allocated"].append(abs(planned.allocated / run["peak_allocated_bytes"] - 1))
+            errors["reserved"].append(abs(planned.reserved / run["peak_reserved_bytes"] - 1))
+    assert [len(found) for found in errors.values()] == [12, 12]
+    assert median(errors["allocated"]) <= 0.004 and max(errors["allocated"]) <= 0.012
+    assert median(errors["reserved"]) <= 0.015 and max(errors["reserved"]) <= 0.03
+
+
+def workload_of(model: str, manifest: Mapping[str, Any], *, longest: int) -> Workload:
+    """What `auto` had chosen for packed rows of a random checkpoint, and trained."""
+    chosen = {**manifest["config"], **manifest["auto"]["chosen"], "packing": True, "global_batch_size": None}
+    config = load_config({key: value for key, value in chosen.items() if value is not None})
+    setting = Setting("unsloth", "bfloat16", "bfloat16", supports_varlen=True)
+    shape = read_shape(sizes_of(model))
+    assert shape is not None
+    return read_workload(config, shape, setting, DataSize(100, 330, longest, longest))
 
 
 def test_cards_of_one_speed_are_told_apart_by_memory() -> None:
