@@ -16,6 +16,7 @@ from component.config.load import Config
 from component.config.nodes import excerpt
 from component.models.families import family_of
 from component.models.model_files import ADAPTER_FILE, CONFIG_FILE, adapter_base, local_path, read_model_json
+from component.models.padded_rows import needs_mask
 from component.models.precision import Precision
 from component.pipeline.choose_loader import LoaderChoice, foresee_loader
 from component.pipeline.completions import num_training_rows
@@ -173,6 +174,7 @@ def setting_of(
     is_whole = why_whole(config.training, loader=loader, has_liger=liger.got) or foresee_whole(
         config.model, config.adapter, model_config
     )
+    dense = _dense_attention(model_config, hardware, precision.compute_dtype)
     return Setting(
         loader,
         precision.load_dtype,
@@ -180,8 +182,21 @@ def setting_of(
         supports_varlen=_supports_varlen(model_config, hardware),
         has_liger=liger.got,
         chunks_loss=not is_whole,
-        attention=_dense_attention(model_config, hardware, precision.compute_dtype),
+        attention=dense,
+        masks_padding=_masks_padding(config, model_config, dense),
     )
+
+
+def _masks_padding(config: Config, model_config: Mapping[str, Any], dense: str) -> bool:
+    """Whether rows that are padded come with a mask.
+
+    Args:
+        dense: the attention of rows that are not packed, under `auto`.
+    """
+    asked = config.model.attn_implementation
+    attention = dense if asked == "auto" else asked
+    is_left_out = config.model.task_type in LANGUAGE_MODEL_TASKS
+    return not is_left_out or needs_mask(str(model_config.get("model_type")), attention)
 
 
 def _supports_varlen(model_config: Mapping[str, Any], hardware: Hardware) -> bool:

@@ -36,6 +36,7 @@ class Setting:
         has_liger: whether Liger's kernels are used.
         chunks_loss: whether the vanilla trainer computes the loss of next tokens in parts.
         attention: of the vanilla loader under `auto`, where rows do not run on that kernel.
+        masks_padding: whether its rows of unequal length, which are not packed, come with a mask.
     """
 
     loader: str
@@ -45,6 +46,7 @@ class Setting:
     has_liger: bool = False
     chunks_loss: bool = True
     attention: str = "sdpa"
+    masks_padding: bool = True
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
         checkpointing=_checkpointing(config, loader),
         attention=_attention(model.attn_implementation, loader, is_packed, setting),
         is_packed=is_packed,
-        is_padded=not is_packed and training.per_device_train_batch_size > 1 and not _are_equally_long(data),
+        is_padded=not is_packed and setting.masks_padding and _has_padding(config, data),
         has_liger=setting.has_liger,
         optimizer=training.optim,
         rows=training.per_device_train_batch_size,
@@ -172,6 +174,10 @@ def _loss_chunk(config: Config, setting: Setting, loader: str) -> int | None:
     if loader == "unsloth" or config.model.task_type not in LANGUAGE_MODEL_TASKS:
         return asked
     return asked or USUAL_LOSS_CHUNK if setting.chunks_loss else None
+
+
+def _has_padding(config: Config, data: DataSize | None) -> bool:
+    return config.training.per_device_train_batch_size > 1 and not _are_equally_long(data)
 
 
 def _are_equally_long(data: DataSize | None) -> bool:

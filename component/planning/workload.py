@@ -50,7 +50,7 @@ class Workload:
         compute_bytes: a number that matrix products work on.
         checkpointing: "offload" recomputes and keeps what it starts from in main memory.
         attention: implementation, by the config's names.
-        is_padded: unpacked rows of unequal length.
+        is_padded: unpacked rows of unequal length, which come with a mask.
         rows: of a micro-batch; row_tokens: of the longest, with its padding.
         gradients_wait: those of earlier micro-batches are there while the next one runs forward.
         reference: how a task gets the log-probabilities that it compares with.

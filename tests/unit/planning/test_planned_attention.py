@@ -16,7 +16,7 @@ from component.pipeline import plan_inputs
 from component.pipeline.plan_inputs import imagined_hardware, setting_of
 from component.pipeline.plan_run import plan_config
 from component.planning.gpus import GIB, GPUS
-from component.planning.read_config import read_workload
+from component.planning.read_config import DataSize, read_workload
 from component.planning.shape import FUSED_PROJECTIONS, read_shape
 from component.runtime.hardware import Hardware
 
@@ -53,6 +53,23 @@ def test_as_the_run_chooses(family: str, changes: dict[str, Any], device: str, p
     dtype = "float16" if device == "t4" else "bfloat16"
     chosen = choose_attention("auto", model_config, hardware, compute_dtype=dtype, packing=packing)
     assert planned_attention(model_config.to_dict(), hardware, packing=packing) == chosen.got
+
+
+@pytest.mark.parametrize(
+    ("family", "overrides", "has_mask"),
+    [
+        ("llama", [], False), ("llama", ["task_type=dpo"], True), ("llama", ["attn_implementation=eager"], True),
+        ("llama", ["attn_implementation=varlen"], False), ("qwen3_moe", [], True), ("gemma2", [], True),
+    ],
+)  # fmt: skip
+def test_rows_that_are_padded_have_a_mask_where_the_run_gives_one(family, overrides, has_mask: bool) -> None:
+    keys = {"model_name_or_path": "m", "train_file": "t", "output_dir": "o", "use_unsloth": False}
+    config, hardware = load_config({**keys, "per_device_train_batch_size": 8}, overrides), DEVICES["h200"]
+    setting = setting_of(config, {"model_type": family}, hardware, "vanilla", resolve_precision(config.model, hardware))
+    shape = read_shape(build_family_config("llama", vocab_size=1000, token_ids={"pad_token_id": 2}).to_dict())
+    assert setting.masks_padding is has_mask
+    for longest, is_padded in ((512, has_mask), (300, False)):
+        assert read_workload(config, shape, setting, DataSize(9, 300, longest)).is_padded is is_padded
 
 
 def test_flash_attn_where_it_is_installed(monkeypatch) -> None:

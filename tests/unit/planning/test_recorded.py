@@ -100,6 +100,20 @@ def workload_of(model: str, manifest: Mapping[str, Any], *, longest: int) -> Wor
     return read_workload(config, shape, setting, DataSize(100, 330, longest, longest))
 
 
+@pytest.mark.parametrize(("name", "has_mask"), [("chat-padded", False), ("chat-padded-before", True)])
+def test_padded_rows(repository: Path, name: str, has_mask: bool) -> None:
+    """8 rows of chat length through the vanilla loader, without a mask and with one."""
+    (case,) = Results(repository / f"docs/benchmarks/{name}.json", "chat").content["cases"]
+    (run,) = case["runs"]
+    config = load_config({key: value for key, value in run["manifest"]["config"].items() if value is not None})
+    setting = Setting("vanilla", "bfloat16", "bfloat16", supports_varlen=True, masks_padding=has_mask)
+    shape = read_shape(sizes_of(case["model"]))
+    assert shape is not None
+    planned = plan_memory(read_workload(config, shape, setting, DataSize(100, 330, case["rows"]["max_tokens"])))
+    assert planned.allocated / run["peak_allocated_bytes"] == pytest.approx(1, abs=0.01)
+    assert planned.reserved / run["peak_reserved_bytes"] == pytest.approx(1, abs=0.015)
+
+
 def test_cards_of_one_speed_are_told_apart_by_memory() -> None:
     """H100 and H200 have the same peak; what moves weights does not."""
     assert GPUS["h100"].peak_flops == GPUS["h200"].peak_flops
