@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 #: Families (`model_type` of config.json) whose tokens see what precedes them, and which read nothing else off a mask:
 #: padding on the right is seen by no token that counts. Mixtures of experts read off it what they balance, and images
@@ -21,13 +22,16 @@ ON_SDPA = ("sdpa", "varlen")
 FEW_LENGTHS = 16
 
 
-def needs_mask(model_type: str, attention: str) -> bool:
+def needs_mask(model_config: Mapping[str, Any], attention: str) -> bool:
     """Whether rows that are padded on the right come with a mask.
 
     Args:
+        model_config: config.json; some families have checkpoints whose tokens see those after them as well.
         attention: the implementation, by transformers' names and our `varlen`.
     """
-    return attention not in ON_SDPA or model_type not in UNMASKED_FAMILIES
+    looks_ahead = model_config.get("is_causal") is False or model_config.get("use_bidirectional_attention")
+    is_known = model_config.get("model_type") in UNMASKED_FAMILIES
+    return bool(attention not in ON_SDPA or looks_ahead or not is_known)
 
 
 def settle_cudnn(lengths: Iterable[int]) -> str:

@@ -196,7 +196,7 @@ def _masks_padding(config: Config, model_config: Mapping[str, Any], dense: str) 
     asked = config.model.attn_implementation
     attention = dense if asked == "auto" else asked
     is_left_out = config.model.task_type in LANGUAGE_MODEL_TASKS
-    return not is_left_out or needs_mask(str(model_config.get("model_type")), attention)
+    return not is_left_out or needs_mask(model_config, attention)
 
 
 def _supports_varlen(model_config: Mapping[str, Any], hardware: Hardware) -> bool:

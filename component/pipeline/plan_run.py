@@ -15,6 +15,7 @@ from component.models.decoder_layers import check_skipped, check_trained
 from component.models.fp8_base import CAPABILITY, check_fp8_base
 from component.models.precision import resolve_precision
 from component.models.preparing import check_shared_head, offloaded_keys
+from component.models.quantization import check_quantization
 from component.models.support import is_fast_family
 from component.models.unsloth_fit import why_not_unsloth
 from component.pipeline.batches import settle_batches
@@ -97,6 +98,7 @@ def plan_config(config: Config, gpu: str | None = None) -> PlannedRun:
     card = planned_gpu(gpu)
     model_config = find_model_config(config)
     shape = understand_shape(config, model_config)
+    check_quantization(model_config, config.model.train_mode)
     check_skipped(config.model.checkpoint_skip_layers, shape.num_layers)
     check_trained(config.model.freeze_trainable_layers, shape.num_layers)
     hardware = imagined_hardware(card or GPUS[USUAL_GPU])

@@ -151,7 +151,7 @@ def build_causal_lm_trainer(
         # Classes such as Gemma 4's take no count of tokens: the loss of a step would be a mean of micro-batch means.
         trainer.compute_loss_func = next_token_loss
     if context.loader == "vanilla":
-        trainer.needs_mask = needs_mask(model.model.config.model_type, model.got["attn_implementation"])
+        trainer.needs_mask = needs_mask(model.model.config.to_dict(), model.got["attn_implementation"])
     check_smoothing(trainer)
     loss, trainer.chunked_loss = choose_loss(trainer, training, context)
     collator.finds_positions = trainer.chunked_loss is not None

@@ -180,7 +180,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--jobs", type=positive_int, default=1, metavar="N",
         help="configs at once on each GPU; with more than one, times are no measurement",
     )  # fmt: skip
-    parser.add_argument("--measure", metavar="CONFIG", help=argparse.SUPPRESS)
+    names = [case.name for case in (*CASES, *QUICK_CASES)]
+    parser.add_argument("--measure", metavar="CONFIG", choices=names, help=argparse.SUPPRESS)
     parser.add_argument("--place", default="here", help=argparse.SUPPRESS)
     parser.add_argument(
         "--output", default=Path(f"output/benchmark/{SUITE}"), type=folder_path, metavar="FOLDER",

@@ -35,10 +35,27 @@ def test_a_mask_changes_nothing(family: str) -> None:
 
 
 def test_a_mask_is_left_out_where_that_is_known_to_change_nothing() -> None:
-    assert not needs_mask("llama", "sdpa") and not needs_mask("llama", "varlen")
-    assert needs_mask("llama", "eager") and needs_mask("llama", "flash_attention_2")
-    assert all(needs_mask(family, "sdpa") for family in ("mixtral", "qwen3_moe", "gpt_oss", "bloom", "gemma3", "new"))
+    llama = {"model_type": "llama"}
+    assert not needs_mask(llama, "sdpa") and not needs_mask({**llama, "is_causal": True}, "varlen")
+    assert needs_mask(llama, "eager") and needs_mask(llama, "flash_attention_2")
+    others = ("mixtral", "qwen3_moe", "gpt_oss", "bloom", "gemma3", "new")
+    assert all(needs_mask({"model_type": family}, "sdpa") for family in others)
     assert set(TINY_FAMILIES) >= UNMASKED_FAMILIES
+
+
+@pytest.mark.parametrize(
+    ("family", "looks_ahead"), [("gemma3_text", {"use_bidirectional_attention": True}), ("llama", {"is_causal": False})]
+)
+def test_tokens_that_look_ahead_need_one(family: str, looks_ahead: dict[str, bool]) -> None:
+    """As those of embedding models do, whose config.json says so."""
+    tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    config = build_family_config(family, vocab_size=64, token_ids=tokens)
+    config.update(looks_ahead)
+    model = build_family_model(config, seed=0).train()
+    model.set_attn_implementation("sdpa")
+    (ours, _), (theirs, _) = (padded_results(model, has_mask=has_mask) for has_mask in (False, True))
+    assert (ours - theirs).abs().max() > 1e-3
+    assert needs_mask(model.config.to_dict(), "sdpa")
 
 
 def test_cudnn_is_off_where_every_batch_has_another_length() -> None:

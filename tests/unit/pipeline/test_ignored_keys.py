@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +57,18 @@ def test_an_ignored_key_does_not_change_a_run(tiny_settings: dict[str, Any], tmp
     assert (with_keys.config.model, with_keys.config.adapter) == (as_it_is.config.model, as_it_is.config.adapter)
     for key in ignored:
         assert any(f"{key}: ignored; train_mode full does not read it" in notice for notice in with_keys.notices)
+
+
+@pytest.mark.parametrize(
+    ("method", "mode", "message"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, "qlora", "quantized with gptq cannot be trained on"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "lora", "train_mode: lora needs 16-bit weights"),
+    ],
+)
+def test_a_plan_refuses_the_quantized_checkpoints_that_a_run_refuses(tiny_model, tmp_path, method, mode, message):
+    content = json.loads((tiny_model / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps({**content, "quantization_config": method}), encoding="utf-8")
+    keys = {"model_name_or_path": str(tmp_path), "train_file": "t", "output_dir": "o", "train_mode": mode}
+    with pytest.raises(UserError, match=message):
+        plan_config(load_config(keys), "4090")
