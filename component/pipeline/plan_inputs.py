@@ -183,12 +183,12 @@ def setting_of(
         has_liger=liger.got,
         chunks_loss=not is_whole,
         attention=dense,
-        masks_padding=_masks_padding(config, model_config, dense),
+        masks_padding=loader != "unsloth" and _masks_padding(config, model_config, dense),
     )
 
 
 def _masks_padding(config: Config, model_config: Mapping[str, Any], dense: str) -> bool:
-    """Whether rows that are padded come with a mask.
+    """Whether rows that are padded come with a mask, through the vanilla loader.
 
     Args:
         dense: the attention of rows that are not packed, under `auto`.

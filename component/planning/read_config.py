@@ -36,7 +36,7 @@ class Setting:
         has_liger: whether Liger's kernels are used.
         chunks_loss: whether the vanilla trainer computes the loss of next tokens in parts.
         attention: of the vanilla loader under `auto`, where rows do not run on that kernel.
-        masks_padding: whether its rows of unequal length, which are not packed, come with a mask.
+        masks_padding: whether rows of unequal length, which are not packed, come with a mask; none do through Unsloth.
     """
 
     loader: str
