@@ -85,7 +85,7 @@ def check_offloaded(merged: Merged) -> Iterator[Problem]:
             if merged[key]:
                 what = f"{key} places the weights itself, and {offload} would keep some in main memory"
                 yield merged.clash(offload, key, what, f"drop {offload}")
-    if merged["offload_head"] and merged["task_type"] == "reward":
+    if merged["offload_head"] is True and merged["task_type"] == "reward":
         what = "offload_head keeps the head that scores tokens in main memory, and a reward model has none"
         yield merged.clash("offload_head", "task_type", what, "drop offload_head")
 

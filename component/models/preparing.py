@@ -40,7 +40,7 @@ def offloads_embedding(model: ModelSection, hardware: Hardware) -> bool:
 
 def offloads_head(model: ModelSection, hardware: Hardware) -> bool:
     """Whether the output head is."""
-    return model.offload_head and hardware.kind != "cpu"
+    return model.offload_head is True and hardware.kind != "cpu"
 
 
 def offloaded_keys(model: ModelSection, hardware: Hardware) -> list[str]:
@@ -92,7 +92,7 @@ def explain_offload(model: ModelSection, hardware: Hardware) -> list[str]:
     """Notices where the whole model is in main memory."""
     if hardware.kind != "cpu":
         return []
-    asked = {"offload_embedding": model.offload_embedding is True, "offload_head": model.offload_head}
+    asked = {"offload_embedding": model.offload_embedding is True, "offload_head": model.offload_head is True}
     return [f"{key}: all of the model is in main memory on a CPU" for key, is_asked in asked.items() if is_asked]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from component.config.batches import AUTO
 from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.config.load import Config
-from component.config.memory_rules import EMBEDDING
+from component.config.memory_rules import OFFLOADED
 from component.config.settle import with_values
 from component.models.packed_attention import why_not_packable
 from component.pipeline.batches import rows_per_process
@@ -25,7 +25,7 @@ from component.planning.shape import ModelShape
 
 #: Keys that are chosen here where they are `auto`, and keys that follow from them.
 CHOSEN_KEYS = (
-    "per_device_train_batch_size", "gradient_checkpointing", "dequantize_base", "optim", "offload_embedding",
+    "per_device_train_batch_size", "gradient_checkpointing", "dequantize_base", "optim", *OFFLOADED,
 )  # fmt: skip
 #: What `optim` may become: one algorithm, AdamW in float32. The first updates all tensors at once, the other keeps its
 #: states in memory that can leave the device.
@@ -33,7 +33,7 @@ FUSED, PAGED = OPTIMIZERS = ("adamw_torch_fused", "paged_adamw_32bit")
 #: Settings of a run whose model the planner does not know: of those that go with every model, what takes least memory.
 CAUTIOUS = {
     "per_device_train_batch_size": 1, "gradient_checkpointing": True, "dequantize_base": False, "optim": PAGED,
-    "offload_embedding": False,
+    **dict.fromkeys(OFFLOADED, False),
 }  # fmt: skip
 
 
@@ -149,8 +149,7 @@ def _choose(
     if config.training.optim == AUTO:
         optimizers = _optimizers(config, around) if optimizer is None else (optimizer,)
         freedom = replace(freedom, optimizers=optimizers)
-    if config.model.offload_embedding == AUTO:
-        freedom = replace(freedom, offloads_embedding=(False, True) if _may_offload(config, around) else (False,))
+    freedom = replace(freedom, places=tuple(_places(config, around)))
     return choose(list(_layouts(config, around, packings)), freedom, around.card, room=around.room)
 
 
@@ -163,10 +162,26 @@ def _optimizers(config: Config, around: Surroundings) -> tuple[str, ...]:
     return (FUSED,) if around.card is None or is_shared else OPTIMIZERS
 
 
-def _may_offload(config: Config, around: Surroundings) -> bool:
-    """Whether the input embeddings can be in main memory while something else is not, and nothing trains them."""
+def _may_offload(config: Config, around: Surroundings, key: str) -> bool:
+    """Whether input embeddings or head, by the key, can be in main memory while something else is not."""
     assert around.shape is not None
-    return around.card is not None and may_be_offloaded(config, around.shape, EMBEDDING, around.start)
+    return around.card is not None and may_be_offloaded(config, around.shape, OFFLOADED[key][0], around.start)
+
+
+def _places(config: Config, around: Surroundings) -> Iterator[tuple[bool, bool]]:
+    """Where input embeddings and head may be, the way that moves least first, and the head only after the embeddings.
+
+    Its copy in each forward pass takes longer than the rows of the embeddings.
+    """
+    values = config.values
+    (embedding, moves_embedding), (head, moves_head) = (
+        (values[key] is True, values[key] == AUTO and _may_offload(config, around, key)) for key in OFFLOADED
+    )
+    yield embedding, head
+    if moves_embedding:
+        yield True, head
+    if moves_head:
+        yield embedding or moves_embedding, True
 
 
 def _recorded(config: Config, recorded: Mapping[str, Any], around: Surroundings) -> dict[str, Any]:
@@ -174,8 +189,7 @@ def _recorded(config: Config, recorded: Mapping[str, Any], around: Surroundings)
     keys = {*open_keys(config), *(["packing"] if _chooses_packing(config) else [])}
     if "gradient_checkpointing" in keys and _chooses_skipped(config):
         keys.add("checkpoint_skip_layers")
-    if recorded.get("offload_embedding") and not _may_offload(config, around):
-        keys.discard("offload_embedding")
+    keys -= {key for key in OFFLOADED if recorded.get(key) and not _may_offload(config, around, key)}
     known = {key: value for key, value in recorded.items() if key in keys}
     return known | ({"packing": known["packing"] and AUTO} if "packing" in known else {})
 

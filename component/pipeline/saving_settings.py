@@ -43,9 +43,7 @@ def open_savings(config: Config, workload: Workload, start: Mapping[str, Any]) -
         yield Saving("optim", "paged_adamw_8bit", "optimizer", "paged_adamw_8bit")
     if may_be_offloaded(config, shape, EMBEDDING, start) and not workload.offloads_embedding:
         yield Saving("offload_embedding", True, "offloads_embedding", True)
-    # Generation would copy the head for every token, and a score head is small.
-    is_head_for_loss = workload.task not in ("grpo", "reward")
-    if may_be_offloaded(config, shape, HEAD, start) and is_head_for_loss and not workload.offloads_head:
+    if may_be_offloaded(config, shape, HEAD, start) and not workload.offloads_head:
         yield Saving("offload_head", True, "offloads_head", True)
     if workload.mlp_tile_tokens is None and not shape.experts_per_layer and not workload.has_liger:
         yield Saving("tiled_mlp", True, "mlp_tile_tokens", shape.hidden)
@@ -54,10 +52,14 @@ def open_savings(config: Config, workload: Workload, start: Mapping[str, Any]) -
 def may_be_offloaded(config: Config, shape: ModelShape, module: str, start: Mapping[str, Any]) -> bool:
     """Whether input embeddings or head, by name, can be in main memory: frozen, two matrices, in one process.
 
+    A head that scores tokens for a loss alone: grpo's would be copied for each token that is generated.
+
     Args:
         start: see `open_savings`.
     """
     model, training, adapter = config.model, config.training, config.adapter
+    if module == HEAD and model.task_type in ("grpo", "reward"):
+        return False
     trained = {name.rpartition(".")[2] for name in (*adapter.modules_to_save, *adapter.lora_target_modules)}
     trained_before = any(module in str(start.get(key)) for key in ("modules_to_save", "target_modules"))
     trains_rows = bool(model.new_tokens or start.get("trainable_token_indices"))

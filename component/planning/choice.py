@@ -40,15 +40,15 @@ class Freedom:
         skipped_layers: how many keep their activations where others recompute; None for any number of them.
         dequantized: values that dequantizing the base may have.
         optimizers: that may be taken, of those that are alike the first; empty for the workload's own.
-        offloads_embedding: values that keeping the input embeddings in main memory may have, in the order in which they
-            are preferred: see `WORTH_MOVING`. Empty for the workload's own.
+        places: whether the input embeddings are in main memory, and whether the output head is, for each way that is
+            open, in the order in which they are preferred: see `WORTH_MOVING`. Empty for the workload's own.
     """
 
     chooses_recomputation: bool = True
     skipped_layers: int | None = None
     dequantized: tuple[bool, ...] = (False,)
     optimizers: tuple[str, ...] = ()
-    offloads_embedding: tuple[bool, ...] = ()
+    places: tuple[tuple[bool, bool], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class Candidate:
             "dequantize_base": work.is_dequantized,
             "optim": work.optimizer,
             "offload_embedding": work.offloads_embedding,
+            "offload_head": work.offloads_head,
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,7 +92,7 @@ class Choice:
 
     Attributes:
         room: bytes that the choice had to fit in.
-        alternatives: the best of other layouts and bases that fit, embeddings in the same place, the fastest first.
+        alternatives: the best of other layouts and bases that fit, embeddings and head in the same places, the fastest first.
         rejected: the fastest that do not fit.
     """
 

@@ -2,7 +2,8 @@
 
 Micro-batch, packed or padded rows, recomputation of all, some or none of the layers, a base that is dequantized once,
 one of several implementations of the optimizer: each combination that the config leaves open is planned, and what does
-not fit is left out. With the input embeddings in main memory they are planned once more, for cards that are small.
+not fit is left out. With the input embeddings in main memory, and the output head as well, they are planned once more,
+for cards that are small.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 from component.planning.choice import Candidate, Choice, Freedom, Layout
@@ -19,8 +21,9 @@ from component.planning.step_time import plan_step_time
 
 #: Settings whose times differ by less are alike: that is far below what the planner can tell apart.
 ALIKE = 0.005
-#: Embeddings leave the device for settings that take less than this share of the time, or where nothing else fits.
-WORTH_MOVING = 0.9
+#: Embeddings and head leave the device for settings that take less than this share of the time, the way from main
+#: memory included, or where nothing else fits.
+WORTH_MOVING = 0.95
 #: Tokens of a micro-batch from which on the card's arithmetic is at its best: of settings that are alike, those with
 #: more come first up to here (2048 x 8 is 1 to 3 % faster than 2048 x 4, with 16-bit weights too).
 SATURATING_TOKENS = 16_384
@@ -39,36 +42,35 @@ def choose(layouts: Sequence[Layout], freedom: Freedom, gpu: Gpu | None, *, room
         gpu: tells the speed; None where there is none to tell.
         room: bytes; see `room_on`.
     """
-    first, *others = (_choose_among(some, freedom, gpu, room) for some in _places(layouts, freedom))
-    best = next((choice for choice in others if _is_worth_moving(choice, first)), first)
-    rejected = [item for choice in (first, *others) for item in choice.rejected]
+    choices = [_choose_among(some, freedom, gpu, room) for some in _placed(layouts, freedom)]
+    best = reduce(lambda stays, moved: moved if _is_worth_moving(moved, stays) else stays, choices)
+    rejected = [item for choice in choices for item in choice.rejected]
     return replace(best, rejected=tuple(sorted(rejected, key=_rank)[:NUM_SHOWN]))
 
 
 def _is_worth_moving(moved: Choice, stays: Choice) -> bool:
-    """Whether the embeddings go to main memory: for settings that fit, for packed rows, or for clearly less time.
+    """Whether more goes to main memory: for settings that fit, for packed rows, or for clearly less time.
 
-    Where nothing fits at all, they go there as well.
+    Where nothing fits at all, it goes there where that takes less.
     """
-    if not (moved.fits and stays.fits):
-        return not stays.fits
+    if not stays.fits:
+        return moved.fits or moved.chosen.memory.reserved < stays.chosen.memory.reserved
+    if not moved.fits:
+        return False
     if moved.chosen.workload.is_packed != stays.chosen.workload.is_packed:
         return moved.chosen.workload.is_packed
     before, after = stays.chosen.cost, moved.chosen.cost
     return before is not None and after is not None and after < WORTH_MOVING * before
 
 
-def _places(layouts: Sequence[Layout], freedom: Freedom) -> Iterator[Sequence[Layout]]:
-    """The layouts with the input embeddings where they may be, the first place first."""
-    if not freedom.offloads_embedding:
+def _placed(layouts: Sequence[Layout], freedom: Freedom) -> Iterator[Sequence[Layout]]:
+    """The layouts with input embeddings and output head where they may be, the first place first."""
+    if not freedom.places:
         yield layouts
-    for value in freedom.offloads_embedding:
+    for embedding, head in freedom.places:
+        moved = {"offloads_embedding": embedding, "offloads_head": head}
         yield [
-            replace(
-                layout,
-                workload=replace(layout.workload, offloads_embedding=value),
-                timed=replace(layout.timed, offloads_embedding=value),
-            )
+            replace(layout, workload=replace(layout.workload, **moved), timed=replace(layout.timed, **moved))
             for layout in layouts
         ]
 

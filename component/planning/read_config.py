@@ -104,7 +104,7 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
         keeps_norm_outputs=_keeps_norm_outputs(config, shape, loader),
         has_full_rows=is_packed and training.per_device_train_batch_size == 1 and _fills_a_row(data, row_tokens),
         offloads_embedding=model.offload_embedding is True,
-        offloads_head=model.offload_head,
+        offloads_head=model.offload_head is True,
         moves_offloaded=_moves_offloaded(config, shape, loader),
         mlp_tile_tokens=shape.hidden if model.tiled_mlp else None,
         loss_chunk_tokens=_loss_chunk(config, setting, loader),

@@ -57,6 +57,9 @@ SECONDS_PER_TENSOR = 80e-6
 AT_ONCE = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
 #: Bytes a second from main memory to a card: PCIe 4 with 16 lanes, an assumption.
 BYTES_FROM_HOST = 25e9
+#: Bytes a second of embeddings that the host looks up, copies to pinned memory and sends, while the card waits for it: 8
+#: packed rows of 2048 lose 2.5 and 3.2 % on two hosts, 4 rows 0.8 and 4.3 % (`benchmark.py auto`).
+BYTES_LOOKED_UP = 4e9
 #: Layers of an MLP that is fused as a whole where each has an adapter; nobody reads what the last one recomputes.
 MLP = ("gate_proj", "up_proj", "down_proj")
 #: Times that the tokens of a micro-batch go through a model forward without gradients, for the reference.
@@ -119,6 +122,8 @@ def plan_step_time(workload: Workload, gpu: Gpu, *, micro_batches: int) -> StepT
     moved = _moving_seconds(workload, gpu)
     before, after = before + num_ahead * moved, after + num_behind * moved
     launch_before, launch_after = _launch_seconds(workload)
+    looked_up = num_ahead * _lookup_seconds(workload)
+    before, launch_before = before + looked_up, launch_before + looked_up
     return StepTime(
         compute=micro_batches * (before + after),
         launch=micro_batches * (launch_before + launch_after),
@@ -127,6 +132,12 @@ def plan_step_time(workload: Workload, gpu: Gpu, *, micro_batches: int) -> StepT
         optimizer=_update_seconds(workload, gpu),
         tokens=micro_batches * workload.tokens,
     )
+
+
+def _lookup_seconds(workload: Workload) -> float:
+    if not workload.offloads_embedding:
+        return 0.0
+    return workload.tokens * workload.shape.hidden * workload.load_bytes / BYTES_LOOKED_UP
 
 
 def _share_of_peak(workload: Workload) -> float:

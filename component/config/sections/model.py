@@ -117,13 +117,13 @@ class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMemor
         "Keep the frozen input embeddings in main memory and look rows up there: less memory on the device by "
         "vocabulary x hidden size, for one wait of the host in each forward pass. cuBLAS's workspaces are 8 MiB then, "
         "unless CUBLAS_WORKSPACE_CONFIG says otherwise. auto: where nothing fits the device with them on it, or "
-        "only padded rows, or what is slower by a tenth, and not where that cannot be, as with a tied output head.",
+        "only padded rows, or what takes a twentieth longer, and not where that cannot be, as with a tied output head.",
     )
-    offload_head: bool = key(
+    offload_head: bool | Literal["auto"] = key(
         False,
         "Keep the frozen output head in main memory and copy it to the device whenever scores are made: less memory on "
         "the device by vocabulary x hidden size outside the loss, for a copy in each forward pass, and one or two for "
-        "each token that is generated.",
+        "each token that is generated. auto: as offload_embedding's, after it, and not for grpo.",
     )
     tiled_mlp: bool = key(
         False,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from component.config.memory_rules import OFFLOADED
 from component.pipeline.benchmark.case import TRAIN, Case, Rows
 from component.pipeline.benchmark.chat_cases import AUTO, COMMON, QUICK_KEYS
 
@@ -24,14 +25,15 @@ class Point:
     rows: int
     recomputation: str
     dequantizes: bool
-    offloads: bool = False
+    offloaded: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """For the table."""
         parts = ["packed" if self.packing else "padded", f"{self.rows} rows", self.recomputation]
         parts += ["dequantized base"] if self.dequantizes else []
-        return ", ".join([*parts, *(["embedding offloaded"] if self.offloads else [])])
+        modules = " and ".join(OFFLOADED[key][1] for key in self.offloaded)
+        return ", ".join([*parts, *([f"{modules} offloaded"] if modules else [])])
 
     def settings(self, num_layers: int) -> dict[str, Any]:
         """Its keys.
@@ -46,7 +48,7 @@ class Point:
             "gradient_checkpointing": self.recomputation != NONE,
             **({"checkpoint_skip_layers": num_layers // 2} if self.recomputation == HALF else {}),
             **({"dequantize_base": True} if self.dequantizes else {}),
-            **({"offload_embedding": True} if self.offloads else {}),
+            **dict.fromkeys(self.offloaded, True),
         }
 
 
@@ -54,7 +56,8 @@ def grid_points(micro_batches: Sequence[int], *, may_offload: bool) -> Iterator[
     """The grid: packed rows in every combination, padded ones in the largest micro-batch alone, where they do best.
 
     Args:
-        may_offload: whether the embedding can be in main memory; such points need a process of their own, and are last.
+        may_offload: whether embedding and head can be in main memory; such points need a process of their own, and are
+            last.
     """
     for rows in micro_batches:
         for recomputation in (ALL, HALF, NONE):
@@ -64,7 +67,8 @@ def grid_points(micro_batches: Sequence[int], *, may_offload: bool) -> Iterator[
         for dequantizes in (False, True):
             yield Point(False, max(micro_batches), recomputation, dequantizes)
     for rows in micro_batches if may_offload else ():
-        yield Point(True, rows, ALL, False, offloads=True)
+        for number in range(1, 1 + len(OFFLOADED)):
+            yield Point(True, rows, ALL, False, tuple(OFFLOADED)[:number])
 
 
 #: On a CPU: what can be told apart there.
@@ -93,8 +97,8 @@ def auto_case(cap: float, model: str, card_gib: float | None, *, quick: bool) ->
     """
     capped = {} if card_gib is not None and cap >= card_gib else {"max_memory_gib": cap}
     settings = {
-        "per_device_train_batch_size": "auto", **AUTO, "offload_embedding": "auto", "global_batch_size": GLOBAL_BATCH,
-        **capped,
+        "per_device_train_batch_size": "auto", **AUTO, **dict.fromkeys(OFFLOADED, "auto"),
+        "global_batch_size": GLOBAL_BATCH, **capped,
     }  # fmt: skip
     del settings["optim"]  # that of the grid
     if quick:

@@ -131,7 +131,7 @@ def _grids(model: str, options: argparse.Namespace) -> list[list[Case]]:
     points = QUICK_POINTS if options.quick else tuple(grid_points(options.micro_batches, may_offload=not shape.is_tied))
     return [
         [build_case(point.name, model, point.settings(shape.num_layers), quick=options.quick) for point in some]
-        for _, some in groupby(points, key=lambda point: point.offloads)
+        for _, some in groupby(points, key=lambda point: bool(point.offloaded))
     ]
 
 

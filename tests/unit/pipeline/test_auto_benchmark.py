@@ -24,13 +24,14 @@ def line(name: str, speed: float | None, reserved_gib: float = 0.0, **others: An
 
 def test_every_point_is_a_config_of_the_same_global_batch() -> None:
     points = list(grid_points([1, 4, 8], may_offload=True))
-    assert [point for point in points if not point.offloads] == list(grid_points([1, 4, 8], may_offload=False))
-    assert len(points) == len({point.name for point in points}) == 25
+    assert [point for point in points if not point.offloaded] == list(grid_points([1, 4, 8], may_offload=False))
+    assert len(points) == len({point.name for point in points}) == 28
     for point in points:
         case = build_case(point.name, "m", point.settings(32), quick=False)
         files = {"model_name_or_path": "m", "train_file": "f", "eval_file": "e", "output_dir": "o"}
         config = load_config({**case.settings, **files})
-        assert config.model.offload_embedding is point.name.endswith(", embedding offloaded")
+        assert config.model.offload_embedding is point.name.endswith(" offloaded")
+        assert config.model.offload_head is point.name.endswith(", embedding and head offloaded")
         training = config.training
         assert training.per_device_train_batch_size * training.gradient_accumulation_steps == GLOBAL_BATCH
 

@@ -311,6 +311,7 @@ def test_both_optimizers_are_one_algorithm(decay: float) -> None:
 
 ALL_OPEN = {**OPEN, "optim": "auto"}
 OFFLOAD = {**ALL_OPEN, "offload_embedding": "auto"}
+BOTH = {**OFFLOAD, "offload_head": "auto"}
 
 
 def test_the_embedding_is_offloaded_where_nothing_else_fits() -> None:
@@ -326,6 +327,33 @@ def test_the_embedding_is_offloaded_where_nothing_else_fits() -> None:
     assert again.facts["origin"] == "as before" and again.config.model == chosen.config.model
     anew = settle(load(**OFFLOAD), around(8), large.facts["chosen"])
     assert anew.facts["origin"].startswith("chosen anew") and anew.config.model.offload_embedding is True
+
+
+@pytest.mark.parametrize(
+    ("values", "chosen"),
+    [
+        ({}, {"offload_embedding": True, "offload_head": True}),
+        ({"offload_embedding": False}, {"offload_head": False}),  # alone it does not help a loss that needs it there
+        ({"offload_embedding": True}, {"offload_head": True}),
+        ({"offload_head": True}, {"offload_embedding": True}),
+        ({"modules_to_save": ["lm_head"]}, {"offload_embedding": True, "offload_head": False}),
+        ({"modules_to_save": ["embed_tokens"]}, {"offload_embedding": False, "offload_head": False}),
+    ],
+)
+def test_the_head_is_offloaded_beside_the_embedding(values: dict[str, Any], chosen: dict[str, bool]) -> None:
+    """What is not open stays, and what is trained stays on the device."""
+    settled = settle(load(**{**BOTH, **values}), around(8))
+    assert {key: value for key, value in settled.facts["chosen"].items() if key.startswith("offload")} == chosen
+    assert settled.facts["asked"].keys() >= chosen.keys()
+    assert {key: settled.config.values[key] for key in chosen} == chosen
+
+
+@pytest.mark.parametrize("task", ["grpo", "reward"])
+def test_heads_of_these_tasks_stay_on_the_device(task: str) -> None:
+    """Generation would copy it for each token, and a head for scores of answers is small."""
+    values = {"task_type": task, "train_mode": "lora", "offload_head": "auto"}
+    config = load_config({**BASE, **values, **({"reward_functions": ["length"]} if task == "grpo" else {})})
+    assert settle(config, around(8)).config.model.offload_head is False
 
 
 def test_a_record_of_what_cannot_be_chosen() -> None:

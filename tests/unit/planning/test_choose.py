@@ -49,7 +49,7 @@ def test_8b_qlora_under_caps(memory_gib: int, settings: tuple[object, ...]) -> N
     """Memory goes into less recomputation first, then into a dequantized base; more than 16k tokens gain nothing."""
     freedom = Freedom(dequantized=(False, True))
     choice = choose(layouts(UNSLOTH, packed=(True, False)), freedom, H200, room=room_on(memory_gib * GIB))
-    assert tuple(choice.chosen.settings().values()) == (*settings, "paged_adamw_32bit", False)
+    assert tuple(choice.chosen.settings().values()) == (*settings, "paged_adamw_32bit", False, False)
     assert choice.fits and choice.chosen.memory == plan_memory(choice.chosen.workload)
 
 
@@ -161,10 +161,32 @@ def test_states_are_on_the_device_where_they_have_room(memory_gib: float, optimi
     assert choice.fits and choice.chosen.settings()["optim"] == optimizer
 
 
+#: Nothing in main memory, the input embeddings, and the output head too.
+PLACES = ((False, False), (True, False), (True, True))
+
+
+@pytest.mark.parametrize(
+    ("memory_gib", "place", "rows"),
+    [(7, (True, True), 1), (7.5, (True, True), 2), (8, (True, False), 2), (9, (True, False), 4), (10, PLACES[0], 4)],
+)
+def test_the_head_follows_the_embedding(memory_gib: float, place: tuple[bool, bool], rows: int) -> None:
+    """It does for larger micro-batches that are clearly faster, its copy included, and where nothing fits for room."""
+    room = room_on(memory_gib * GIB)
+    fewer, chosen = (choose(layouts(UNSLOTH), Freedom(places=PLACES[:n]), H200, room=room) for n in (2, 3))
+    work = chosen.chosen.workload
+    assert ((work.offloads_embedding, work.offloads_head), work.rows) == (place, rows)
+    if not chosen.fits:
+        assert chosen.chosen.memory.reserved < fewer.chosen.memory.reserved
+    elif work.offloads_head:
+        assert chosen.chosen.cost < WORTH_MOVING * fewer.chosen.cost
+    else:
+        assert chosen.chosen == fewer.chosen
+
+
 def test_the_embedding_leaves_the_device_where_nothing_else_fits() -> None:
     """Then all else is chosen for that, and what had no room with it on the device is told."""
-    both = Freedom(dequantized=(False, True), offloads_embedding=(False, True))
-    there = replace(both, offloads_embedding=(False,))
+    both = Freedom(dequantized=(False, True), places=PLACES[:2])
+    there = replace(both, places=PLACES[:1])
     for memory_gib in (8.2, 12, 141):
         room = room_on(memory_gib * GIB)
         choice, before = (choose(layouts(UNSLOTH), freedom, H200, room=room) for freedom in (both, there))
@@ -174,10 +196,7 @@ def test_the_embedding_leaves_the_device_where_nothing_else_fits() -> None:
             continue
         given = [replace(item, workload=replace(item.workload, offloads_embedding=True)) for item in layouts(UNSLOTH)]
         assert choice.fits
-        assert (
-            choice.chosen.workload
-            == choose(given, replace(both, offloads_embedding=()), H200, room=room).chosen.workload
-        )
+        assert choice.chosen.workload == choose(given, replace(both, places=()), H200, room=room).chosen.workload
         assert all(item.workload.offloads_embedding for item in (choice.chosen, *choice.alternatives))
         assert not all(item.workload.offloads_embedding for item in choice.rejected)
     assert choose(layouts(UNSLOTH), both, H200, room=4 * GIB).chosen.workload.offloads_embedding
@@ -185,7 +204,7 @@ def test_the_embedding_leaves_the_device_where_nothing_else_fits() -> None:
 
 def test_the_embedding_leaves_the_device_for_clearly_less_time() -> None:
     """A little above the least memory, larger micro-batches fit beside it; further up they do so anyhow."""
-    there, both = Freedom(), Freedom(offloads_embedding=(False, True))
+    there, both = Freedom(), Freedom(places=PLACES[:2])
     for memory_gib, is_worth in ((8.5, True), (10, False)):
         room = room_on(memory_gib * GIB)
         stays, choice = (
