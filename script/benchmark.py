@@ -7,6 +7,7 @@
     python script/benchmark.py loaders --model output/llama3-8b-random
     python script/benchmark.py data --tokenizer Qwen/Qwen2.5-7B-Instruct
     python script/benchmark.py plan
+    python script/benchmark.py plan --capped docs/benchmarks/plan.json
     python script/benchmark.py quality
 
 docs/benchmarks.md says what each measures and what its columns mean; `--help` of a suite has its options.

@@ -37,11 +37,16 @@ def build_run(prepared: PreparedRun, interrupts: Interrupts | None = None) -> Bu
     Raises:
         UserError, DeviceMemoryError: as `load_models` and the task say.
     """
+    return build_trainer(prepared, load_weights(prepared), interrupts)
+
+
+def load_weights(prepared: PreparedRun) -> LoadedModel:
+    """Load the weights from the run's seed, and from here on within its cap of memory; see `build_run`."""
     seed_everything(prepared.config.model.seed)
     cap = prepared.config.training.max_memory_gib
     if cap is not None:
         limit_memory(cap * GIB - CONTEXT_BYTES, prepared.hardware)
-    return build_trainer(prepared, load_models(prepared), interrupts)
+    return load_models(prepared)
 
 
 def build_trainer(prepared: PreparedRun, model: LoadedModel, interrupts: Interrupts | None = None) -> BuiltRun:

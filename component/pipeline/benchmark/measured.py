@@ -16,8 +16,17 @@ from component.pipeline.benchmark.results import DONE, FAILED, OUT_OF_MEMORY
 
 #: What a baseline writes into its output folder when it has ended, in the form that `read_run` gives.
 RESULT = "result.json"
-#: How torch's lack of memory shows in the output of a program that did not catch it.
-SIGNS_OF_MEMORY = ("OutOfMemoryError", "CUDA out of memory", "CUDA error: out of memory")
+#: How lack of memory shows in the output of a program that did not catch it: torch's, Triton's, cuBLAS' and that of
+#: bitsandbytes, which ends the process.
+SIGNS_OF_MEMORY = (
+    "OutOfMemoryError",
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
+    "Triton Error [CUDA]: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "Error out of memory at line",
+)
 #: Parts of run.json that a result keeps as they are.
 KEPT_OF_MANIFEST = ("config", "loader", "notices", "plan", "timings", "metrics", "auto")
 

@@ -36,6 +36,7 @@ class Case:
         mode: train_mode, or int8 for qlora with 8-bit weights.
         is_held_out: no constant of the planner was fitted to it.
         keys: others than those that the fields give.
+        cap_gib: memory that its run may take, CUDA's own included; None for all of the card's.
     """
 
     shape: str
@@ -45,10 +46,16 @@ class Case:
     rows: int
     is_held_out: bool
     keys: Mapping[str, Any] = field(default_factory=dict)
+    cap_gib: float | None = None
 
     @property
     def name(self) -> str:
         """For tables and as a key of the results."""
+        return self.config if self.cap_gib is None else f"{self.config}, under {self.cap_gib:.2f} GiB"
+
+    @property
+    def config(self) -> str:
+        """Its name, whatever the cap."""
         others = [f"{key}={value}" for key, value in self.keys.items()]
         return ", ".join([self.loader, self.shape, self.mode, f"{self.length} x {self.rows}", *others])
 
@@ -68,6 +75,7 @@ class Case:
             "max_seq_length": self.length,
             "per_device_train_batch_size": self.rows,
             "gradient_accumulation_steps": 1,
+            **({} if self.cap_gib is None else {"max_memory_gib": self.cap_gib}),
             **self.keys,
         }
 

@@ -15,14 +15,14 @@ from component.pipeline.benchmark.plan_cases import Case
 from component.pipeline.benchmark.process_memory import release_memory
 from component.pipeline.benchmark.results import DONE, Results, now
 from component.pipeline.benchmark.results_file import Fields
-from component.pipeline.build_run import build_trainer
-from component.pipeline.load_models import load_models
+from component.pipeline.build_run import build_trainer, load_weights
 from component.pipeline.plan_run import data_size
 from component.pipeline.prepare import PreparedRun, prepare
 from component.runtime.environment import environment_facts
-from component.runtime.seeds import seed_everything
 
 SUITE, REPOSITORY = "plan", Path(__file__).resolve().parents[3]
+#: The same suite under caps of memory, whose results are no measurement of what a config takes.
+CAPPED = "plan-capped"
 #: Of a case.
 NUM_STEPS = 5
 
@@ -57,13 +57,16 @@ class Scratch:
         return self.root / "models"
 
 
-def open_results(path: Path) -> Results:
+def open_results(path: Path, suite: str = SUITE) -> Results:
     """The results of the suite in a file, which may not exist yet.
+
+    Args:
+        suite: SUITE or CAPPED.
 
     Raises:
         UserError: it holds something else, or is damaged.
     """
-    return Results(path, SUITE, lambda _entry: MEASURED)
+    return Results(path, suite, lambda _entry: MEASURED)
 
 
 def measure_case(case: Case, results: Results, scratch: Scratch, *, jobs: int = 1) -> None:
@@ -140,8 +143,7 @@ def _train(prepared: PreparedRun) -> dict[str, Any]:
 
     from component.trainers.callbacks.step_timer import StepTimer
 
-    seed_everything(prepared.config.model.seed)
-    model = load_models(prepared)
+    model = load_weights(prepared)
     load_peak = _peaks(torch)["peak_allocated_bytes"]
     folder = Path(prepared.config.run.output_dir)
     folder.mkdir(parents=True, exist_ok=True)

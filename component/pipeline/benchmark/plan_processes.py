@@ -8,8 +8,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from component.pipeline.benchmark.child import INTERVAL, Child, child_share, end_children
+from component.pipeline.benchmark.child import INTERVAL, Child, Ended, child_share, end_children
+from component.pipeline.benchmark.measured import status_of
 from component.pipeline.benchmark.plan_cases import Case
 from component.pipeline.benchmark.plan_measurement import REPOSITORY, Scratch
 from component.pipeline.benchmark.results import Results, failed_run
@@ -58,7 +60,7 @@ def measure_pending(work: Work, deadline: float) -> None:
                 case, child = at_work.pop(number)
                 ended = child.ended()
                 if ended.code:
-                    work.results.add(case, failed_run(ended), environment_facts(REPOSITORY))
+                    work.results.add(case, _ended_badly(case, ended), environment_facts(REPOSITORY))
     finally:
         end_children(child for _, child in at_work.values())
 
@@ -70,10 +72,17 @@ def visible_gpus() -> Sequence[str | None]:
     return all_of_them if chosen is None else list(filter(None, chosen.split(","))) if all_of_them else []
 
 
+def _ended_badly(case: Case, ended: Ended) -> dict[str, Any]:
+    """The result; lack of memory says something of a config under a cap alone, and else is a failure to try again."""
+    run = failed_run(ended)
+    return run if case.cap_gib is None else {**run, "status": status_of(ended)}
+
+
 def _start(work: Work, case: Case, number: int, gpus: Sequence[str | None]) -> Child:
     place = Scratch(work.scratch, f"process-{number}")
     place.folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "script/benchmark.py", "plan", "--measure", case.name, "--jobs", str(work.jobs)]
+    command = [sys.executable, "script/benchmark.py", "plan", "--measure", case.config, "--jobs", str(work.jobs)]
+    command += [] if case.cap_gib is None else ["--cap", str(case.cap_gib)]
     command += ["--output", str(work.results.path.parent), "--scratch", str(work.scratch), "--place", place.name]
     environment = child_share(work.jobs * len(gpus), number, place.folder)
     gpu = gpus[number % len(gpus)]

@@ -12,10 +12,13 @@ from typing import Any
 
 from component.artifacts.error_picture import draw_errors
 from component.artifacts.lock import lock_folder
+from component.config.errors import UserError
 from component.config.load import load_config
 from component.pipeline.benchmark.device import check_device
+from component.pipeline.benchmark.plan_caps import CappedRun, cap_runs, render_capped
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES, Case
 from component.pipeline.benchmark.plan_measurement import (
+    CAPPED,
     SUITE,
     Scratch,
     measure_case,
@@ -30,12 +33,16 @@ from component.planning.gpus import describe_gpu
 from component.planning.plan import Plan, plan
 from component.planning.read_config import DataSize, Setting, read_workload
 from component.planning.shape import read_shape
-from component.runtime.command import folder_path, positive_float, positive_int
+from component.runtime.command import folder_path, non_empty, positive_float, positive_int
+from component.runtime.environment import nvidia_gpus
 
 CAPTION = (
     "Measured in a process for each config. What torch reserves beyond what it allocates it gives back where another "
     "block finds no room; that is most where packed rows hold some tokens more from one step to the next."
 )
+#: Of what a config reserves; a plan further above it asks for a card that is so much larger than it needs to be.
+SPARE = 0.10
+NO_CAP = "--capped: nothing limits the memory of a CPU; leave --quick out, and run it where there is an NVIDIA GPU"
 SUM_TITLES = ("| cases | number | of | median error | worst error |", "|---|---|---|---|---|")
 
 
@@ -68,13 +75,49 @@ def compare_plans(work: Work, *, is_quick: bool, minutes: float, say: Callable[[
     """
     for case in work.pending():
         check_device(case.shape, instead="take --quick")
-    measure_pending(work, time.monotonic() + 60 * minutes)
-    note = UNFINISHED if work.pending() else ""
+    note = _measure(work, minutes)
     compared = compare(work.cases, work.results)
     quick = quick_note("tiny models", _device_of(work)) if is_quick else ""
     tables, surroundings = render(compared, failures(work)), describe_surroundings(work.cases, work.results)
     draw_errors(points(compared), work.results.path.with_suffix(".png"))
     say(write_text(work.results.path.parent, SUITE, [quick, tables, note, surroundings]))
+
+
+def try_caps(work: Work, runs: Sequence[CappedRun], *, minutes: float, say: Callable[[str], None]) -> None:
+    """Run what is still to be run under its cap and write plan-capped.md beside the results.
+
+    Args:
+        minutes: after which no further case begins.
+
+    Raises:
+        UserError: something is left to run, and there is no NVIDIA GPU.
+    """
+    if work.pending() and not nvidia_gpus():
+        raise UserError(NO_CAP)
+    note = _measure(work, minutes)
+    configs = {run.case.config for run in runs}
+    others = [case.name for case in CASES if case.name not in configs]
+    left_out = f"Left out, without a measurement to plan from: {'; '.join(others)}." if others else ""
+    tables, surroundings = render_capped(runs, work.results), describe_surroundings(work.cases, work.results)
+    say(write_text(work.results.path.parent, CAPPED, [tables, left_out, note, surroundings]))
+
+
+def capped_runs(measured: Path) -> list[CappedRun]:
+    """The configs that a file of results has measured, under caps by the planner as it is now.
+
+    Raises:
+        UserError: it has measured none, or is no such file.
+    """
+    compared = compare(CASES, open_results(measured))
+    if not compared:
+        raise UserError(f"--capped: {measured} has no config that ended well; name plan.json of a run without --capped")
+    return cap_runs(CASES, {item.name: item.predicted.memory.reserved for item in compared})
+
+
+def _measure(work: Work, minutes: float) -> str:
+    """Measure what has no result; gives the note on what is left."""
+    measure_pending(work, time.monotonic() + 60 * minutes)
+    return UNFINISHED if work.pending() else ""
 
 
 def compare(cases: Iterable[Case], results: Results) -> list[Comparison]:
@@ -132,7 +175,9 @@ def render(comparisons: Sequence[Comparison], failed: Mapping[str, str]) -> str:
             if errors:
                 median, worst = statistics.median(errors), max(errors)
                 sums.append(f"| {title} | {len(errors)} | {name} | {median:.1%} | {worst:.1%} |")
-    return "\n".join([*lines, "", *SUM_TITLES, *sums] if sums else lines)
+    too_large = [item.errors()["reserved"] > SPARE for item in comparisons if "reserved" in item.errors()]
+    above = f"Planned to reserve more than {SPARE:.0%} above what was measured: {sum(too_large)} of {len(too_large)}."
+    return "\n".join([*lines, "", *SUM_TITLES, *sums, "", above] if sums else lines)
 
 
 def _device_of(work: Work) -> str:
@@ -177,11 +222,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--retry", action="store_true", help="try again what has failed")
     parser.add_argument(
+        "--capped", type=lambda text: Path(non_empty(text)), metavar="FILE",
+        help=f"{SUITE}.json of a command without this: its configs under the memory of the smallest card on which they "
+        f"are said to fit, for {CAPPED}.md and {CAPPED}.json",
+    )  # fmt: skip
+    parser.add_argument(
         "--jobs", type=positive_int, default=1, metavar="N",
         help="configs at once on each GPU; with more than one, times are no measurement",
     )  # fmt: skip
     names = [case.name for case in (*CASES, *QUICK_CASES)]
     parser.add_argument("--measure", metavar="CONFIG", choices=names, help=argparse.SUPPRESS)
+    parser.add_argument("--cap", type=positive_float, help=argparse.SUPPRESS)
     parser.add_argument("--place", default="here", help=argparse.SUPPRESS)
     parser.add_argument(
         "--output", default=Path(f"output/benchmark/{SUITE}"), type=folder_path, metavar="FOLDER",
@@ -194,19 +245,28 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_suite(options: argparse.Namespace) -> None:
-    """Hold the planner against measurements; `--measure` is what the suite calls itself with.
+    """Hold the planner against measurements; `--measure`, with `--cap`, is what the suite calls itself with.
 
     Raises:
-        UserError: another command works in one of the folders, or configs that are left need a GPU.
+        UserError: another command works in one of the folders, configs that are left need a GPU, or --capped names
+            nothing that can be used.
     """
     output, scratch = options.output.absolute(), options.scratch.absolute()
-    results = open_results(output / f"{SUITE}.json")
+    suite = SUITE if options.capped is None and options.cap is None else CAPPED
+    results = open_results(output / f"{suite}.json", suite)
     if options.measure is not None:
         case = next(case for case in (*CASES, *QUICK_CASES) if case.name == options.measure)
-        measure_case(case, results, Scratch(scratch, options.place), jobs=options.jobs)
+        measure_case(replace(case, cap_gib=options.cap), results, Scratch(scratch, options.place), jobs=options.jobs)
         return
+    if options.capped is not None and options.quick:
+        raise UserError(NO_CAP)
     _locks = lock_folder(output, key="--output"), lock_folder(scratch, key="--scratch")
-    work = Work(QUICK_CASES if options.quick else CASES, results, scratch, options.jobs)
+    runs = [] if options.capped is None else capped_runs(options.capped)
+    cases = [run.case for run in runs] or (QUICK_CASES if options.quick else CASES)
+    work = Work(cases, results, scratch, options.jobs)
     if options.retry:
         results.drop_failed(work.cases)
+    if runs:
+        try_caps(work, runs, minutes=options.minutes, say=print)
+        return
     compare_plans(work, is_quick=options.quick, minutes=options.minutes, say=print)

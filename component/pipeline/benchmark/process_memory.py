@@ -30,7 +30,13 @@ def release_memory() -> None:
         cuda = sys.modules["torch"].cuda
         cuda.empty_cache()
         cuda.reset_peak_memory_stats()
-        cuda.set_per_process_memory_fraction(1.0)  # a cap was the last run's own
+
+
+def lift_cap() -> None:
+    """Let this process take all of the GPU: a cap was the last run's own."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 def allocated_bytes() -> int:

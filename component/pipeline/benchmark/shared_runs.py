@@ -22,7 +22,7 @@ from component.config.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_OUT_OF_MEM
 from component.pipeline.benchmark.case import Case, Rows
 from component.pipeline.benchmark.child import REPOSITORY, Ended, run_child
 from component.pipeline.benchmark.files import Files
-from component.pipeline.benchmark.process_memory import allocated_bytes, foreign_bytes, release_memory
+from component.pipeline.benchmark.process_memory import allocated_bytes, foreign_bytes, lift_cap, release_memory
 from component.pipeline.benchmark.results import Results
 from component.pipeline.benchmark.runner import (
     Effort,
@@ -135,6 +135,7 @@ def measure_here(cases: Sequence[Case], results: Results, files: Files, effort: 
         (files.folder / STARTED).write_text(case.key, encoding="utf-8")
         command, output = files.prepare(case)
         release_memory()
+        lift_cap()
         left_over, began = allocated_bytes(), time.monotonic()
         code, lines = _train(command[command.index("--train_args_file") + 1])
         run = finished_run(case, output, Ended(code, time.monotonic() - began, None, lines), surroundings)

@@ -9,25 +9,32 @@ import runpy
 import sys
 import time
 import weakref
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from component.artifacts.error_picture import draw_errors
 from component.config.errors import UserError
 from component.config.load import load_config
-from component.pipeline.benchmark import plan_processes
+from component.pipeline import build_run
+from component.pipeline.benchmark import plan_processes, plan_suite
 from component.pipeline.benchmark.child import Child, Ended
+from component.pipeline.benchmark.plan_caps import cap_runs, render_capped
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES
-from component.pipeline.benchmark.plan_measurement import Scratch, case_settings, open_results
+from component.pipeline.benchmark.plan_measurement import CAPPED, Scratch, case_settings, open_results
 from component.pipeline.benchmark.plan_processes import Work, measure_pending, visible_gpus
-from component.pipeline.benchmark.plan_suite import compare, failures, points, render
-from component.pipeline.benchmark.process_memory import release_memory
-from component.pipeline.benchmark.results import DONE, FAILED, Results
+from component.pipeline.benchmark.plan_suite import capped_runs, compare, failures, points, render
+from component.pipeline.benchmark.process_memory import lift_cap, release_memory
+from component.pipeline.benchmark.results import DONE, FAILED, OUT_OF_MEMORY, Results
 from component.pipeline.benchmark.suite import UNFINISHED
+from component.planning.choice import room_on
+from component.planning.gpus import CONTEXT_BYTES, GIB
 from component.planning.shape import read_shape
 
 
@@ -80,6 +87,7 @@ def test_errors_are_shares_of_what_was_measured(tmp_path: Path) -> None:
     results = keep(tmp_path / "a.json", (fitted, one), (held_out, other))
     first, second = (item.predicted for item in compare(CASES, results))
     one |= {"peak_allocated_bytes": first.memory.allocated / 1.1, "steps": [9.0, first.time.seconds]}
+    one["peak_reserved_bytes"] = first.memory.reserved / 1.101
     other |= {"peak_allocated_bytes": second.memory.allocated / 0.9, "peak_reserved_bytes": None}
     failed = {"status": FAILED, "lines": ["something", "CUDA error"]}
     results = keep(tmp_path / "b.json", (fitted, one), (held_out, other), (broken, failed))
@@ -91,6 +99,7 @@ def test_errors_are_shares_of_what_was_measured(tmp_path: Path) -> None:
     assert "| all | 2 | allocated | 10.0% | 10.0% |" in table
     assert "| held out | 1 | allocated | 10.0% | 10.0% |" in table
     assert "| held out | 1 | reserved" not in table
+    assert "\nPlanned to reserve more than 10% above what was measured: 1 of 1." in table
     assert {name: len(items) for name, items in points(compared).items()} == {"allocated": 2, "reserved": 1, "time": 2}
     one["jobs"] = 2  # beside another process no time is measured
     beside = compare(CASES, keep(tmp_path / "c.json", (fitted, one), (held_out, other)))
@@ -152,24 +161,36 @@ class WarmChild:
         return Ended(self.code, 0.0, None, ())
 
 
-def test_quick(repository: Path, tmp_path: Path, run_python, monkeypatch, capsys) -> None:
-    """Two configs on the CPU: trained, kept, and not trained again; where there is no GPU, memory is not measured."""
+class Script:
+    """script/benchmark.py plan in this process, with results and scratch in a folder."""
 
-    def run_suite() -> str:
+    def __init__(self, folder: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+        monkeypatch.chdir(repository)
+        monkeypatch.setattr(sys, "path", list(sys.path))  # which the script adds to
+        self._places = ["--output", str(folder), "--scratch", str(folder / "files")]
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        """The exit code and both outputs."""
+        self._monkeypatch.setattr(sys, "argv", ["script/benchmark.py", "plan", *self._places, *arguments])
         with pytest.raises(SystemExit) as ended:
             runpy.run_path("script/benchmark.py", run_name="__main__")
-        output = capsys.readouterr()
-        assert (ended.value.code, output.err) == (0, "")
-        return output.out
+        output = self._capsys.readouterr()
+        return int(ended.value.code or 0), output.out, output.err
 
+
+@pytest.fixture
+def script(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Script:
+    return Script(tmp_path, repository, monkeypatch, capsys)
+
+
+def test_quick(script: Script, tmp_path: Path, run_python, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two configs on the CPU: trained, kept, and not trained again; where there is no GPU, memory is not measured."""
     monkeypatch.setattr(WarmChild, "run_python", staticmethod(run_python), raising=False)
     monkeypatch.setattr(WarmChild, "commands", [])
     monkeypatch.setattr(plan_processes, "Child", WarmChild)
-    monkeypatch.chdir(repository)
-    monkeypatch.setattr(sys, "path", list(sys.path))  # which the script adds to
-    arguments = ["script/benchmark.py", "plan", "--quick", "--output", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", [*arguments, "--scratch", str(tmp_path / "files")])
-    first = run_suite()
+    code, first, error = script("--quick")
+    assert (code, error) == (0, "")
     results = open_results(tmp_path / "plan.json")
     runs = [run for case in QUICK_CASES for run in results.runs(case)]
     assert [len(run["steps"]) for run in runs] == [5, 5] and {run["data"]["longest"] for run in runs} == {64}
@@ -177,7 +198,7 @@ def test_quick(repository: Path, tmp_path: Path, run_python, monkeypatch, capsys
     assert first.startswith("--quick: tiny models, on the CPU, which has no peaks") and "median error" not in first
     assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
     kept = json.loads((tmp_path / "plan.json").read_text())
-    assert run_suite() == first
+    assert script("--quick") == (0, first, "")
     assert json.loads((tmp_path / "plan.json").read_text()) == kept
     assert len(WarmChild.commands) == 2
 
@@ -242,3 +263,173 @@ def test_cards_that_a_process_may_see(chosen, num_gpus: int, visible: list[str],
     if chosen is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
     assert visible_gpus() == visible
+
+
+def test_caps_are_the_smallest_cards(repository: Path) -> None:
+    """To a MiB, for all 49 that were measured: by the rule of a choice with the margin, and without any."""
+    runs = capped_runs(repository / "docs/benchmarks/plan.json")
+    assert len(runs) == 2 * 49 and len({run.case.name for run in runs}) == 2 * 49
+    assert [run.case.config for run in runs[::2]] == [run.case.config for run in runs[1::2]] == [c.name for c in CASES]
+    room = {"fits": room_on, "tight": lambda memory: memory - CONTEXT_BYTES}
+    assert [run.said for run in runs[:2]] == list(room)
+    for run in runs:
+        cap = run.case.cap_gib
+        assert cap is not None and cap * 1024 == int(cap * 1024)
+        assert room[run.said]((cap - 1 / 1024) * GIB) < run.planned <= room[run.said](cap * GIB)
+
+
+def test_caps_belong_to_the_case(tmp_path: Path) -> None:
+    case = CASES[6]
+    fits, tight = (run.case for run in cap_runs(CASES, {case.name: 9.45 * GIB}))
+    assert (fits.cap_gib, tight.cap_gib) == (10779 / 1024, 10.0)
+    assert tight.name == f"{case.name}, under 10.00 GiB" and tight.config == case.name
+    assert load_config(case_settings(tight, Scratch(tmp_path, "here"))).training.max_memory_gib == 10
+    results = keep(tmp_path / "plan.json", (tight, result(tight, tmp_path, allocated=1, seconds=1.0)))
+    assert [len(results.runs(one)) for one in (case, fits, tight)] == [0, 0, 1]
+
+
+#: How a process may end, and how that counts under a cap.
+ENDS = {
+    "import torch\nraise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB.')": OUT_OF_MEMORY,
+    "import torch\nraise torch.AcceleratorError('CUDA error: out of memory\\nFor debugging')": OUT_OF_MEMORY,
+    "raise RuntimeError('Triton Error [CUDA]: out of memory')": OUT_OF_MEMORY,
+    "raise RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`')": OUT_OF_MEMORY,
+    "import sys\nsys.exit('Error out of memory at line 380 in file /src/csrc/pythonInterface.cpp')": OUT_OF_MEMORY,
+    """
+import sys
+from component.config.errors import DeviceMemoryError
+from component.runtime.command import run_command
+def main():
+    raise DeviceMemoryError("the model has no room", "run again with a smaller one")
+sys.exit(run_command(main))
+""": OUT_OF_MEMORY,
+    "raise RuntimeError('rows | are of no use')": FAILED,
+    "import os\nos.kill(os.getpid(), 9)": FAILED,
+}
+
+
+def end_as(programs: Mapping[str, str], work: Work, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Measure with a program for each name of a config; gives the commands that were asked for."""
+    commands: list[list[str]] = []
+
+    class Ending(Child):
+        def __init__(self, command: list[str], **options: Any) -> None:
+            commands.append(command)
+            program = programs[command[command.index("--measure") + 1]]
+            super().__init__([sys.executable, "-c", program], **options)
+
+    monkeypatch.setattr(plan_processes, "Child", Ending)
+    measure_pending(work, time.monotonic() + 60)
+    assert work.pending() == []
+    return commands
+
+
+def test_out_of_memory_under_a_cap_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = {case.name: program for case, program in zip(CASES, ENDS, strict=False)}
+    capped = [replace(case, cap_gib=5.5) for case in CASES[: len(ENDS)]]
+    work = Work(capped, open_results(tmp_path / f"{CAPPED}.json", CAPPED), tmp_path / "files", jobs=2)
+    commands = end_as(programs, work, monkeypatch)
+    assert [work.results.runs(case)[0]["status"] for case in capped] == list(ENDS.values())
+    assert {command[command.index("--cap") + 1] for command in commands} == {"5.5"}
+    work.results.drop_failed(capped)
+    assert work.pending() == capped[-2:]
+
+
+def test_out_of_memory_without_a_cap_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others on the card may have had the memory."""
+    (case, *_), (program, *_) = CASES, ENDS
+    work = Work([case], open_results(tmp_path / "plan.json"), tmp_path / "files")
+    (command,) = end_as({case.name: program}, work, monkeypatch)
+    assert work.results.runs(case)[0]["status"] == FAILED and "--cap" not in command
+
+
+def test_table_of_caps(tmp_path: Path) -> None:
+    """One runs under both caps, one under neither, one fails, and one was not run."""
+    cases = (CASES[6], CASES[14], CASES[15], CASES[16])
+    runs = cap_runs(CASES, {case.name: 9.45 * GIB for case in cases})
+    kept = []
+    for run in runs[:2]:
+        kept.append((run.case, result(run.case, tmp_path, allocated=4.5 * GIB, seconds=1.0)))
+    for run in runs[2:4]:
+        kept.append((run.case, {"status": OUT_OF_MEMORY, "code": 4, "lines": ["out of memory"]}))
+    kept.append((runs[4].case, {"status": FAILED, "code": 1, "lines": ["RuntimeError: a | b", ""]}))
+    lines = render_capped(runs, keep(tmp_path / "a.json", *kept)).splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
+    assert rows[1] == [cases[0].name, "", "9.45", "fits", "10.53", "9.00", "ran"]
+    assert rows[3] == [cases[1].name, "yes", "9.45", "fits", "10.53", "-", "out of memory"]
+    assert [row[-1] for row in rows[4:]] == ["out of memory", "failed: RuntimeError: a / b", *["not run"] * 3]
+    assert [line for line in lines if line and not line.startswith("|")] == [
+        "1 of 3 ran under the memory of the smallest card on which they are said to fit; 1 of 2 without any margin.",
+        f"Out of memory: {runs[2].case.name} (fits); {runs[3].case.name} (tight).",
+        f"Failed: {runs[4].case.name} (fits).",
+    ]
+
+
+def test_caps_that_cannot_be_tried(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is one line: no GPU, nothing measured, results of another kind, and the caps' own results."""
+    recorded = "docs/benchmarks/plan.json"
+    monkeypatch.setattr(plan_suite, "nvidia_gpus", lambda: [])
+    no_cap = f"{plan_suite.NO_CAP}\n"
+    assert script("--capped", recorded) == script("--capped", recorded, "--quick") == (2, "", no_cap)
+    code, _, said = script("--capped", str(tmp_path / "none.json"))
+    assert code == 2 and said.startswith(f"--capped: {tmp_path}/none.json has no config") and said.count("\n") == 1
+    code, _, said = script("--capped", "docs/benchmarks/auto-3b.json")
+    assert code == 2 and "results of suite auto, not of plan" in said
+    case = replace(CASES[6], cap_gib=4.0)
+    open_results(tmp_path / f"{CAPPED}.json", CAPPED).add(case, {"status": FAILED, "date": "2026-11-29"}, SURROUNDINGS)
+    code, _, said = script("--capped", str(tmp_path / f"{CAPPED}.json"))
+    assert code == 2 and f"results of suite {CAPPED}, not of plan" in said
+
+
+def test_capped(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a measurement with one config its two caps are run, kept in a file of their own, and not run again."""
+    measured = keep(tmp_path / "plan.json", (CASES[6], result(CASES[6], tmp_path, allocated=GIB, seconds=1.0)))
+    before = measured.path.read_text()
+    monkeypatch.setattr(plan_suite, "nvidia_gpus", lambda: [{}])
+    monkeypatch.setattr(plan_processes, "_start", lambda _work, case, *_: Stopped(case.name))
+    code, said, error = script("--capped", str(measured.path))
+    assert (code, error) == (0, "") and said == (tmp_path / f"{CAPPED}.md").read_text()
+    runs = capped_runs(measured.path)
+    kept = open_results(tmp_path / f"{CAPPED}.json", CAPPED)
+    assert [kept.runs(run.case)[0]["lines"] for run in runs] == [[f"CUDA out of memory: {r.case.name}"] for r in runs]
+    assert "0 of 1 ran under the memory" in said and "; 0 of 1 without any margin" in said and UNFINISHED not in said
+    assert f"Left out, without a measurement to plan from: {CASES[0].name}; " in said and len(runs) == 2
+    assert measured.path.read_text() == before and not (tmp_path / "plan.md").exists()
+    monkeypatch.setattr(plan_processes, "_start", None)
+    assert script("--capped", str(measured.path), "--retry")[1] == said
+
+
+class Stopped:
+    """A child that had no memory."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def has_ended(self) -> bool:
+        return True
+
+    def ended(self) -> Ended:
+        return Ended(1, 0.0, None, (f"CUDA out of memory: {self._name}",))
+
+
+def test_a_cap_reaches_the_measurement(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command that the suite calls itself with: its run asks for the limit that train.py would, and keeps it."""
+    limits: list[float] = []
+    monkeypatch.setattr(build_run, "limit_memory", lambda num_bytes, _hardware: limits.append(num_bytes))
+    code, _, error = script("--measure", QUICK_CASES[0].name, "--cap", "3.5")
+    assert (code, limits) == (0, [3.5 * GIB - CONTEXT_BYTES]), error
+    results = open_results(tmp_path / f"{CAPPED}.json", CAPPED)
+    assert results.runs(replace(QUICK_CASES[0], cap_gib=3.5))[0]["settings"]["max_memory_gib"] == 3.5
+    assert results.runs(QUICK_CASES[0]) == [] and not (tmp_path / "plan.json").exists()
+
+
+def test_release_keeps_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes between loading and training too; the runs of a shared process lift it for the next one."""
+    called: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name in ("empty_cache", "reset_peak_memory_stats", "set_per_process_memory_fraction"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, name=name: called.append(name))
+    release_memory()
+    assert called == ["empty_cache", "reset_peak_memory_stats"]
+    lift_cap()
+    assert called[2:] == ["set_per_process_memory_fraction"]

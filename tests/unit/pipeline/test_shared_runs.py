@@ -31,8 +31,10 @@ def case(name: str, model: Path) -> Case:
 def processes(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Names of the runs in each process; `broken` raises, `large` is out of memory, all leave 3 bytes behind."""
     started: list[list[str]] = []
+    lifted: list[bool] = []
 
     def train(settings: str) -> tuple[int, tuple[str, ...]]:
+        assert lifted.pop()  # the cap of the run before
         name = json.loads(Path(settings).read_text())["run_name"]
         started[-1].append(name)
         if name == "broken":
@@ -54,6 +56,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         return Ended(0, 1.0, None, ())
 
     monkeypatch.setattr(shared_runs, "_train", train)
+    monkeypatch.setattr(shared_runs, "lift_cap", lambda: lifted.append(True))
     monkeypatch.setattr(shared_runs, "finished_run", finish)
     monkeypatch.setattr(shared_runs, "run_child", run_child)
     monkeypatch.setattr(shared_runs, "environment_facts", lambda _repository: FACTS)

@@ -13,7 +13,7 @@ from component.config.load import load_config
 from component.pipeline.benchmark.files import sizes_of
 from component.pipeline.benchmark.plan_cases import CASES
 from component.pipeline.benchmark.plan_measurement import open_results
-from component.pipeline.benchmark.plan_suite import Comparison, compare
+from component.pipeline.benchmark.plan_suite import SPARE, Comparison, compare
 from component.pipeline.benchmark.results import Results
 from component.planning.gpus import GPUS, describe_gpu
 from component.planning.memory import plan_memory
@@ -67,6 +67,10 @@ def test_errors(
     found = [abs(run.errors()[quantity]) for run in runs]
     assert median(found) <= in_the_median
     assert max(found) <= at_worst
+
+
+def test_no_card_is_called_too_small_with_a_tenth_to_spare(results: dict[str, list[Comparison]]) -> None:
+    assert max(run.errors()["reserved"] for run in results["memory"]) < SPARE
 
 
 def test_outliers(results: dict[str, list[Comparison]]) -> None:

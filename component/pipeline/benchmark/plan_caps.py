@@ -1,0 +1,92 @@
+"""Configs under the memory of the smallest card on which they are said to fit: the caps, and how their runs ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from component.pipeline.benchmark.measured import reason_of
+from component.pipeline.benchmark.plan_cases import Case
+from component.pipeline.benchmark.results import DONE, FAILED, OUT_OF_MEMORY, Results, summarize
+from component.pipeline.benchmark.table import NOT_RUN, REASON_LETTERS, render_rows
+from component.planning.choice import MEMORY_MARGIN
+from component.planning.gpus import CONTEXT_BYTES, GIB
+
+MIB = 2**20
+#: What the planner says of a card -> the share of its memory that a config leaves free there.
+MARGINS: Mapping[str, float] = {"fits": MEMORY_MARGIN, "tight": 0.0}
+TITLES = (
+    "config", "held out", "planned reserved GiB", "the planner says", "cap GiB", "reserved GiB under the cap", "ended",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CappedRun:
+    """A config under a cap.
+
+    Attributes:
+        case: with its cap.
+        said: what the planner says of a card of so much memory, a key of MARGINS.
+        planned: bytes that it is predicted to reserve.
+    """
+
+    case: Case
+    said: str
+    planned: float
+
+
+def cap_runs(cases: Iterable[Case], planned: Mapping[str, float]) -> list[CappedRun]:
+    """Each case with its caps; those that are not planned are left out.
+
+    Args:
+        planned: name of a case -> bytes that it is predicted to reserve.
+    """
+    return [
+        CappedRun(replace(case, cap_gib=smallest_card(planned[case.name], margin)), said, planned[case.name])
+        for case in cases
+        if case.name in planned
+        for said, margin in MARGINS.items()
+    ]
+
+
+def smallest_card(reserved: float, margin: float) -> float:
+    """Memory in GiB, up to a whole MiB, of which this and what CUDA takes for itself leave a share free."""
+    return math.ceil((reserved + CONTEXT_BYTES) / (1 - margin) / MIB) * MIB / GIB
+
+
+def render_capped(runs: Sequence[CappedRun], results: Results) -> str:
+    """The table, and how many of the runs came to their end."""
+    ended = [(item, summarize(results.runs(item.case))) for item in runs]
+    table = render_rows(TITLES, [_row(item, run) for item, run in ended])
+    statuses = [[run["status"] for item, run in ended if run and item.said == said] for said in MARGINS]
+    fits, tight = (f"{found.count(DONE)} of {len(found)}" for found in statuses)
+    shares = f"{fits} ran under the memory of the smallest card on which they are said to fit"
+    others = [
+        f"{status.capitalize()}: {'; '.join(names)}."
+        for status in (OUT_OF_MEMORY, FAILED)
+        if (names := [f"{item.case.name} ({item.said})" for item, run in ended if run and run["status"] == status])
+    ]
+    return "\n\n".join([table, f"{shares}; {tight} without any margin.", *others])
+
+
+def _row(item: CappedRun, run: Mapping[str, Any] | None) -> list[str]:
+    reserved = (run or {}).get("peak_reserved_bytes")
+    return [
+        item.case.config,
+        "yes" if item.case.is_held_out else "",
+        f"{item.planned / GIB:.2f}",
+        item.said,
+        f"{item.case.cap_gib:.2f}",
+        "-" if reserved is None else f"{reserved / GIB:.2f}",
+        _end(run),
+    ]
+
+
+def _end(run: Mapping[str, Any] | None) -> str:
+    if run is None:
+        return NOT_RUN
+    if run["status"] == FAILED:
+        return f"failed: {reason_of(run['lines']).replace('|', '/')[:REASON_LETTERS]}"
+    return "ran" if run["status"] == DONE else str(run["status"])
