@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from component.pipeline.open_run import hash_config
@@ -10,10 +9,8 @@ from component.pipeline.plan_run import plan_prepared
 from component.pipeline.prepare import PreparedRun
 from component.runtime.allocator import allocator_settings
 from component.runtime.distributed import world_size
-from component.runtime.environment import environment_facts
+from component.runtime.environment import REPOSITORY, environment_facts
 from component.runtime.redaction import redact
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def manifest_content(prepared: PreparedRun) -> dict[str, Any]:

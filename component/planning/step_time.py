@@ -57,8 +57,8 @@ SECONDS_PER_TENSOR = 80e-6
 AT_ONCE = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
 #: Bytes a second from main memory to a card: PCIe 4 with 16 lanes, an assumption.
 BYTES_FROM_HOST = 25e9
-#: Bytes a second of embeddings that the host looks up, copies to pinned memory and sends, while the card waits for it: 8
-#: packed rows of 2048 lose 2.5 and 3.2 % on two hosts, 4 rows 0.8 and 4.3 % (`benchmark.py auto`).
+#: Bytes a second of embeddings that the host looks up, copies to pinned memory and sends, while the card waits: 8 rows
+#: of 2048, packed, lose 2.5 and 3.2 % on two hosts, 4 rows 0.8 and 4.3 % (`benchmark.py auto`).
 BYTES_LOOKED_UP = 4e9
 #: Layers of an MLP that is fused as a whole where each has an adapter; nobody reads what the last one recomputes.
 MLP = ("gate_proj", "up_proj", "down_proj")

@@ -16,6 +16,8 @@ import psutil
 
 from component.runtime.hardware import cpu_name
 
+#: Root of this checkout.
+REPOSITORY = Path(__file__).resolve().parents[2]
 # Not required, but they change kernels or results where they are installed.
 OPTIONAL_PACKAGES = ("deepspeed", "flash-attn", "liger-kernel", "torchao", "triton", "vllm", "xformers")
 

@@ -27,6 +27,11 @@ class Rows:
     mean_tokens: int = 330
 
 
+def file_name(text: str) -> str:
+    """A name of a model or a case as one of a file."""
+    return "".join(letter if letter.isalnum() else "-" for letter in text)
+
+
 @dataclass(frozen=True)
 class Case:
     """A line of a suite's table.

@@ -10,8 +10,9 @@ from typing import Any
 from component.config.errors import UserError
 from component.models.tiny import TOKENIZER_FILES
 from component.models.tiny_tokenizer import build_tokenizer, read_texts
+from component.runtime.environment import REPOSITORY
 
-TEXTS = Path(__file__).resolve().parents[3] / "data/demo/pretrain.jsonl"
+TEXTS = REPOSITORY / "data/demo/pretrain.jsonl"
 #: Of the tokenizer that is trained here; the model's vocabulary is that of its shape.
 VOCABULARY = 1024
 #: As Llama 3.1 has them. Unsloth stretches positions for longer rows, which --context_tokens can ask for.

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+from component.runtime.environment import REPOSITORY
+
 #: Seconds between looks at a child, and that it has to write what it must after it was asked to end.
 INTERVAL, PATIENCE = 0.1, 20
 #: Of Linux's prctl: the signal that a process gets when the one that started it has ended.

@@ -23,10 +23,9 @@ from component.pipeline.benchmark.child import ending_with_this_process
 from component.pipeline.benchmark.report import quick_note
 from component.pipeline.benchmark.sources import check_tokenizer_name
 from component.runtime.command import folder_path, non_empty, positive_int
-from component.runtime.environment import package_versions
+from component.runtime.environment import REPOSITORY, package_versions
 from component.runtime.hardware import cpu_name
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 _SCRIPT = "script/baselines/data_preparation.py"
 _PACKAGES = ("tokenizers", "transformers", "trl", "datasets", "pyarrow", "torch")
 #: Words of the generated rows: frequent ones, which are one token each, and made-up ones, which are several.

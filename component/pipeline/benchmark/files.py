@@ -13,7 +13,7 @@ from typing import Any
 
 from component.artifacts.strict_json import write_atomically
 from component.config.errors import EXIT_USER, MachineError, UserError
-from component.pipeline.benchmark.case import TRAIN, Case, Rows
+from component.pipeline.benchmark.case import TRAIN, Case, Rows, file_name
 from component.pipeline.benchmark.checkpoint import is_complete
 from component.pipeline.benchmark.child import run_child
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES
@@ -73,8 +73,7 @@ class Files:
     def checkpoint_name(self, model: str) -> str:
         """Name of the folder of a shape's random weights; one of the same sizes by another name is the same."""
         sizes = sizes_of(model)
-        model = next((name for name, known in CASE_SHAPES.items() if known == sizes), model)
-        name = "".join(letter if letter.isalnum() else "-" for letter in model)
+        name = file_name(next((name for name, known in CASE_SHAPES.items() if known == sizes), model))
         return name if self.tokenizer is None else f"{name}-{self.tokenizer.name}"
 
     def rows(self, model: str, rows: Rows, *, seed: int = 0) -> Path:

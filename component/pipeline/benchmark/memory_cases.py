@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from component.pipeline.benchmark.case import TRAIN, Case, Rows
-from component.pipeline.benchmark.child import REPOSITORY
 from component.planning.known_shapes import KNOWN_CONFIGS
+from component.runtime.environment import REPOSITORY
 
 #: Size -> a published model of that size.
 SHAPES: Mapping[str, str] = {

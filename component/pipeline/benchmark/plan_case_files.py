@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from component.pipeline.benchmark import checkpoint
+from component.pipeline.benchmark.case import file_name
 from component.pipeline.benchmark.locked_file import locked
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, Case
 
@@ -22,7 +23,7 @@ def write_checkpoint(folder: Path, shape: str) -> Path:
 
     A process that needs one which another is writing waits for it.
     """
-    target = folder / "".join(letter if letter.isalnum() else "-" for letter in shape)
+    target = folder / file_name(shape)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(target):
         if not checkpoint.is_complete(target):

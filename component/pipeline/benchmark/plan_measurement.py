@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from component.config.load import load_config
+from component.pipeline.benchmark.case import file_name
 from component.pipeline.benchmark.plan_cases import Case
 from component.pipeline.benchmark.process_memory import release_memory
 from component.pipeline.benchmark.results import DONE, Results, now
@@ -18,9 +19,9 @@ from component.pipeline.benchmark.results_file import Fields
 from component.pipeline.build_run import build_trainer, load_weights
 from component.pipeline.plan_run import data_size
 from component.pipeline.prepare import PreparedRun, prepare
-from component.runtime.environment import environment_facts
+from component.runtime.environment import REPOSITORY, environment_facts
 
-SUITE, REPOSITORY = "plan", Path(__file__).resolve().parents[3]
+SUITE = "plan"
 #: The same suite under caps of memory, whose results are no measurement of what a config takes.
 CAPPED = "plan-capped"
 #: Of a case.
@@ -106,9 +107,8 @@ def _measure(case: Case, scratch: Scratch) -> dict[str, Any]:
 
 def case_settings(case: Case, scratch: Scratch) -> dict[str, Any]:
     """All keys of a case's config."""
-    model = "".join(letter if letter.isalnum() else "-" for letter in case.shape)
     return {
-        "model_name_or_path": str(scratch.models / model),
+        "model_name_or_path": str(scratch.models / file_name(case.shape)),
         "train_file": str(scratch.folder / "rows/rows.jsonl"),
         "output_dir": str(scratch.folder / "run"),
         "cache_dir": str(scratch.folder / "cache"),

@@ -13,9 +13,9 @@ from typing import Any
 from component.pipeline.benchmark.child import INTERVAL, Child, Ended, child_share, end_children
 from component.pipeline.benchmark.measured import status_of
 from component.pipeline.benchmark.plan_cases import Case
-from component.pipeline.benchmark.plan_measurement import REPOSITORY, Scratch
+from component.pipeline.benchmark.plan_measurement import Scratch
 from component.pipeline.benchmark.results import Results, failed_run
-from component.runtime.environment import environment_facts, nvidia_gpus
+from component.runtime.environment import REPOSITORY, environment_facts, nvidia_gpus
 
 
 @dataclass(frozen=True)

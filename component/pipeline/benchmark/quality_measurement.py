@@ -24,10 +24,10 @@ from component.pipeline.benchmark.locked_file import locked
 from component.pipeline.benchmark.quality_cases import REFERENCE, Case, Scale, Stage
 from component.pipeline.benchmark.quality_claims import claim_first, join_scratch
 from component.pipeline.benchmark.quality_progress import pending_cases, unlocks_others
-from component.pipeline.benchmark.quality_rows import HELD_OUT, REPOSITORY, TEXTS, TRAIN, write_questions, write_rows
+from component.pipeline.benchmark.quality_rows import HELD_OUT, TEXTS, TRAIN, write_questions, write_rows
 from component.pipeline.benchmark.results import DONE, Results, now
 from component.pipeline.run import run
-from component.runtime.environment import environment_facts
+from component.runtime.environment import REPOSITORY, environment_facts
 
 #: Texts in a row of the wide model; more than fill it are cut.
 NUM_TEXTS = 24

@@ -9,8 +9,8 @@ import runpy
 from pathlib import Path
 
 from component.pipeline.benchmark.locked_file import write_if_changed
+from component.runtime.environment import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 TEXTS, TRAIN, HELD_OUT = (REPOSITORY / f"data/demo/{name}.jsonl" for name in ("pretrain", "train", "held_out"))
 #: Of the demo's 240 rows, those that a seed leaves out; rates are chosen on them.
 NUM_LEFT_OUT = 40

@@ -12,9 +12,7 @@ from component.pipeline.benchmark.quality_cases import Scale, Stage
 from component.pipeline.benchmark.quality_claims import NO_WORKER, claim_first, claimed_by
 from component.pipeline.benchmark.quality_progress import NAME, open_results, pending_cases, unlocks_others
 from component.pipeline.benchmark.results import failed_run
-from component.runtime.environment import environment_facts
-
-REPOSITORY = Path(__file__).resolve().parents[3]
+from component.runtime.environment import REPOSITORY, environment_facts
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from component.config.errors import MachineError
-from component.pipeline.benchmark.case import Case
-from component.pipeline.benchmark.child import REPOSITORY, Ended, run_child
+from component.pipeline.benchmark.case import Case, file_name
+from component.pipeline.benchmark.child import Ended, run_child
 from component.pipeline.benchmark.files import Files, shape_of
 from component.pipeline.benchmark.measured import read_run, reason_of
 from component.pipeline.benchmark.results import DONE, FAILED, Results, now
-from component.runtime.environment import environment_facts
+from component.runtime.environment import REPOSITORY, environment_facts
 from component.runtime.hardware import model_flops_utilization, peak_bf16_flops
 
 
@@ -97,7 +97,7 @@ def run_case(case: Case, files: Files, surroundings: dict[str, Any]) -> dict[str
     except MachineError as error:
         return not_started(error)
     output.parent.mkdir(parents=True, exist_ok=True)
-    log = files.folder / "logs" / f"{''.join(letter if letter.isalnum() else '-' for letter in case.name)}.log"
+    log = files.folder / "logs" / f"{file_name(case.name)}.log"
     log.parent.mkdir(exist_ok=True)
     first_step = output / "metrics.jsonl"
     ended = run_child(command, log=log, first_step=first_step, environment=child_environment(case, files))

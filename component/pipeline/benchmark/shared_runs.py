@@ -20,7 +20,7 @@ from component.artifacts.strict_json import write_atomically
 from component.config.batches import AUTO
 from component.config.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY, MachineError, RunError
 from component.pipeline.benchmark.case import Case, Rows
-from component.pipeline.benchmark.child import REPOSITORY, Ended, run_child
+from component.pipeline.benchmark.child import Ended, run_child
 from component.pipeline.benchmark.files import Files
 from component.pipeline.benchmark.process_memory import allocated_bytes, foreign_bytes, lift_cap, release_memory
 from component.pipeline.benchmark.results import Results
@@ -33,7 +33,7 @@ from component.pipeline.benchmark.runner import (
     not_started,
     wanted_cases,
 )
-from component.runtime.environment import environment_facts
+from component.runtime.environment import REPOSITORY, environment_facts
 
 #: What the command line calls this with.
 COMMAND = ("script/benchmark.py", "runs")

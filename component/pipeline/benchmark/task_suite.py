@@ -21,8 +21,8 @@ from component.pipeline.benchmark.device import check_device
 from component.pipeline.benchmark.report import write_text
 from component.registry import TASK_ROW_KINDS
 from component.runtime.command import folder_path, positive_int
+from component.runtime.environment import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 SUITE, NUM_ROWS = "tasks", 400
 TITLES = "| task | loader | real tokens/s | peak allocated GiB | reserved | load s |\n|---|---|---|---|---|---|"
 #: Each is one token of the usual tokenizers, with the space before it.

@@ -12,7 +12,6 @@ import pytest
 from component.config.errors import UserError
 from component.config.load import load_config
 from component.pipeline.benchmark import memory_suite
-from component.pipeline.benchmark.child import REPOSITORY
 from component.pipeline.benchmark.files import Files
 from component.pipeline.benchmark.memory_cases import CARDS, MODES, SHAPES, build_case, context_settings, settings_of
 from component.pipeline.benchmark.memory_plans import STEP, last_that, longest_row, plan_peak, plan_workload
@@ -23,6 +22,7 @@ from component.pipeline.plan_run import plan_config
 from component.planning.gpus import GPUS
 from component.planning.memory import plan_memory
 from component.planning.plan import judge
+from component.runtime.environment import REPOSITORY
 
 
 @pytest.mark.parametrize(("true_up_to", "most"), [(0, 9), (1, 9), (5, 9), (8, 9), (9, 9)])
