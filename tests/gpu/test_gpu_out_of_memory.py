@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from component.models.tiny import Shape, make_tiny_model
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.slow,
@@ -32,9 +34,8 @@ SETTINGS = {
 
 def test_out_of_memory_and_on(repository: Path, tmp_path: Path) -> None:
     model, output = tmp_path / "tiny", tmp_path / "run"
-    command = [sys.executable, "script/make_tiny_model.py", "--texts", "data/demo/pretrain.jsonl", "--output", model]
-    sizes = ["--hidden_size", "512", "--num_attention_heads", "8", "--num_key_value_heads", "4"]
-    subprocess.run([*command, *sizes], cwd=repository, check=True)
+    shape = Shape(hidden_size=512, num_attention_heads=8, num_key_value_heads=4)
+    make_tiny_model(model, shape=shape, seed=0, texts=[repository / "data/demo/pretrain.jsonl"])
     rows = [{"instruction": f"Say {number}", "output": f"{number}"} for number in range(NUM_ROWS)]
     rows[LONG_ROW]["output"] = LONG_TEXT
     data = tmp_path / "rows.jsonl"

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 import torch
+from shared_process import SharedProcess
+
+from component.models.tiny import Shape, make_tiny_model
 
 pytestmark = [
     pytest.mark.gpu,
@@ -25,118 +28,146 @@ LOSS_TOLERANCE = 5e-3
 GRADIENT_TOLERANCE = 5e-2
 
 COMPARE = """
-import json, sys
-loader, folder, mode, attention = sys.argv[1:]
+import sys
+loader, folder = sys.argv[1:]
 from component.config.schema import AdapterSection, ModelSection
 from component.registry import LOADERS
 from component.runtime.hardware import detect_hardware
 
-model = ModelSection(
-    model_name_or_path=folder, max_seq_length=256, train_mode=mode, bf16=True, gradient_checkpointing=False,
-    use_unsloth="require" if loader == "unsloth" else False, attn_implementation=attention, packing=True,
-)
+def section(folder, mode, attention):
+    return ModelSection(
+        model_name_or_path=folder, max_seq_length=256, train_mode=mode, bf16=True, gradient_checkpointing=False,
+        use_unsloth="require" if loader == "unsloth" else False, attn_implementation=attention, packing=True,
+    )
+
 hardware = detect_hardware(use_cpu=False)
 if loader == "unsloth":
+    from component.models.unsloth_attention import CHOICE, DISPATCH, SEAM
     from component.models.unsloth_import import import_unsloth
-    import_unsloth(model, hardware)
+    import_unsloth(section(folder, "lora", "auto"), hardware)
+    dispatch = sys.modules.get(DISPATCH)
+    untouched = {name: getattr(dispatch, name) for name in (SEAM, CHOICE) if hasattr(dispatch, name)}
 import torch
 from component.data.collators import PackingCollator
 from component.data.packing import pack
 from component.models.packed_attention import probe_leak
 from component.models.precision import resolve_precision
 from component.models.tokenizer import load_tokenizer
+from component.models.varlen_attention import register_varlen
+from component.pipeline.benchmark.process_memory import release_memory
 
-loaded = LOADERS.get(loader)(
-    model, AdapterSection(lora_rank=8, lora_alpha=16), tokenizer=load_tokenizer(model).tokenizer,
-    precision=resolve_precision(model, hardware), hardware=hardware,
-    gradient_checkpointing_kwargs={"use_reentrant": False},
-)
-model = loaded.model
-trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-torch.manual_seed(0)
-with torch.no_grad():
-    for name in sorted(trained):
-        if "lora_B" in name:  # zero at first: nothing of the adapter would show
-            trained[name].copy_(torch.randn(trained[name].shape) * 0.02)
-probe = probe_leak(model, range(10, 210), compute_dtype="bfloat16")
-
-generator = torch.Generator().manual_seed(1)
 lengths = [17, 140, 3, 125, 256, 2, 31, 90, 200, 64]
-samples = []
-for length in lengths:
-    ids = torch.randint(10, 210, (length,), generator=generator).tolist()
-    prompt = max(length // 3, 1)
-    samples.append({"input_ids": ids, "labels": [-100] * prompt + ids[prompt:]})
-num_items = torch.tensor(sum(sum(label != -100 for label in sample["labels"]) for sample in samples), device="cuda")
 
-def measure(batches):
-    total = 0.0
-    for batch in batches:
-        batch = {name: tensor.cuda() for name, tensor in batch.items()}
-        with torch.autocast("cuda", dtype=torch.bfloat16):
-            loss = model(**batch, num_items_in_batch=num_items, use_cache=False).loss
-        loss.backward()
-        total += loss.item()
-    gradient = torch.cat([parameter.grad.float().flatten() for parameter in trained.values()])
-    model.zero_grad()
-    return total, gradient.clone()
+def forget_kernels():
+    # Each model is to bring its own, as in a new process.
+    if loader == "unsloth":
+        for name, value in untouched.items():
+            setattr(dispatch, name, value)
+    else:
+        register_varlen(object())  # which fails where it is called
 
-alone = [{name: torch.tensor([values]) for name, values in sample.items()} for sample in samples]
-dataset = [
-    {name: [samples[number][name] for number in numbers] for name in ("input_ids", "labels")}
-    for numbers in pack(lengths, capacity=256)
-]
-expected, expected_gradient = measure(alone)
-again, again_gradient = measure(alone[::-1])
-result = {"probe": vars(probe), "leaks": probe.leaks, "num_packs": len(dataset), "got": dict(loaded.got)}
+def load(section):
+    release_memory()
+    forget_kernels()
+    return LOADERS.get(loader)(
+        section, AdapterSection(lora_rank=8, lora_alpha=16), tokenizer=load_tokenizer(section).tokenizer,
+        precision=resolve_precision(section, hardware), hardware=hardware,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+    )
 
-def difference(loss, gradient):
-    return [abs(loss - expected), ((gradient - expected_gradient).norm() / expected_gradient.norm()).item()]
+def draw_samples():
+    generator, samples = torch.Generator().manual_seed(1), []
+    for length in lengths:
+        ids = torch.randint(10, 210, (length,), generator=generator).tolist()
+        prompt = max(length // 3, 1)
+        samples.append({"input_ids": ids, "labels": [-100] * prompt + ids[prompt:]})
+    return samples
 
-result["noise"] = difference(again, again_gradient)
-for size in (1, 2, len(dataset)):
-    rows = [range(start, min(start + size, len(dataset))) for start in range(0, len(dataset), size)]
-    packed = measure([PackingCollator()([dataset[row] for row in part]) for part in rows])
-    result[f"packs of {size}"] = difference(*packed)
-print(json.dumps(result))
+def answer(folder, mode, attention):
+    loaded = load(section(folder, mode, attention))
+    model = loaded.model
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name in sorted(trained):
+            if "lora_B" in name:  # zero at first: nothing of the adapter would show
+                trained[name].copy_(torch.randn(trained[name].shape) * 0.02)
+    probe = probe_leak(model, range(10, 210), compute_dtype="bfloat16")
+    samples = draw_samples()
+    num_items = torch.tensor(sum(sum(label != -100 for label in sample["labels"]) for sample in samples), device="cuda")
+
+    def measure(batches):
+        total = 0.0
+        for batch in batches:
+            batch = {name: tensor.cuda() for name, tensor in batch.items()}
+            with torch.autocast("cuda", dtype=torch.bfloat16):
+                loss = model(**batch, num_items_in_batch=num_items, use_cache=False).loss
+            loss.backward()
+            total += loss.item()
+        gradient = torch.cat([parameter.grad.float().flatten() for parameter in trained.values()])
+        model.zero_grad()
+        return total, gradient.clone()
+
+    alone = [{name: torch.tensor([values]) for name, values in sample.items()} for sample in samples]
+    dataset = [
+        {name: [samples[number][name] for number in numbers] for name in ("input_ids", "labels")}
+        for numbers in pack(lengths, capacity=256)
+    ]
+    expected, expected_gradient = measure(alone)
+    again, again_gradient = measure(alone[::-1])
+    result = {"probe": vars(probe), "leaks": probe.leaks, "num_packs": len(dataset), "got": dict(loaded.got)}
+
+    def difference(loss, gradient):
+        return [abs(loss - expected), ((gradient - expected_gradient).norm() / expected_gradient.norm()).item()]
+
+    result["noise"] = difference(again, again_gradient)
+    for size in (1, 2, len(dataset)):
+        rows = [range(start, min(start + size, len(dataset))) for start in range(0, len(dataset), size)]
+        packed = measure([PackingCollator()([dataset[row] for row in part]) for part in rows])
+        result[f"packs of {size}"] = difference(*packed)
+    return result
 """
 
 
 @pytest.fixture(scope="module")
 def model(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    command = [sys.executable, "script/make_tiny_model.py", "--texts", "data/demo/pretrain.jsonl", "--output", folder]
-    sizes = ["--hidden_size", "256", "--num_attention_heads", "4", "--num_key_value_heads", "2"]
-    subprocess.run([*command, *sizes], cwd=repository, check=True)
+    shape = Shape(hidden_size=256, num_attention_heads=4, num_key_value_heads=2)
+    make_tiny_model(folder, shape=shape, seed=0, texts=[repository / "data/demo/pretrain.jsonl"])
     return folder
 
 
 @pytest.fixture(scope="module")
 def windowed_model(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Mistral whose sliding window is shorter than most samples."""
-    folder = tmp_path_factory.mktemp("windowed")
-    command = [sys.executable, "script/make_tiny_model.py", "--texts", "data/demo/pretrain.jsonl", "--output", folder]
-    subprocess.run([*command, "--architecture", "mistral"], cwd=repository, check=True)
+    folder, texts = tmp_path_factory.mktemp("windowed"), [repository / "data/demo/pretrain.jsonl"]
+    make_tiny_model(folder, shape=Shape(), seed=0, texts=texts, model_type="mistral")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps({**config, "sliding_window": 48}), encoding="utf-8")
     return folder
 
 
-def compare(repository: Path, model: Path, loader: str, mode: str, attention: str, **environment: str) -> dict:
+@pytest.fixture(scope="module")
+def processes(repository: Path, model: Path) -> Iterator[dict[str, SharedProcess]]:
+    """One of each loader, and one of Unsloth with its switch for the kernel off, which it reads at its import."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    kinds = {
+        "vanilla": ("vanilla", {}),
+        "unsloth": ("unsloth", {}),
+        "switch": ("unsloth", {"UNSLOTH_TORCH_VARLEN": "0"}),
+    }
+    with ExitStack() as open_ones:
+        found = {}
+        for name, (loader, variables) in kinds.items():
+            process = SharedProcess(COMPARE, loader, str(model), cwd=repository, env={**environment, **variables})
+            found[name] = open_ones.enter_context(closing(process))
+        yield found
+
+
+def compare(process: SharedProcess, model: Path, mode: str, attention: str) -> dict:
     """Load a model, compare packed rows with samples alone, and hold the differences to the noise."""
-    search_path = os.pathsep.join(filter(None, [str(repository), os.environ.get("PYTHONPATH")]))
-    finished = subprocess.run(
-        [sys.executable, "-c", COMPARE, loader, str(model), mode, attention],
-        cwd=repository,
-        env={**os.environ, "PYTHONPATH": search_path, "HF_HUB_OFFLINE": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    result = json.loads(finished.stdout.splitlines()[-1])
-    print(f"{loader} {attention} {mode} {environment}: {json.dumps(result)}")
+    result = process.ask(folder=str(model), mode=mode, attention=attention)
+    print(f"{result['got']['loader']} {attention} {mode}: {json.dumps(result)}")
     assert not result["leaks"], result["probe"]
     assert result["probe"]["joined_change"] > result["probe"]["tolerance"], "the probe could not have seen a leak"
     shapes = [name for name in result if name.startswith("packs of")]
@@ -149,8 +180,10 @@ def compare(repository: Path, model: Path, loader: str, mode: str, attention: st
 
 @pytest.mark.parametrize("mode", ["qlora", "lora"])
 @pytest.mark.parametrize(("loader", "attention"), [("vanilla", "sdpa"), ("vanilla", "auto"), ("unsloth", "auto")])
-def test_packed_equals_separate(repository: Path, model: Path, loader: str, attention: str, mode: str) -> None:
-    got = compare(repository, model, loader, mode, attention)
+def test_packed_equals_separate(
+    processes: dict[str, SharedProcess], model: Path, loader: str, attention: str, mode: str
+) -> None:
+    got = compare(processes[loader], model, mode, attention)
     if attention == "auto":
         assert "variable-length kernel" in got["packed_attention"], got["packed_attention_reason"]
     else:
@@ -158,13 +191,15 @@ def test_packed_equals_separate(repository: Path, model: Path, loader: str, atte
 
 
 @pytest.mark.parametrize("loader", ["vanilla", "unsloth"])
-def test_a_sliding_window_ends_inside_its_sample(repository: Path, windowed_model: Path, loader: str) -> None:
-    got = compare(repository, windowed_model, loader, "lora", "auto")
+def test_a_sliding_window_ends_inside_its_sample(
+    processes: dict[str, SharedProcess], windowed_model: Path, loader: str
+) -> None:
+    got = compare(processes[loader], windowed_model, "lora", "auto")
     assert "variable-length kernel" in got["packed_attention"], got["packed_attention_reason"]
 
 
-def test_unsloth_without_the_kernel(repository: Path, model: Path) -> None:
+def test_unsloth_without_the_kernel(processes: dict[str, SharedProcess], model: Path) -> None:
     """Its own switch leaves it to SDPA, a call for each sample, and the run says so."""
-    got = compare(repository, model, "unsloth", "lora", "auto", UNSLOTH_TORCH_VARLEN="0")
+    got = compare(processes["switch"], model, "lora", "auto")
     assert got["packed_attention"] == "SDPA, a call for each sample"
     assert got["packed_attention_reason"] == "UNSLOTH_TORCH_VARLEN is 0 in the environment"

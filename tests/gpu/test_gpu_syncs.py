@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -11,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+
+from component.models.tiny import Shape, make_tiny_model
 
 pytestmark = [
     pytest.mark.gpu,
@@ -24,11 +24,17 @@ WARM_UP, LAST = 3, 8
 KNOWN = {"masking_utils.py"}
 
 
+@pytest.fixture(scope="module")
+def model(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    make_tiny_model(folder, shape=Shape(), seed=0, texts=[repository / "data/demo/pretrain.jsonl"])
+    return folder
+
+
 @pytest.mark.parametrize("mode", ["lora", "full"])
-def test_no_wait_in_steady_steps(mode: str, repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    model = tmp_path / "tiny"
-    command = [sys.executable, "script/make_tiny_model.py", "--texts", "data/demo/pretrain.jsonl", "--output", model]
-    subprocess.run(command, cwd=repository, check=True)
+def test_no_wait_in_steady_steps(
+    mode: str, model: Path, repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     waits = watch(
         {
             "model_name_or_path": str(model),
