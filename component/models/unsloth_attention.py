@@ -41,6 +41,8 @@ SEAM_CALLER = "_varlen_attn_call"
 #: The function that says whether rows go to the kernel; those whose samples are all of one length do not.
 CHOICE, CHOICE_PARAMETERS = "_torch_varlen_beats_segments", ("Q", "K", "lengths", "n_groups", "is_causal")
 SEAM_PARAMETERS = ("Q_f", "K_f", "V_f", "cu_seqlens", "max_seqlen", "scale", "window_size", "enable_gqa")
+#: Attribute of a function that stands in the place of another one, which it holds.
+REPLACED = "replaced"
 #: What it runs models on whose attention scores are capped; it has no way of its own to keep samples apart.
 CAPPED = "Unsloth's attention for capped scores"
 #: Unsloth's own switch for the kernel, and the values that turn it off.
@@ -70,6 +72,7 @@ def prepare_packed_attention(
         return PackedAttention(
             PACKED_ROWS.get(implementation, implementation), f"Unsloth leaves attention to transformers {where}"
         )
+    _take_back(dispatch)
     own = _own_kernel(dispatch)
     if own is not None:
         return own
@@ -84,9 +87,9 @@ def prepare_packed_attention(
     if isinstance(checked, str):
         return PackedAttention(SAMPLE_SDPA, checked)
     assert isinstance(checked.kernel, VarlenKernel)
-    setattr(dispatch, SEAM, as_unsloth_calls(checked.kernel))
+    _give(dispatch, SEAM, as_unsloth_calls(checked.kernel))
     if checked.kernel.has_dense_rows and _has_choice(dispatch):
-        setattr(dispatch, CHOICE, taking_full_rows(getattr(dispatch, CHOICE)))
+        _give(dispatch, CHOICE, taking_full_rows(getattr(dispatch, CHOICE)))
     reason = (
         f"given to Unsloth, which takes it by itself from torch 2.12 on; within {checked.error:.1g} of float64 here"
     )
@@ -126,6 +129,19 @@ def taking_full_rows(choose: Callable[..., bool]) -> Callable[..., bool]:
         return choose(query, key, lengths, n_groups, is_causal)
 
     return beats_segments
+
+
+def _give(dispatch: ModuleType | None, name: str, function: Callable[..., Any]) -> None:
+    setattr(function, REPLACED, getattr(dispatch, name))
+    setattr(dispatch, name, function)
+
+
+def _take_back(dispatch: ModuleType | None) -> None:
+    """Undo what was done for an earlier model of this process, whose kernel was checked for its heads and window."""
+    for name in (SEAM, CHOICE):
+        given = getattr(dispatch, name, None)
+        if hasattr(given, REPLACED):
+            setattr(dispatch, name, getattr(given, REPLACED))
 
 
 def _has_choice(dispatch: ModuleType | None) -> bool:

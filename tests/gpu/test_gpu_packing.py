@@ -42,11 +42,8 @@ def section(folder, mode, attention):
 
 hardware = detect_hardware(use_cpu=False)
 if loader == "unsloth":
-    from component.models.unsloth_attention import CHOICE, DISPATCH, SEAM
     from component.models.unsloth_import import import_unsloth
     import_unsloth(section(folder, "lora", "auto"), hardware)
-    dispatch = sys.modules.get(DISPATCH)
-    untouched = {name: getattr(dispatch, name) for name in (SEAM, CHOICE) if hasattr(dispatch, name)}
 import torch
 from component.data.collators import PackingCollator
 from component.data.packing import pack
@@ -58,17 +55,9 @@ from component.pipeline.benchmark.process_memory import release_memory
 
 lengths = [17, 140, 3, 125, 256, 2, 31, 90, 200, 64]
 
-def forget_kernels():
-    # Each model is to bring its own, as in a new process.
-    if loader == "unsloth":
-        for name, value in untouched.items():
-            setattr(dispatch, name, value)
-    else:
-        register_varlen(object())  # which fails where it is called
-
 def load(section):
     release_memory()
-    forget_kernels()
+    register_varlen(object())  # fails where it is called: each model is to bring its own, as in a new process
     return LOADERS.get(loader)(
         section, AdapterSection(lora_rank=8, lora_alpha=16), tokenizer=load_tokenizer(section).tokenizer,
         precision=resolve_precision(section, hardware), hardware=hardware,

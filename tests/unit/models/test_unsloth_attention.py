@@ -27,6 +27,7 @@ from component.models.unsloth_attention import (
     SEAM,
     SEAM_CALLER,
     SEAM_VERSIONS,
+    _give,
     as_unsloth_calls,
     prepare_packed_attention,
     taking_full_rows,
@@ -90,6 +91,21 @@ def test_a_seam_in_its_place_gets_as_far_as_the_kernel(machines) -> None:
         "no flex_attention with a document mask: Unsloth has no place for it",
     )
     assert getattr(module, SEAM) is None
+
+
+@pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has CUDA")
+def test_each_model_of_a_process_has_a_kernel_of_its_own(machines) -> None:
+    """What one was given is taken back before the next one's is looked for: it was checked for another's heads."""
+
+    def theirs(Q: object, K: object, lengths: object, n_groups: object, is_causal: object) -> bool:
+        return False
+
+    module = dispatch(**{CHOICE: theirs})
+    for _ in range(2):
+        _give(module, SEAM, as_unsloth_calls(VarlenKernel(varlen_attn, takes_gqa_flag=True)))
+        _give(module, CHOICE, taking_full_rows(theirs))
+        assert prepare(module, machines["ampere"]).got == SAMPLES
+        assert getattr(module, SEAM) is None and getattr(module, CHOICE) is theirs
 
 
 @pytest.mark.parametrize(
