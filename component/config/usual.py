@@ -71,6 +71,8 @@ KTO_BALANCE = Usual(0.75, 1.0, 1.33)
 MIN_SAMPLES = 1000
 #: max_seq_length in times a length, from which it is said to be far above it.
 FAR_ABOVE = 4
+#: Optimizer steps below which it matters that packed rows make them fewer.
+FEW_STEPS = 100
 #: Share of rows that may be cut, and of evaluation rows that may be training rows too.
 MAX_SHARE_CUT = 0.05
 MAX_SHARE_KNOWN = 0.1

@@ -110,7 +110,7 @@ def settle(config: Config, around: Surroundings, recorded: Mapping[str, Any] | N
     facts = {"asked": asked, "chosen": shown, "origin": origin, "device": around.device, **choice.to_dict()}
     told = (
         *tell_choice(config, shown, choice, origin, model_config=around.model_config, device=around.device),
-        *tell_savings(config, choice, around.start),
+        *(tell_savings(config, choice, around.start) if around.card is not None else ()),
     )
     return Settled(with_values(config, chosen), facts, (*notices, *told), choice)
 
@@ -163,16 +163,20 @@ def _optimizers(config: Config, around: Surroundings) -> tuple[str, ...]:
 
 
 def _may_offload(config: Config, around: Surroundings, key: str) -> bool:
-    """Whether input embeddings or head, by the key, can be in main memory while something else is not."""
+    """Whether input embeddings or head, by the key, can be in main memory while something else is not.
+
+    Generation in evaluation would copy the head for each token, and that of a checkpoint which is quantized already may
+    be quantized as well.
+    """
     assert around.shape is not None
+    generates = config.model.task_type == "sft" and config.generation.num_eval_generations
+    if key == "offload_head" and (generates or around.model_config.get("quantization_config")):
+        return False
     return around.card is not None and may_be_offloaded(config, around.shape, OFFLOADED[key][0], around.start)
 
 
 def _places(config: Config, around: Surroundings) -> Iterator[tuple[bool, bool]]:
-    """Where input embeddings and head may be, the way that moves least first, and the head only after the embeddings.
-
-    Its copy in each forward pass takes longer than the rows of the embeddings.
-    """
+    """Where input embeddings and head may be: the way that moves least first, and the head after the embeddings."""
     values = config.values
     (embedding, moves_embedding), (head, moves_head) = (
         (values[key] is True, values[key] == AUTO and _may_offload(config, around, key)) for key in OFFLOADED

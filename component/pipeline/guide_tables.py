@@ -13,6 +13,7 @@ from component.config.usual import (
     BETAS,
     BETAS_OF_MEANS,
     FAR_ABOVE,
+    FEW_STEPS,
     KTO_BALANCE,
     LEARNING_RATES,
     MAX_EPOCHS,
@@ -90,7 +91,7 @@ def _limits() -> Iterator[str]:
         "num_generations": f"grpo: fewer than {MIN_GENERATIONS}",
         "num_train_epochs": f"more than {MAX_EPOCHS} passes without a look at the evaluation; not for pretrain",
         "packing": f"off where the mean of {MIN_SAMPLES:,} samples or more is a {_ordinal(FAR_ABOVE)} of "
-        "max_seq_length or less",
+        f"max_seq_length or less; on where a run has fewer than {FEW_STEPS} steps with it alone",
         "per_device_train_batch_size": f"steps of one row; kto: micro-batches of fewer than {MIN_KTO_BATCH}",
         "template_name": "control tokens that a base model never saw; a chat model with plain turns",
         "use_dora": "together with Unsloth",

@@ -15,7 +15,7 @@ from component.config.hint import Hint
 from component.config.hints import HINTS as CONFIG_HINTS
 from component.config.hints import hint_at, too_long_a_warmup
 from component.config.keys import ADAPTER_MODES, LANGUAGE_MODEL_TASKS
-from component.config.usual import FAR_ABOVE, KTO_BALANCE, MAX_SHARE_CUT, MAX_SHARE_KNOWN, MIN_SAMPLES
+from component.config.usual import FAR_ABOVE, FEW_STEPS, KTO_BALANCE, MAX_SHARE_CUT, MAX_SHARE_KNOWN, MIN_SAMPLES
 from component.models.families import Checkpoint, checkpoints
 from component.pipeline.steps import num_optimizer_steps, num_rows_per_step
 
@@ -150,6 +150,20 @@ def hint_packing(facts: Facts) -> Iterator[Hint]:
         yield hint_at(config, "packing", what, fix)
 
 
+def hint_few_steps(facts: Facts) -> Iterator[Hint]:
+    """Few steps where a step has as many packed rows as it would have others."""
+    config, training = facts.config, facts.config.training
+    before, rows = num_optimizer_steps(training, facts.num_rows), num_rows_per_step(training)
+    fewer = max(1, round(rows * facts.num_steps / before))
+    if facts.num_steps < FEW_STEPS <= before and fewer < rows:
+        key = "global_batch_size" if training.global_batch_size is not None else "rows a step"
+        what = (
+            f"rows hold several samples, so that the run has {facts.num_steps:,} steps of {rows} rows instead of "
+            f"{before:,}"
+        )
+        yield hint_at(config, "packing", what, f"{key}: {fewer} learns from about as many samples a step as before")
+
+
 def hint_limit(facts: Facts) -> Iterator[Hint]:
     """A length limit that no sample comes near, or that many are cut at."""
     config, samples, report = facts.config, facts.data.train, facts.data.report
@@ -195,6 +209,7 @@ RUN_HINTS: tuple[Callable[[Facts], Iterator[Hint]], ...] = (
     hint_eval_steps,
     hint_known_rows,
     hint_packing,
+    hint_few_steps,
     hint_limit,
     hint_labels,
     hint_half_precision,

@@ -52,13 +52,16 @@ def open_savings(config: Config, workload: Workload, start: Mapping[str, Any]) -
 def may_be_offloaded(config: Config, shape: ModelShape, module: str, start: Mapping[str, Any]) -> bool:
     """Whether input embeddings or head, by name, can be in main memory: frozen, two matrices, in one process.
 
-    A head that scores tokens for a loss alone: grpo's would be copied for each token that is generated.
+    A head that scores tokens for a loss alone: grpo's would be copied for each token that is generated. Another model
+    as reference is loaded alike, and may have one matrix for both.
 
     Args:
         start: see `open_savings`.
     """
     model, training, adapter = config.model, config.training, config.adapter
     if module == HEAD and model.task_type in ("grpo", "reward"):
+        return False
+    if model.task_type in ("dpo", "kto", "grpo") and config.values["reference_model_name_or_path"] is not None:
         return False
     trained = {name.rpartition(".")[2] for name in (*adapter.modules_to_save, *adapter.lora_target_modules)}
     trained_before = any(module in str(start.get(key)) for key in ("modules_to_save", "target_modules"))

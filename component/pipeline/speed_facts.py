@@ -37,7 +37,8 @@ def speed_facts(
     return SpeedFacts(
         on_gpu=on_gpu,
         padding_share=1 - real / padded if real and padded else None,
-        may_pack=groups and training.packing is False and why_not_packable(prepared.model_config) is None,
+        # On a CPU packed rows have dense masks, which take longer than the padding that they save.
+        may_pack=on_gpu and groups and training.packing is False and why_not_packable(prepared.model_config) is None,
         may_group=groups and not training.group_by_length,
         data_wait_share=metrics["data_wait_share"],
         num_workers=training.dataloader_num_workers,

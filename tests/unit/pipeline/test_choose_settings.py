@@ -338,6 +338,8 @@ def test_the_embedding_is_offloaded_where_nothing_else_fits() -> None:
         ({"offload_head": True}, {"offload_embedding": True}),
         ({"modules_to_save": ["lm_head"]}, {"offload_embedding": True, "offload_head": False}),
         ({"modules_to_save": ["embed_tokens"]}, {"offload_embedding": False, "offload_head": False}),
+        # Answers at evaluations would copy it for each of their tokens.
+        ({"num_eval_generations": 2, "eval_split": 0.1}, {"offload_embedding": True, "offload_head": False}),
     ],
 )
 def test_the_head_is_offloaded_beside_the_embedding(values: dict[str, Any], chosen: dict[str, bool]) -> None:
@@ -346,6 +348,20 @@ def test_the_head_is_offloaded_beside_the_embedding(values: dict[str, Any], chos
     assert {key: value for key, value in settled.facts["chosen"].items() if key.startswith("offload")} == chosen
     assert settled.facts["asked"].keys() >= chosen.keys()
     assert {key: settled.config.values[key] for key in chosen} == chosen
+
+
+def test_a_head_that_may_be_quantized_stays_on_the_device() -> None:
+    quantized = {**KNOWN_CONFIGS[NAME], "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    chosen = settle(load(**BOTH), around(8, model_config=quantized)).facts["chosen"]
+    assert chosen["offload_embedding"] is True and chosen["offload_head"] is False
+
+
+def test_nothing_is_moved_beside_another_reference_model() -> None:
+    """It is loaded alike, and its head may be its embeddings."""
+    keys = {"task_type": "dpo", "offload_embedding": "auto", "offload_head": "auto"}
+    for reference, is_moved in ((None, True), ("Qwen/Qwen2.5-0.5B-Instruct", False)):
+        config = load_config({**BASE, **keys, "reference_model_name_or_path": reference})
+        assert settle(config, around(12)).config.model.offload_embedding is is_moved
 
 
 @pytest.mark.parametrize("task", ["grpo", "reward"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -104,8 +105,25 @@ def test_short_samples_in_rows_of_their_own(given: Hints, tmp_path: Path) -> Non
         "as one in batch sizes"
     )
     few = write(tmp_path, "few.jsonl", turns(999, words=40))
-    for fine in ({"packing": True}, {"max_seq_length": 128}, {"train_file": few}):
+    for fine in ({"packing": True, "max_steps": 9}, {"max_seq_length": 128}, {"train_file": few}):
         assert given(**{"train_file": file, "max_seq_length": 256, **fine}) == [], fine
+
+
+def test_packed_rows_make_few_steps(given: Hints, tmp_path: Path) -> None:
+    """640 samples of about 12 tokens, 16 rows a step: 40 steps an epoch, and few where a row holds several samples."""
+    rows = {"train_file": write(tmp_path, "rows.jsonl", turns(640)), "max_seq_length": 256, "packing": True}
+    sizes = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "num_train_epochs": 3}
+    (hint,) = (hint for hint in given(**rows, **sizes) if hint.startswith("packing: "))
+    found = re.fullmatch(
+        r"packing: rows hold several samples, so that the run has (\d+) steps of 16 rows instead of 120; "
+        r"rows a step: (\d+) learns from about as many samples a step as before",
+        hint,
+    )
+    assert found is not None, hint
+    num_steps, fewer = map(int, found.groups())
+    assert num_steps < 100 and fewer == max(1, round(16 * num_steps / 120))
+    for fine in ({"max_steps": 5}, {"num_train_epochs": 200}, {"packing": False}, {"accepted_hints": ["packing"]}):
+        assert not any("several samples" in hint for hint in given(**{**rows, **sizes, **fine})), fine
 
 
 def test_a_limit_that_no_sample_comes_near(given: Hints, tmp_path: Path) -> None:
@@ -165,5 +183,5 @@ def test_float16_where_the_hardware_has_bfloat16(tiny_settings: dict[str, Any], 
 def test_the_tables_are_whole() -> None:
     """The tests above and those of the config have a case for each key that hints are about."""
     names = [rule.__name__ for rule in (*MODEL_HINTS, *RUN_HINTS)]
-    assert len(set(names)) == len(names) == 9
+    assert len(set(names)) == len(names) == 10
     assert sorted(HINT_KEYS) == list(HINT_KEYS)
