@@ -60,6 +60,12 @@ OF_CHATS: Mapping[str, Variant] = {
     "Unsloth's trainer, varlen": Variant(UNSLOTH_TRAINER, 8, {**OF_NOTEBOOKS, **SEAM}),
     "Unsloth's trainer, packing": Variant(UNSLOTH_TRAINER, 4, {**OF_NOTEBOOKS, **PACKED}, NO_VARLEN),
     "Unsloth's trainer, packing, varlen": Variant(UNSLOTH_TRAINER, 4, {**OF_NOTEBOOKS, **PACKED, **SEAM}),
+    "Unsloth's trainer, packing, varlen, no checkpointing": Variant(
+        UNSLOTH_TRAINER, 8, {**OF_NOTEBOOKS, **PACKED, **SEAM, **KEEP}, is_default=False
+    ),
+    "Unsloth's trainer, 16-bit LoRA, packing, varlen, no checkpointing": Variant(
+        UNSLOTH_TRAINER, 8, {**OF_NOTEBOOKS, **PACKED, **SEAM, **KEEP, **LORA}, is_default=False
+    ),
     "Lampyris, vanilla, padded": Variant(TRAIN, 8, VANILLA),
     "Lampyris, vanilla, packed": Variant(TRAIN, 4, {**VANILLA, **PACKED}),
     "Lampyris, packed": Variant(TRAIN, 4, {**UNSLOTH, **PACKED}),

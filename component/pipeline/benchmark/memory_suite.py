@@ -206,7 +206,8 @@ def caption(accumulation: int, *, quick: bool = False) -> str:
         )
     return (
         f"One row of {LENGTH} tokens a micro-batch, {accumulation} of them a step, "
-        "train_args/base/minimal_memory.json; rank 64 on all linear layers; QLoRA and LoRA through Unsloth. "
+        "train_args/base/minimal_memory.json; rank 64 on all linear layers; QLoRA and LoRA through Unsloth, "
+        "full training without it and with float32 masters. "
         f"'{PLANNED}': not run here, the planner's figures stand beside it."
     )
 

@@ -54,7 +54,7 @@ def test_full_rows_fill_their_length(tiny_model: Path, tmp_path: Path) -> None:
 def test_each_line_is_a_config(rows: str) -> None:
     """Those of train.py have keys that are known and fit together; what a baseline reads is there."""
     cases = build_cases(options("--rows", rows, "--cases", *VARIANTS[rows]))
-    assert len(cases) == len({case.key for case in cases}) == {"chat": 19, "full": 11}[rows]
+    assert len(cases) == len({case.key for case in cases}) == {"chat": 21, "full": 11}[rows]
     for case in cases:
         files = {"model_name_or_path": "m", "train_file": "data/dummy_data.jsonl", "output_dir": "o"}
         if case.program == TRAIN:
