@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,14 @@ from component.pipeline.plan_inputs import (
     size_of,
     understand_shape,
 )
-from component.pipeline.saving_settings import open_savings, overrides_of, spell_overrides, with_savings
+from component.pipeline.saving_settings import (
+    DROPPED_FIRST,
+    Saving,
+    open_savings,
+    overrides_of,
+    spell_overrides,
+    with_savings,
+)
 from component.pipeline.settle_run import settle_planned
 from component.pipeline.steps import num_optimizer_steps
 from component.planning.gpus import COMPARED, GIB, GPUS, Gpu, describe_hardware
@@ -263,19 +270,28 @@ def _may_use_unsloth(made: Plan, config: Config, card: Gpu) -> bool:
 
 
 def _find_alternative(made: Plan, config: Config, card: Gpu) -> Alternative | None:
-    """The nearest settings that fit a card; where none do, those beside all that save memory for time."""
+    """The nearest settings that fit a card; where none do, those beside settings that save memory for time."""
     work, unsloth = made.workload, None
     if work.loader == "vanilla" and _may_use_unsloth(made, config, card):
         unsloth = replace(work, **unsloth_fields(work, config))
     start = offline_adapter_config(config.model.model_name_or_path)
-    for savings in ((), tuple(open_savings(config, work, start))):
-        found = find_alternative(
+
+    def find(savings: Sequence[Saving]) -> Alternative | None:
+        return find_alternative(
             with_savings(work, savings),
             card,
             config=config,
             micro_batches=made.micro_batches,
             unsloth=None if unsloth is None else with_savings(unsloth, savings),
         )
-        if found is not None:
-            return replace(found, overrides={**overrides_of(savings), **found.overrides})
-    return None
+
+    plain, savings = find(()), sorted(open_savings(config, work, start), key=lambda item: DROPPED_FIRST.index(item.key))
+    found = find(savings) if plain is None else None
+    if found is None:
+        return plain
+    for saving in list(savings):
+        fewer = [other for other in savings if other is not saving]
+        again = find(fewer)
+        if again is not None and again.overrides == found.overrides:
+            savings, found = fewer, again
+    return replace(found, overrides={**overrides_of(savings), **found.overrides})

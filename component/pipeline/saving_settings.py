@@ -17,6 +17,8 @@ from component.runtime.distributed import world_size
 
 #: Tokens of a small part of the loss, as in train_args/base/minimal_memory.json.
 SMALL_LOSS_CHUNK = 256
+#: Keys in the order in which fewer are tried: first without what takes most time, or changes the optimizer.
+DROPPED_FIRST = ("tiled_mlp", "offload_head", "optim", "loss_chunk_tokens", "offload_embedding")
 
 
 @dataclass(frozen=True)

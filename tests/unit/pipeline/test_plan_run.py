@@ -125,6 +125,13 @@ def test_the_smallest_cards_are_advised_to_save_memory_for_time() -> None:
     assert again.memory.reserved == pytest.approx(card.reserved_bytes)
 
 
+def test_no_more_is_advised_than_fits_a_card() -> None:
+    """70B on an L40S: the embedding in main memory and shorter rows do, of five settings that save memory."""
+    config = load_config("train_args/sft/qlora/llama3.1-70b.json")
+    cards = {card.name: card for card in compare_cards(plan_config(config, "l40s").plan, config)}
+    assert cards["L40S, 45 GiB"].overrides == ("offload_embedding=true", "max_seq_length=1024")
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [
