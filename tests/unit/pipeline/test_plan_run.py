@@ -119,7 +119,7 @@ def test_the_smallest_cards_are_advised_to_save_memory_for_time() -> None:
     """Only where nothing else fits, and then it does."""
     tight = load_config(LLAMA, ["use_unsloth=true", "max_memory_gib=7.4"])
     (card, *_) = [card for card in compare_cards(plan_config(tight, "h200").plan, tight) if "H200" in card.name]
-    assert card.overrides is not None and {"offload_embedding=true", "tiled_mlp=true"} <= set(card.overrides)
+    assert card.overrides is not None and {"offload_embedding=true", "offload_head=true"} <= set(card.overrides)
     again = plan_config(load_config(LLAMA, ["use_unsloth=true", "max_memory_gib=7.4", *card.overrides]), "h200").plan
     assert again.verdict == "fits"
     assert again.memory.reserved == pytest.approx(card.reserved_bytes)
