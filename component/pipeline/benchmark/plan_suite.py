@@ -25,7 +25,7 @@ from component.pipeline.benchmark.plan_measurement import (
     median_step,
     open_results,
 )
-from component.pipeline.benchmark.plan_processes import Work, measure_pending
+from component.pipeline.benchmark.plan_processes import Work, measure_pending, visible_gpus
 from component.pipeline.benchmark.report import describe_surroundings, quick_note, write_text
 from component.pipeline.benchmark.results import DONE, Results, summarize
 from component.pipeline.benchmark.suite import UNFINISHED
@@ -34,7 +34,6 @@ from component.planning.plan import Plan, plan
 from component.planning.read_config import DataSize, Setting, read_workload
 from component.planning.shape import read_shape
 from component.runtime.command import folder_path, non_empty, positive_float, positive_int
-from component.runtime.environment import nvidia_gpus
 
 CAPTION = (
     "Measured in a process for each config. What torch reserves beyond what it allocates it gives back where another "
@@ -92,7 +91,7 @@ def try_caps(work: Work, runs: Sequence[CappedRun], *, minutes: float, say: Call
     Raises:
         UserError: something is left to run, and there is no NVIDIA GPU.
     """
-    if work.pending() and not nvidia_gpus():
+    if work.pending() and not visible_gpus():
         raise UserError(NO_CAP)
     note = _measure(work, minutes)
     configs = {run.case.config for run in runs}

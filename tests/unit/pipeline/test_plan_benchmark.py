@@ -23,7 +23,7 @@ from component.artifacts.error_picture import draw_errors
 from component.config.errors import UserError
 from component.config.load import load_config
 from component.pipeline import build_run
-from component.pipeline.benchmark import plan_processes, plan_suite
+from component.pipeline.benchmark import plan_measurement, plan_processes, plan_suite
 from component.pipeline.benchmark.child import Child, Ended
 from component.pipeline.benchmark.plan_caps import cap_runs, render_capped
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES
@@ -36,6 +36,7 @@ from component.pipeline.benchmark.suite import UNFINISHED
 from component.planning.choice import room_on
 from component.planning.gpus import CONTEXT_BYTES, GIB
 from component.planning.shape import read_shape
+from component.runtime.hardware import Hardware
 
 
 def test_cases(tmp_path: Path) -> None:
@@ -368,9 +369,12 @@ def test_table_of_caps(tmp_path: Path) -> None:
 def test_caps_that_cannot_be_tried(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is one line: no GPU, nothing measured, results of another kind, and the caps' own results."""
     recorded = "docs/benchmarks/plan.json"
-    monkeypatch.setattr(plan_suite, "nvidia_gpus", lambda: [])
+    monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [])
     no_cap = f"{plan_suite.NO_CAP}\n"
     assert script("--capped", recorded) == script("--capped", recorded, "--quick") == (2, "", no_cap)
+    monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [{}])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the machine has a card that no process may see
+    assert script("--capped", recorded) == (2, "", no_cap)
     code, _, said = script("--capped", str(tmp_path / "none.json"))
     assert code == 2 and said.startswith(f"--capped: {tmp_path}/none.json has no config") and said.count("\n") == 1
     code, _, said = script("--capped", "docs/benchmarks/auto-3b.json")
@@ -385,7 +389,7 @@ def test_capped(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """Of a measurement with one config its two caps are run, kept in a file of their own, and not run again."""
     measured = keep(tmp_path / "plan.json", (CASES[6], result(CASES[6], tmp_path, allocated=GIB, seconds=1.0)))
     before = measured.path.read_text()
-    monkeypatch.setattr(plan_suite, "nvidia_gpus", lambda: [{}])
+    monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [{}])
     monkeypatch.setattr(plan_processes, "_start", lambda _work, case, *_: Stopped(case.name))
     code, said, error = script("--capped", str(measured.path))
     assert (code, error) == (0, "") and said == (tmp_path / f"{CAPPED}.md").read_text()
@@ -412,9 +416,37 @@ class Stopped:
         return Ended(1, 0.0, None, (f"CUDA out of memory: {self._name}",))
 
 
+def card(memory_gib: float) -> Hardware:
+    """A GPU as a process sees it."""
+    memory = int(memory_gib * GIB)
+    return Hardware("cuda", "NVIDIA T", memory, memory, (8, 0), supports_bf16=True, num_devices=1)
+
+
+def test_a_cap_that_limits_nothing_is_refused(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the process that measures, before it makes anything: without CUDA, and on a card that has less."""
+    cases = ((None, "torch finds no NVIDIA GPU"), (card(3.0), "3.50 GiB is more than NVIDIA T has, 3.00 GiB"))
+    for hardware, reason in cases:
+        if hardware is not None:
+            monkeypatch.setattr(plan_measurement, "detect_hardware", lambda hardware=hardware: hardware)
+        code, _, said = script("--measure", QUICK_CASES[0].name, "--cap", "3.5")
+        assert code == 2 and said.startswith(f"--cap: {reason}") and said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_ran_under_a_cap_without_peaks(tmp_path: Path) -> None:
+    case = replace(CASES[6], cap_gib=4.0)
+    run = {**result(case, tmp_path, allocated=1, seconds=1.0), "peak_reserved_bytes": None}
+    path = tmp_path / f"{CAPPED}.json"
+    Results(path, CAPPED).add(case, {"status": DONE, "date": "2026-11-29", **run}, SURROUNDINGS)
+    with pytest.raises(UserError, match=r"cases\[0\]\.runs\[0\]\.peak_reserved_bytes is of the wrong type, NoneType"):
+        open_results(path, CAPPED)
+
+
 def test_a_cap_reaches_the_measurement(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command that the suite calls itself with: its run asks for the limit that train.py would, and keeps it."""
     limits: list[float] = []
+    monkeypatch.setattr(plan_measurement, "detect_hardware", lambda: card(4.0))
+    monkeypatch.setattr(plan_measurement, "_peaks", lambda _: {"peak_allocated_bytes": 1, "peak_reserved_bytes": 2})
     monkeypatch.setattr(build_run, "limit_memory", lambda num_bytes, _hardware: limits.append(num_bytes))
     code, _, error = script("--measure", QUICK_CASES[0].name, "--cap", "3.5")
     assert (code, limits) == (0, [3.5 * GIB - CONTEXT_BYTES]), error
