@@ -15,7 +15,7 @@ from component.artifacts.lock import lock_folder
 from component.config.errors import UserError
 from component.config.load import load_config
 from component.pipeline.benchmark.device import check_device
-from component.pipeline.benchmark.plan_caps import CappedRun, cap_runs, render_capped
+from component.pipeline.benchmark.plan_caps import CappedRun, cap_runs, render_capped, render_left_out
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES, Case
 from component.pipeline.benchmark.plan_measurement import (
     CAPPED,
@@ -25,9 +25,10 @@ from component.pipeline.benchmark.plan_measurement import (
     median_step,
     open_results,
 )
-from component.pipeline.benchmark.plan_processes import Work, measure_pending, visible_gpus
+from component.pipeline.benchmark.plan_processes import Work, measure_pending, smallest_visible_gib, visible_gpus
 from component.pipeline.benchmark.report import describe_surroundings, quick_note, write_text
 from component.pipeline.benchmark.results import DONE, Results, summarize
+from component.pipeline.benchmark.runner import Effort
 from component.pipeline.benchmark.suite import UNFINISHED
 from component.planning.gpus import describe_gpu
 from component.planning.plan import Plan, plan
@@ -66,15 +67,15 @@ class Comparison:
         return {name: mine / real - 1 for name, (mine, real) in pairs.items() if mine and real}
 
 
-def compare_plans(work: Work, *, is_quick: bool, minutes: float, say: Callable[[str], None]) -> None:
+def compare_plans(work: Work, effort: Effort, *, is_quick: bool, say: Callable[[str], None]) -> None:
     """Measure what is still to be measured and write plan.md and plan.png beside the results.
 
-    Args:
-        minutes: after which no further case begins.
+    Raises:
+        UserError: something that is left to run is too large for a CPU, and there is no NVIDIA GPU.
     """
-    for case in work.pending():
+    for case in work.pending(retry=effort.retry):
         check_device(case.shape, instead="take --quick")
-    note = _measure(work, minutes)
+    note = _measure(work, effort)
     compared = compare(work.cases, work.results)
     quick = quick_note("tiny models", _device_of(work)) if is_quick else ""
     tables, surroundings = render(compared, failures(work)), describe_surroundings(work.cases, work.results)
@@ -82,21 +83,23 @@ def compare_plans(work: Work, *, is_quick: bool, minutes: float, say: Callable[[
     say(write_text(work.results.path.parent, SUITE, [quick, tables, note, surroundings]))
 
 
-def try_caps(work: Work, runs: Sequence[CappedRun], *, minutes: float, say: Callable[[str], None]) -> None:
+def try_caps(work: Work, runs: Sequence[CappedRun], effort: Effort, *, say: Callable[[str], None]) -> None:
     """Run what is still to be run under its cap and write plan-capped.md beside the results.
-
-    Args:
-        minutes: after which no further case begins.
 
     Raises:
         UserError: something is left to run, and there is no NVIDIA GPU.
     """
-    if work.pending() and not visible_gpus():
+    pending = work.pending(retry=effort.retry)
+    if pending and not visible_gpus():
         raise UserError(NO_CAP)
-    note = _measure(work, minutes)
+    memory_gib = smallest_visible_gib()
     configs = {run.case.config for run in runs}
-    others = [case.name for case in CASES if case.name not in configs]
-    left_out = f"Left out, without a measurement to plan from: {'; '.join(others)}." if others else ""
+    unmeasured = [case.name for case in CASES if case.name not in configs]
+    too_large = [case for case in pending if (case.cap_gib or 0) > memory_gib]
+    work = replace(work, cases=[case for case in work.cases if case not in too_large])
+    runs = [run for run in runs if run.case not in too_large]
+    left_out = render_left_out(unmeasured, [case.name for case in too_large], memory_gib)
+    note = _measure(work, effort)
     tables, surroundings = render_capped(runs, work.results), describe_surroundings(work.cases, work.results)
     say(write_text(work.results.path.parent, CAPPED, [tables, left_out, note, surroundings]))
 
@@ -113,9 +116,11 @@ def capped_runs(measured: Path) -> list[CappedRun]:
     return cap_runs(CASES, {item.name: item.predicted.memory.reserved for item in compared})
 
 
-def _measure(work: Work, minutes: float) -> str:
+def _measure(work: Work, effort: Effort) -> str:
     """Measure what has no result; gives the note on what is left."""
-    measure_pending(work, time.monotonic() + 60 * minutes)
+    if effort.retry:
+        work.forget_failures()
+    measure_pending(work, effort.deadline)
     return UNFINISHED if work.pending() else ""
 
 
@@ -263,9 +268,8 @@ def run_suite(options: argparse.Namespace) -> None:
     runs = [] if options.capped is None else capped_runs(options.capped)
     cases = [run.case for run in runs] or (QUICK_CASES if options.quick else CASES)
     work = Work(cases, results, scratch, options.jobs)
-    if options.retry:
-        results.drop_failed(work.cases)
+    effort = Effort(deadline=time.monotonic() + 60 * options.minutes, retry=options.retry)
     if runs:
-        try_caps(work, runs, minutes=options.minutes, say=print)
+        try_caps(work, runs, effort, say=print)
         return
-    compare_plans(work, is_quick=options.quick, minutes=options.minutes, say=print)
+    compare_plans(work, effort, is_quick=options.quick, say=print)

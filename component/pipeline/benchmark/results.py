@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,13 +73,17 @@ class Results:
         with self._changing():
             self.content[name] = value
 
-    def drop_failed(self, cases: Sequence[Case]) -> None:
-        """Forget the runs of cases that failed, so that they are tried again, and write the file."""
+    def drop_failed(self, cases: Sequence[Case], statuses: Collection[str] = (FAILED,)) -> None:
+        """Forget the runs of cases that failed, so that they are tried again, and write the file.
+
+        Args:
+            statuses: that count as failures.
+        """
         if not any(map(self._find, cases)):
             return
         with self._changing():
             for entry in filter(None, map(self._find, cases)):
-                entry["runs"] = [run for run in entry["runs"] if run["status"] != FAILED]
+                entry["runs"] = [run for run in entry["runs"] if run["status"] not in statuses]
 
     @contextmanager
     def _changing(self) -> Iterator[None]:

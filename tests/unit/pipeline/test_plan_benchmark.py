@@ -23,12 +23,12 @@ from component.artifacts.error_picture import draw_errors
 from component.config.errors import UserError
 from component.config.load import load_config
 from component.pipeline import build_run
-from component.pipeline.benchmark import plan_measurement, plan_processes, plan_suite
+from component.pipeline.benchmark import device, plan_measurement, plan_processes, plan_suite
 from component.pipeline.benchmark.child import Child, Ended
 from component.pipeline.benchmark.plan_caps import cap_runs, render_capped
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES
 from component.pipeline.benchmark.plan_measurement import CAPPED, Scratch, case_settings, open_results
-from component.pipeline.benchmark.plan_processes import Work, measure_pending, visible_gpus
+from component.pipeline.benchmark.plan_processes import Work, measure_pending, smallest_visible_gib, visible_gpus
 from component.pipeline.benchmark.plan_suite import capped_runs, compare, failures, points, render
 from component.pipeline.benchmark.process_memory import lift_cap, release_memory
 from component.pipeline.benchmark.results import DONE, FAILED, OUT_OF_MEMORY, Results
@@ -71,6 +71,7 @@ def result(case, tmp_path: Path, *, allocated: float, seconds: float) -> dict:
     }
 
 
+GPU = {"name": "NVIDIA H200", "driver": "580", "memory": "143771 MiB"}
 SURROUNDINGS = {"gpus": [], "cpu": "a CPU", "python": "3", "packages": {}, "git": {"commit": None}}
 
 
@@ -332,8 +333,19 @@ def test_out_of_memory_under_a_cap_is_no_failure(tmp_path: Path, monkeypatch: py
     commands = end_as(programs, work, monkeypatch)
     assert [work.results.runs(case)[0]["status"] for case in capped] == list(ENDS.values())
     assert {command[command.index("--cap") + 1] for command in commands} == {"5.5"}
-    work.results.drop_failed(capped)
-    assert work.pending() == capped[-2:]
+    assert work.pending() == []
+
+
+def test_retry_takes_all_but_what_ended_well(tmp_path: Path) -> None:
+    """Neighbours may have had the memory that a config under a cap found lacking."""
+    cases = [replace(case, cap_gib=5.5) for case in CASES[:4]]
+    kept = [{"status": FAILED}, {"status": OUT_OF_MEMORY}, result(cases[2], tmp_path, allocated=1, seconds=1.0)]
+    results = keep(tmp_path / "a.json", *((case, {"lines": [], **run}) for case, run in zip(cases, kept, strict=False)))
+    work = Work(cases, results, tmp_path)
+    retried = [*cases[:2], cases[3]]
+    assert work.pending() == cases[3:] and work.pending(retry=True) == retried
+    work.forget_failures()
+    assert work.pending() == retried
 
 
 def test_out_of_memory_without_a_cap_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,7 +384,7 @@ def test_caps_that_cannot_be_tried(script: Script, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [])
     no_cap = f"{plan_suite.NO_CAP}\n"
     assert script("--capped", recorded) == script("--capped", recorded, "--quick") == (2, "", no_cap)
-    monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [{}])
+    monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [GPU])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the machine has a card that no process may see
     assert script("--capped", recorded) == (2, "", no_cap)
     code, _, said = script("--capped", str(tmp_path / "none.json"))
@@ -389,7 +401,7 @@ def test_capped(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """Of a measurement with one config its two caps are run, kept in a file of their own, and not run again."""
     measured = keep(tmp_path / "plan.json", (CASES[6], result(CASES[6], tmp_path, allocated=GIB, seconds=1.0)))
     before = measured.path.read_text()
-    monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [{}])
+    monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [GPU])
     monkeypatch.setattr(plan_processes, "_start", lambda _work, case, *_: Stopped(case.name))
     code, said, error = script("--capped", str(measured.path))
     assert (code, error) == (0, "") and said == (tmp_path / f"{CAPPED}.md").read_text()
@@ -400,7 +412,57 @@ def test_capped(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert f"Left out, without a measurement to plan from: {CASES[0].name}; " in said and len(runs) == 2
     assert measured.path.read_text() == before and not (tmp_path / "plan.md").exists()
     monkeypatch.setattr(plan_processes, "_start", None)
-    assert script("--capped", str(measured.path), "--retry")[1] == said
+    before = kept.path.read_text()
+    monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [])
+    assert script("--capped", str(measured.path))[1] == said
+    assert script("--capped", str(measured.path), "--retry")[0] == 2 and kept.path.read_text() == before
+    monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [GPU])
+    monkeypatch.setattr(plan_processes, "_start", lambda _work, case, *_: Stopped(f"again {case.name}"))
+    assert script("--capped", str(measured.path), "--retry")[1].splitlines()[:9] == said.splitlines()[:9]
+    kept.reload()
+    assert [[line for one in kept.runs(run.case) for line in one["lines"]] for run in runs] == [
+        [f"CUDA out of memory: again {run.case.name}"] for run in runs
+    ]
+
+
+def test_retry_without_a_gpu_forgets_nothing(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = keep(tmp_path / "plan.json", *((case, {"status": FAILED, "lines": ["no"]}) for case in CASES))
+    before = results.path.read_text()
+    monkeypatch.setattr(device, "nvidia_gpus", lambda: [])
+    code, _, said = script("--retry")
+    assert code == 2 and "nvidia-smi finds no NVIDIA GPU here" in said and results.path.read_text() == before
+
+
+def test_caps_beyond_the_card_are_left_out(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And named; one that a larger card has run before is shown."""
+    cases = (CASES[6], CASES[14])
+    measured = keep(
+        tmp_path / "plan.json", *((case, result(case, tmp_path, allocated=GIB, seconds=1.0)) for case in cases)
+    )
+    runs = capped_runs(measured.path)  # the last one under 11.67 GiB
+    kept = open_results(tmp_path / f"{CAPPED}.json", CAPPED)
+    done = {**result(runs[0].case, tmp_path, allocated=GIB, seconds=1.0), "status": DONE, "date": "2026-11-29"}
+    kept.add(runs[0].case, done, SURROUNDINGS)
+    monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [{**GPU, "memory": "12288 MiB"}])
+    monkeypatch.setattr(plan_processes, "_start", lambda _work, case, *_: Stopped(case.name))
+    code, said, error = script("--capped", str(measured.path))
+    assert (code, error) == (0, "") and UNFINISHED not in said
+    left_out = "; ".join(run.case.name for run in runs[1:3])
+    assert f"\nLeft out, under more than the 12.00 GiB of the smallest GPU here: {left_out}.\n" in said
+    kept.reload()
+    assert [len(kept.runs(run.case)) for run in runs] == [1, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("visible", "smallest"), [(None, 8.0), ("0", 16.0), ("2,0", 16.0), ("GPU-1f", 8.0), ("2", float("inf"))]
+)
+def test_smallest_card_that_processes_may_see(visible: str | None, smallest: float, monkeypatch) -> None:
+    sizes = ("16384 MiB", "8192 MiB", "[N/A]")
+    monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [{**GPU, "memory": size} for size in sizes])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert smallest_visible_gib() == smallest
 
 
 class Stopped:
