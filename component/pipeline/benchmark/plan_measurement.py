@@ -14,9 +14,9 @@ from component.config.errors import UserError
 from component.config.load import load_config
 from component.pipeline.benchmark.case import file_name
 from component.pipeline.benchmark.plan_cases import Case
+from component.pipeline.benchmark.plan_fields import MEASURED, MEASURED_UNDER_A_CAP, UNFINISHED_RUN
 from component.pipeline.benchmark.process_memory import release_memory
 from component.pipeline.benchmark.results import DONE, Results, now
-from component.pipeline.benchmark.results_file import Fields
 from component.pipeline.build_run import build_trainer, load_weights
 from component.pipeline.plan_run import data_size
 from component.pipeline.prepare import PreparedRun, prepare
@@ -29,15 +29,6 @@ SUITE = "plan"
 CAPPED = "plan-capped"
 #: Of a case.
 NUM_STEPS = 5
-
-#: Fields of a run that ended well.
-MEASURED: Fields = {
-    "settings": dict, "loader": str, "precision": list, "data": dict, "gpu": dict, "steps": list, "jobs": int,
-    "loss": (dict, type(None)), "peak_allocated_bytes": (int, type(None)),
-    "peak_reserved_bytes": (int, type(None)),
-}  # fmt: skip
-#: Of one that ended well under a cap, which nothing but CUDA's allocator holds.
-MEASURED_UNDER_A_CAP: Fields = {**MEASURED, "peak_allocated_bytes": int, "peak_reserved_bytes": int}
 
 
 @dataclass(frozen=True)
@@ -63,16 +54,18 @@ class Scratch:
         return self.root / "models"
 
 
-def open_results(path: Path, suite: str = SUITE) -> Results:
+def open_results(path: Path, suite: str = SUITE, *, option: str = "--output") -> Results:
     """The results of the suite in a file, which may not exist yet.
 
     Args:
         suite: SUITE or CAPPED.
+        option: that names another file, for messages.
 
     Raises:
         UserError: it holds something else, or is damaged.
     """
-    return Results(path, suite, lambda _entry: MEASURED_UNDER_A_CAP if suite == CAPPED else MEASURED)
+    measured = MEASURED_UNDER_A_CAP if suite == CAPPED else MEASURED
+    return Results(path, suite, lambda _entry: measured, of_failed=UNFINISHED_RUN, option=option)
 
 
 def measure_case(case: Case, results: Results, scratch: Scratch, *, jobs: int = 1) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 from component.artifacts.error_picture import draw_errors
 from component.artifacts.lock import lock_folder
-from component.config.errors import UserError
-from component.config.load import load_config
+from component.config.errors import ConfigError, UserError
+from component.config.load import Config, load_config
 from component.pipeline.benchmark.device import check_device
 from component.pipeline.benchmark.plan_caps import CappedRun, cap_runs, render_capped, render_left_out
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES, Case
@@ -42,7 +42,8 @@ CAPTION = (
 )
 #: Of what a config reserves; a plan further above it asks for a card that is so much larger than it needs to be.
 SPARE = 0.10
-NO_CAP = "--capped: nothing limits the memory of a CPU; leave --quick out, and run it where there is an NVIDIA GPU"
+NO_CAP = "--capped: nothing limits the memory of a CPU; run it where there is an NVIDIA GPU that processes may see"
+QUICK_CAP = "--quick: its configs are for a CPU, whose memory nothing limits; leave it or --capped out"
 SUM_TITLES = ("| cases | number | of | median error | worst error |", "|---|---|---|---|---|")
 
 
@@ -110,7 +111,7 @@ def capped_runs(measured: Path) -> list[CappedRun]:
     Raises:
         UserError: it has measured none, or is no such file.
     """
-    compared = compare(CASES, open_results(measured))
+    compared = compare(CASES, open_results(measured, option="--capped FILE"))
     if not compared:
         raise UserError(f"--capped: {measured} has no config that ended well; name plan.json of a run without --capped")
     return cap_runs(CASES, {item.name: item.predicted.memory.reserved for item in compared})
@@ -125,9 +126,13 @@ def _measure(work: Work, effort: Effort) -> str:
 
 
 def compare(cases: Iterable[Case], results: Results) -> list[Comparison]:
-    """Predict each measured case with the planner as it is now."""
+    """Predict each measured case with the planner as it is now.
+
+    Raises:
+        UserError: the settings of one are no config.
+    """
     measured = ((case, summarize(results.runs(case))) for case in cases)
-    return [_compare(case, run) for case, run in measured if run is not None and run["status"] == DONE]
+    return [_compare(case, run, results) for case, run in measured if run is not None and run["status"] == DONE]
 
 
 def failures(work: Work) -> dict[str, str]:
@@ -136,8 +141,8 @@ def failures(work: Work) -> dict[str, str]:
     return {name: (run["lines"] or [""])[-1] for name, run in last if run is not None and run["status"] != DONE}
 
 
-def _compare(case: Case, result: Mapping[str, Any]) -> Comparison:
-    config, shape = load_config(result["settings"]), read_shape(CASE_SHAPES[case.shape])
+def _compare(case: Case, result: Mapping[str, Any], results: Results) -> Comparison:
+    config, shape = _config_of(case, result["settings"], results), read_shape(CASE_SHAPES[case.shape])
     assert shape is not None
     gpu = result["gpu"]
     is_cuda = gpu["kind"] == "cuda"
@@ -159,6 +164,13 @@ def _compare(case: Case, result: Mapping[str, Any]) -> Comparison:
     seconds = median_step(result["steps"]) if result["jobs"] == 1 else None
     peaks = (result[name] for name in ("peak_allocated_bytes", "peak_reserved_bytes"))
     return Comparison(case.name, case.is_held_out, predicted, *peaks, seconds)
+
+
+def _config_of(case: Case, settings: Mapping[str, Any], results: Results) -> Config:
+    try:
+        return load_config(settings)
+    except ConfigError as error:
+        raise results.file.damage(f"settings of a run of '{case.name}': {error.problems[0]}") from error
 
 
 def render(comparisons: Sequence[Comparison], failed: Mapping[str, str]) -> str:
@@ -263,7 +275,7 @@ def run_suite(options: argparse.Namespace) -> None:
         measure_case(replace(case, cap_gib=options.cap), results, Scratch(scratch, options.place), jobs=options.jobs)
         return
     if options.capped is not None and options.quick:
-        raise UserError(NO_CAP)
+        raise UserError(QUICK_CAP)
     _locks = lock_folder(output, key="--output"), lock_folder(scratch, key="--scratch")
     runs = [] if options.capped is None else capped_runs(options.capped)
     cases = [run.case for run in runs] or (QUICK_CASES if options.quick else CASES)

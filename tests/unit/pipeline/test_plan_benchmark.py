@@ -122,6 +122,61 @@ def test_damaged_results_say_where(tmp_path: Path) -> None:
         open_results(path)
 
 
+DAMAGES: tuple[tuple[str, Any, str], ...] = (
+    ("gpu", {}, ".gpu.kind is missing"),
+    ("gpu", [], ".gpu is no JSON object"),
+    ("gpu.compute_capability", None, ".gpu.compute_capability is of the wrong type, NoneType"),
+    ("gpu.compute_capability", [9], ".gpu.compute_capability has 1 items, and needs 2"),
+    ("data", {}, ".data.num_rows is missing"),
+    ("data.shortest", 1, ".data.shortest is unknown"),
+    ("data.longest", "x", ".data.longest is of the wrong type, str"),
+    ("data.learned_share", "x", ".data.learned_share is of the wrong type, str"),
+    ("precision", [], ".precision has 0 items, and needs 2"),
+    ("precision", ["bf17", "x"], ".precision[0] is 'bf17', none of float32, bfloat16, float16"),
+    ("precision", [["float32"], "float32"], ".precision[0] is ['float32'], none of"),
+    ("precision", ["float32"] * 3, ".precision has more than two items"),
+    ("loss", {}, ".loss.got is missing"),
+    ("steps", [1.0], ".steps has 1 items, and needs 2"),
+    ("steps", [1.0, None], ".steps[1] is of the wrong type, NoneType"),
+)
+
+
+@pytest.mark.parametrize(("place", "value", "problem"), DAMAGES)
+def test_damaged_parts_say_where(place: str, value: Any, problem: str, tmp_path: Path) -> None:
+    path, case = tmp_path / "plan.json", CASES[6]
+    run = result(case, tmp_path, allocated=1, seconds=1.0)
+    *parents, name = place.split(".")
+    part = run[parents[0]] if parents else run
+    part[name] = value
+    keep(path, (case, run))
+    with pytest.raises(UserError) as refused:
+        capped_runs(path)
+    said = str(refused.value)
+    assert said.startswith(f"{path}: cases[0].runs[0]{problem}") and said.endswith("or name another --capped FILE")
+
+
+def test_settings_that_are_no_config_say_where(tmp_path: Path) -> None:
+    path, case = tmp_path / "plan.json", CASES[6]
+    run = result(case, tmp_path, allocated=1, seconds=1.0)
+    keep(path, (case, {**run, "settings": {**run["settings"], "lora_rang": 8}}))
+    with pytest.raises(UserError) as refused:
+        capped_runs(path)
+    said = str(refused.value)
+    assert said.startswith(f"{path}: settings of a run of '{case.name}': config: lora_rang: unknown key")
+    assert said.endswith("or name another --capped FILE") and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"), [({}, "lines is missing"), ({"lines": [None]}, r"lines\[0\] is of the wrong type")]
+)
+def test_failed_runs_have_lines(lines: dict, problem: str, tmp_path: Path) -> None:
+    """Their last one is in the table."""
+    for status in (FAILED, OUT_OF_MEMORY):
+        path = keep(tmp_path / f"{status}.json", (CASES[6], {"status": status, **lines})).path
+        with pytest.raises(UserError, match=rf"cases\[0\]\.runs\[0\]\.{problem}"):
+            open_results(path)
+
+
 def test_release_lets_go_of_embeddings_that_bitsandbytes_lists() -> None:
     """transformers' Trainer registers them so for 8-bit optimizers; the list would keep them for good."""
     from bitsandbytes.optim import GlobalOptimManager
@@ -383,16 +438,21 @@ def test_caps_that_cannot_be_tried(script: Script, tmp_path: Path, monkeypatch: 
     recorded = "docs/benchmarks/plan.json"
     monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [])
     no_cap = f"{plan_suite.NO_CAP}\n"
-    assert script("--capped", recorded) == script("--capped", recorded, "--quick") == (2, "", no_cap)
+    assert script("--capped", recorded) == (2, "", no_cap)
+    assert script("--capped", recorded, "--quick") == (2, "", f"{plan_suite.QUICK_CAP}\n")
     monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [GPU])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the machine has a card that no process may see
     assert script("--capped", recorded) == (2, "", no_cap)
     code, _, said = script("--capped", str(tmp_path / "none.json"))
     assert code == 2 and said.startswith(f"--capped: {tmp_path}/none.json has no config") and said.count("\n") == 1
     code, _, said = script("--capped", "docs/benchmarks/auto-3b.json")
-    assert code == 2 and "results of suite auto, not of plan" in said
+    assert code == 2 and "results of suite auto, not of plan; move it, or name another --capped FILE\n" in said
+    (tmp_path / "damaged.json").write_text("[]", encoding="utf-8")
+    code, _, said = script("--capped", str(tmp_path / "damaged.json"))
+    assert code == 2 and said.endswith("; mend or move the file, or name another --capped FILE\n")
     case = replace(CASES[6], cap_gib=4.0)
-    open_results(tmp_path / f"{CAPPED}.json", CAPPED).add(case, {"status": FAILED, "date": "2026-11-29"}, SURROUNDINGS)
+    failed = {"status": FAILED, "date": "2026-11-29", "lines": []}
+    open_results(tmp_path / f"{CAPPED}.json", CAPPED).add(case, failed, SURROUNDINGS)
     code, _, said = script("--capped", str(tmp_path / f"{CAPPED}.json"))
     assert code == 2 and f"results of suite {CAPPED}, not of plan" in said
 
