@@ -260,13 +260,28 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def check_options(options: argparse.Namespace) -> None:
+    """Check what would else be passed over.
+
+    Raises:
+        UserError: options exclude each other, or one lacks another.
+    """
+    if options.cap is not None and options.measure is None:
+        raise UserError("--cap: is of one config; name it with --measure, or take --capped FILE for all of FILE's")
+    if options.capped is not None and options.measure is not None:
+        raise UserError("--measure: runs one config, and --capped all of a file; take --cap for one, or leave one out")
+    if options.capped is not None and options.quick:
+        raise UserError(QUICK_CAP)
+
+
 def run_suite(options: argparse.Namespace) -> None:
     """Hold the planner against measurements; `--measure`, with `--cap`, is what the suite calls itself with.
 
     Raises:
-        UserError: another command works in one of the folders, configs that are left need a GPU, or --capped names
-            nothing that can be used.
+        UserError: options exclude each other, another command works in one of the folders, configs that are left need
+            a GPU, or --capped names nothing that can be used.
     """
+    check_options(options)
     output, scratch = options.output.absolute(), options.scratch.absolute()
     suite = SUITE if options.capped is None and options.cap is None else CAPPED
     results = open_results(output / f"{suite}.json", suite)
@@ -274,8 +289,6 @@ def run_suite(options: argparse.Namespace) -> None:
         case = next(case for case in (*CASES, *QUICK_CASES) if case.name == options.measure)
         measure_case(replace(case, cap_gib=options.cap), results, Scratch(scratch, options.place), jobs=options.jobs)
         return
-    if options.capped is not None and options.quick:
-        raise UserError(QUICK_CAP)
     _locks = lock_folder(output, key="--output"), lock_folder(scratch, key="--scratch")
     runs = [] if options.capped is None else capped_runs(options.capped)
     cases = [run.case for run in runs] or (QUICK_CASES if options.quick else CASES)

@@ -457,6 +457,13 @@ def test_caps_that_cannot_be_tried(script: Script, tmp_path: Path, monkeypatch: 
     assert code == 2 and f"results of suite {CAPPED}, not of plan" in said
 
 
+def test_options_that_would_be_passed_over(script: Script, tmp_path: Path) -> None:
+    for arguments in (["--cap", "3.5"], ["--measure", CASES[6].name, "--capped", "docs/benchmarks/plan.json"]):
+        code, said, error = script(*arguments)
+        assert (code, said) == (2, "") and error.startswith(f"{arguments[0]}: ") and error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_capped(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a measurement with one config its two caps are run, kept in a file of their own, and not run again."""
     measured = keep(tmp_path / "plan.json", (CASES[6], result(CASES[6], tmp_path, allocated=GIB, seconds=1.0)))
