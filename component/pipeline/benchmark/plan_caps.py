@@ -71,6 +71,21 @@ def render_capped(runs: Sequence[CappedRun], results: Results) -> str:
     return "\n\n".join([table, f"{shares}; {tight} without any margin.", *others])
 
 
+def render_left_out(unmeasured: Sequence[str], too_large: Sequence[str], memory_gib: float) -> str:
+    """What the table has not, by name; nothing where it has all.
+
+    Args:
+        unmeasured: configs.
+        too_large: configs with their caps.
+        memory_gib: of the smallest GPU that is used.
+    """
+    parts = {
+        "without a measurement to plan from": unmeasured,
+        f"under more than the {memory_gib:.2f} GiB of the smallest GPU here": too_large,
+    }
+    return "\n\n".join(f"Left out, {why}: {'; '.join(names)}." for why, names in parts.items() if names)
+
+
 def _row(item: CappedRun, run: Mapping[str, Any] | None) -> list[str]:
     reserved = (run or {}).get("peak_reserved_bytes")
     return [

@@ -10,29 +10,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from component.config.errors import UserError
 from component.config.load import load_config
 from component.pipeline.benchmark.case import file_name
 from component.pipeline.benchmark.plan_cases import Case
+from component.pipeline.benchmark.plan_fields import MEASURED, MEASURED_UNDER_A_CAP, UNFINISHED_RUN
 from component.pipeline.benchmark.process_memory import release_memory
 from component.pipeline.benchmark.results import DONE, Results, now
-from component.pipeline.benchmark.results_file import Fields
 from component.pipeline.build_run import build_trainer, load_weights
 from component.pipeline.plan_run import data_size
 from component.pipeline.prepare import PreparedRun, prepare
+from component.planning.gpus import GIB
 from component.runtime.environment import REPOSITORY, environment_facts
+from component.runtime.hardware import Hardware, detect_hardware
 
 SUITE = "plan"
 #: The same suite under caps of memory, whose results are no measurement of what a config takes.
 CAPPED = "plan-capped"
 #: Of a case.
 NUM_STEPS = 5
-
-#: Fields of a run that ended well.
-MEASURED: Fields = {
-    "settings": dict, "loader": str, "precision": list, "data": dict, "gpu": dict, "steps": list, "jobs": int,
-    "loss": (dict, type(None)), "peak_allocated_bytes": (int, type(None)),
-    "peak_reserved_bytes": (int, type(None)),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,16 +54,18 @@ class Scratch:
         return self.root / "models"
 
 
-def open_results(path: Path, suite: str = SUITE) -> Results:
+def open_results(path: Path, suite: str = SUITE, *, option: str = "--output") -> Results:
     """The results of the suite in a file, which may not exist yet.
 
     Args:
         suite: SUITE or CAPPED.
+        option: that names another file, for messages.
 
     Raises:
         UserError: it holds something else, or is damaged.
     """
-    return Results(path, suite, lambda _entry: MEASURED)
+    measured = MEASURED_UNDER_A_CAP if suite == CAPPED else MEASURED
+    return Results(path, suite, lambda _entry: measured, of_failed=UNFINISHED_RUN, option=option)
 
 
 def measure_case(case: Case, results: Results, scratch: Scratch, *, jobs: int = 1) -> None:
@@ -75,10 +73,31 @@ def measure_case(case: Case, results: Results, scratch: Scratch, *, jobs: int = 
 
     Args:
         jobs: processes that are at work on the GPU, this one among them; with more than one no time is measured.
+
+    Raises:
+        UserError: it has a cap, and this process's memory cannot be limited so.
     """
+    if case.cap_gib is not None:
+        check_cap(case.cap_gib, detect_hardware())
     shutil.rmtree(scratch.folder / "run", ignore_errors=True)
     surroundings = environment_facts(REPOSITORY)
     results.add(case, {"status": DONE, "date": now(), **_measure(case, scratch), "jobs": jobs}, surroundings)
+
+
+def check_cap(cap_gib: float, hardware: Hardware) -> None:
+    """Check that a cap limits something, before a checkpoint is made.
+
+    Raises:
+        UserError: torch sees no NVIDIA GPU, or one with less memory than the cap.
+    """
+    if hardware.kind != "cuda":
+        raise UserError(
+            f"--cap: torch finds no NVIDIA GPU, and nothing limits the memory of {hardware.name}; look at the driver, "
+            "torch's build and CUDA_VISIBLE_DEVICES"
+        )
+    if cap_gib * GIB > hardware.total_memory_bytes:
+        size = hardware.total_memory_bytes / GIB
+        raise UserError(f"--cap: {cap_gib:.2f} GiB is more than {hardware.name} has, {size:.2f} GiB; take a larger GPU")
 
 
 def _measure(case: Case, scratch: Scratch) -> dict[str, Any]:
@@ -127,7 +146,6 @@ def case_settings(case: Case, scratch: Scratch) -> dict[str, Any]:
 def _import_unsloth_first(settings: dict[str, Any]) -> None:
     """It must come before transformers, which making a checkpoint imports."""
     from component.models.unsloth import import_unsloth
-    from component.runtime.hardware import detect_hardware
 
     # A folder need not exist for that: the hub is off.
     config = load_config(settings)

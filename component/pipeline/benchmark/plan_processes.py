@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -14,8 +16,11 @@ from component.pipeline.benchmark.child import INTERVAL, Child, Ended, child_sha
 from component.pipeline.benchmark.measured import status_of
 from component.pipeline.benchmark.plan_cases import Case
 from component.pipeline.benchmark.plan_measurement import Scratch
-from component.pipeline.benchmark.results import Results, failed_run
+from component.pipeline.benchmark.results import FAILED, OUT_OF_MEMORY, Results, failed_run
 from component.runtime.environment import REPOSITORY, environment_facts, nvidia_gpus
+
+#: How a run ended that `--retry` takes again; a neighbour on the card may have had the memory.
+RETRIED = (FAILED, OUT_OF_MEMORY)
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,19 @@ class Work:
     scratch: Path
     jobs: int = 1
 
-    def pending(self) -> list[Case]:
-        """Cases that have no result, failures counting as one."""
+    def pending(self, *, retry: bool = False) -> list[Case]:
+        """Cases that have no result.
+
+        Args:
+            retry: whether failures count as none; else they do as one.
+        """
         self.results.reload()
-        return [case for case in self.cases if not self.results.runs(case)]
+        ignored = RETRIED if retry else ()
+        return [case for case in self.cases if all(run["status"] in ignored for run in self.results.runs(case))]
+
+    def forget_failures(self) -> None:
+        """Drop the results that `--retry` is to take again."""
+        self.results.drop_failed(self.cases, RETRIED)
 
 
 def measure_pending(work: Work, deadline: float) -> None:
@@ -44,7 +58,8 @@ def measure_pending(work: Work, deadline: float) -> None:
     Args:
         deadline: a time of `time.monotonic()` after which no case begins.
     """
-    pending, gpus = iter(work.pending()), visible_gpus() or [None]
+    pending = iter(work.pending())
+    gpus: Sequence[str | None] = visible_gpus() or [None]
     at_work: dict[int, tuple[Case, Child]] = {}
     try:
         while True:
@@ -65,15 +80,26 @@ def measure_pending(work: Work, deadline: float) -> None:
         end_children(child for _, child in at_work.values())
 
 
-def visible_gpus() -> Sequence[str | None]:
+def visible_gpus() -> list[str]:
     """What CUDA_VISIBLE_DEVICES may name, one after the other; empty where there is no GPU."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     all_of_them = [str(number) for number in range(len(nvidia_gpus()))]
     return all_of_them if chosen is None else list(filter(None, chosen.split(","))) if all_of_them else []
 
 
+def smallest_visible_gib() -> float:
+    """Memory of the smallest card that processes may see, as its driver's tool tells; infinite where it does not.
+
+    Where CUDA_VISIBLE_DEVICES names others than numbers, all cards of the machine count.
+    """
+    gpus, visible = nvidia_gpus(), [int(name) for name in visible_gpus() if str(name).isdecimal()]
+    seen = [gpus[number] for number in visible if number < len(gpus)] or gpus
+    sizes = [re.fullmatch(r"(\d+) MiB", gpu["memory"]) for gpu in seen]
+    return min((int(size[1]) / 1024 for size in sizes if size), default=math.inf)
+
+
 def _ended_badly(case: Case, ended: Ended) -> dict[str, Any]:
-    """The result; lack of memory says something of a config under a cap alone, and else is a failure to try again."""
+    """The result; lack of memory says something of a config under a cap alone, and else is a failure."""
     run = failed_run(ended)
     return run if case.cap_gib is None else {**run, "status": status_of(ended)}
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from component.artifacts.error_picture import draw_errors
 from component.artifacts.lock import lock_folder
-from component.config.errors import UserError
-from component.config.load import load_config
+from component.config.errors import ConfigError, UserError
+from component.config.load import Config, load_config
 from component.pipeline.benchmark.device import check_device
-from component.pipeline.benchmark.plan_caps import CappedRun, cap_runs, render_capped
+from component.pipeline.benchmark.plan_caps import CappedRun, cap_runs, render_capped, render_left_out
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES, Case
 from component.pipeline.benchmark.plan_measurement import (
     CAPPED,
@@ -25,16 +25,16 @@ from component.pipeline.benchmark.plan_measurement import (
     median_step,
     open_results,
 )
-from component.pipeline.benchmark.plan_processes import Work, measure_pending
+from component.pipeline.benchmark.plan_processes import Work, measure_pending, smallest_visible_gib, visible_gpus
 from component.pipeline.benchmark.report import describe_surroundings, quick_note, write_text
 from component.pipeline.benchmark.results import DONE, Results, summarize
+from component.pipeline.benchmark.runner import Effort
 from component.pipeline.benchmark.suite import UNFINISHED
 from component.planning.gpus import describe_gpu
 from component.planning.plan import Plan, plan
 from component.planning.read_config import DataSize, Setting, read_workload
 from component.planning.shape import read_shape
 from component.runtime.command import folder_path, non_empty, positive_float, positive_int
-from component.runtime.environment import nvidia_gpus
 
 CAPTION = (
     "Measured in a process for each config. What torch reserves beyond what it allocates it gives back where another "
@@ -42,7 +42,8 @@ CAPTION = (
 )
 #: Of what a config reserves; a plan further above it asks for a card that is so much larger than it needs to be.
 SPARE = 0.10
-NO_CAP = "--capped: nothing limits the memory of a CPU; leave --quick out, and run it where there is an NVIDIA GPU"
+NO_CAP = "--capped: nothing limits the memory of a CPU; run it where there is an NVIDIA GPU that processes may see"
+QUICK_CAP = "--quick: its configs are for a CPU, whose memory nothing limits; leave it or --capped out"
 SUM_TITLES = ("| cases | number | of | median error | worst error |", "|---|---|---|---|---|")
 
 
@@ -67,15 +68,15 @@ class Comparison:
         return {name: mine / real - 1 for name, (mine, real) in pairs.items() if mine and real}
 
 
-def compare_plans(work: Work, *, is_quick: bool, minutes: float, say: Callable[[str], None]) -> None:
+def compare_plans(work: Work, effort: Effort, *, is_quick: bool, say: Callable[[str], None]) -> None:
     """Measure what is still to be measured and write plan.md and plan.png beside the results.
 
-    Args:
-        minutes: after which no further case begins.
+    Raises:
+        UserError: something that is left to run is too large for a CPU, and there is no NVIDIA GPU.
     """
-    for case in work.pending():
+    for case in work.pending(retry=effort.retry):
         check_device(case.shape, instead="take --quick")
-    note = _measure(work, minutes)
+    note = _measure(work, effort)
     compared = compare(work.cases, work.results)
     quick = quick_note("tiny models", _device_of(work)) if is_quick else ""
     tables, surroundings = render(compared, failures(work)), describe_surroundings(work.cases, work.results)
@@ -83,21 +84,23 @@ def compare_plans(work: Work, *, is_quick: bool, minutes: float, say: Callable[[
     say(write_text(work.results.path.parent, SUITE, [quick, tables, note, surroundings]))
 
 
-def try_caps(work: Work, runs: Sequence[CappedRun], *, minutes: float, say: Callable[[str], None]) -> None:
+def try_caps(work: Work, runs: Sequence[CappedRun], effort: Effort, *, say: Callable[[str], None]) -> None:
     """Run what is still to be run under its cap and write plan-capped.md beside the results.
-
-    Args:
-        minutes: after which no further case begins.
 
     Raises:
         UserError: something is left to run, and there is no NVIDIA GPU.
     """
-    if work.pending() and not nvidia_gpus():
+    pending = work.pending(retry=effort.retry)
+    if pending and not visible_gpus():
         raise UserError(NO_CAP)
-    note = _measure(work, minutes)
+    memory_gib = smallest_visible_gib()
     configs = {run.case.config for run in runs}
-    others = [case.name for case in CASES if case.name not in configs]
-    left_out = f"Left out, without a measurement to plan from: {'; '.join(others)}." if others else ""
+    unmeasured = [case.name for case in CASES if case.name not in configs]
+    too_large = [case for case in pending if (case.cap_gib or 0) > memory_gib]
+    work = replace(work, cases=[case for case in work.cases if case not in too_large])
+    runs = [run for run in runs if run.case not in too_large]
+    left_out = render_left_out(unmeasured, [case.name for case in too_large], memory_gib)
+    note = _measure(work, effort)
     tables, surroundings = render_capped(runs, work.results), describe_surroundings(work.cases, work.results)
     say(write_text(work.results.path.parent, CAPPED, [tables, left_out, note, surroundings]))
 
@@ -108,22 +111,28 @@ def capped_runs(measured: Path) -> list[CappedRun]:
     Raises:
         UserError: it has measured none, or is no such file.
     """
-    compared = compare(CASES, open_results(measured))
+    compared = compare(CASES, open_results(measured, option="--capped FILE"))
     if not compared:
         raise UserError(f"--capped: {measured} has no config that ended well; name plan.json of a run without --capped")
     return cap_runs(CASES, {item.name: item.predicted.memory.reserved for item in compared})
 
 
-def _measure(work: Work, minutes: float) -> str:
+def _measure(work: Work, effort: Effort) -> str:
     """Measure what has no result; gives the note on what is left."""
-    measure_pending(work, time.monotonic() + 60 * minutes)
+    if effort.retry:
+        work.forget_failures()
+    measure_pending(work, effort.deadline)
     return UNFINISHED if work.pending() else ""
 
 
 def compare(cases: Iterable[Case], results: Results) -> list[Comparison]:
-    """Predict each measured case with the planner as it is now."""
+    """Predict each measured case with the planner as it is now.
+
+    Raises:
+        UserError: the settings of one are no config.
+    """
     measured = ((case, summarize(results.runs(case))) for case in cases)
-    return [_compare(case, run) for case, run in measured if run is not None and run["status"] == DONE]
+    return [_compare(case, run, results) for case, run in measured if run is not None and run["status"] == DONE]
 
 
 def failures(work: Work) -> dict[str, str]:
@@ -132,8 +141,8 @@ def failures(work: Work) -> dict[str, str]:
     return {name: (run["lines"] or [""])[-1] for name, run in last if run is not None and run["status"] != DONE}
 
 
-def _compare(case: Case, result: Mapping[str, Any]) -> Comparison:
-    config, shape = load_config(result["settings"]), read_shape(CASE_SHAPES[case.shape])
+def _compare(case: Case, result: Mapping[str, Any], results: Results) -> Comparison:
+    config, shape = _config_of(case, result["settings"], results), read_shape(CASE_SHAPES[case.shape])
     assert shape is not None
     gpu = result["gpu"]
     is_cuda = gpu["kind"] == "cuda"
@@ -155,6 +164,13 @@ def _compare(case: Case, result: Mapping[str, Any]) -> Comparison:
     seconds = median_step(result["steps"]) if result["jobs"] == 1 else None
     peaks = (result[name] for name in ("peak_allocated_bytes", "peak_reserved_bytes"))
     return Comparison(case.name, case.is_held_out, predicted, *peaks, seconds)
+
+
+def _config_of(case: Case, settings: Mapping[str, Any], results: Results) -> Config:
+    try:
+        return load_config(settings)
+    except ConfigError as error:
+        raise results.file.damage(f"settings of a run of '{case.name}': {error.problems[0]}") from error
 
 
 def render(comparisons: Sequence[Comparison], failed: Mapping[str, str]) -> str:
@@ -244,13 +260,28 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def check_options(options: argparse.Namespace) -> None:
+    """Check what would else be passed over.
+
+    Raises:
+        UserError: options exclude each other, or one lacks another.
+    """
+    if options.cap is not None and options.measure is None:
+        raise UserError("--cap: is of one config; name it with --measure, or take --capped FILE for all of FILE's")
+    if options.capped is not None and options.measure is not None:
+        raise UserError("--measure: runs one config, and --capped all of a file; take --cap for one, or leave one out")
+    if options.capped is not None and options.quick:
+        raise UserError(QUICK_CAP)
+
+
 def run_suite(options: argparse.Namespace) -> None:
     """Hold the planner against measurements; `--measure`, with `--cap`, is what the suite calls itself with.
 
     Raises:
-        UserError: another command works in one of the folders, configs that are left need a GPU, or --capped names
-            nothing that can be used.
+        UserError: options exclude each other, another command works in one of the folders, configs that are left need
+            a GPU, or --capped names nothing that can be used.
     """
+    check_options(options)
     output, scratch = options.output.absolute(), options.scratch.absolute()
     suite = SUITE if options.capped is None and options.cap is None else CAPPED
     results = open_results(output / f"{suite}.json", suite)
@@ -258,15 +289,12 @@ def run_suite(options: argparse.Namespace) -> None:
         case = next(case for case in (*CASES, *QUICK_CASES) if case.name == options.measure)
         measure_case(replace(case, cap_gib=options.cap), results, Scratch(scratch, options.place), jobs=options.jobs)
         return
-    if options.capped is not None and options.quick:
-        raise UserError(NO_CAP)
     _locks = lock_folder(output, key="--output"), lock_folder(scratch, key="--scratch")
     runs = [] if options.capped is None else capped_runs(options.capped)
     cases = [run.case for run in runs] or (QUICK_CASES if options.quick else CASES)
     work = Work(cases, results, scratch, options.jobs)
-    if options.retry:
-        results.drop_failed(work.cases)
+    effort = Effort(deadline=time.monotonic() + 60 * options.minutes, retry=options.retry)
     if runs:
-        try_caps(work, runs, minutes=options.minutes, say=print)
+        try_caps(work, runs, effort, say=print)
         return
-    compare_plans(work, is_quick=options.quick, minutes=options.minutes, say=print)
+    compare_plans(work, effort, is_quick=options.quick, say=print)

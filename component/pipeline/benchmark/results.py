@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from component.artifacts.strict_json import to_json_text, write_atomically
 from component.pipeline.benchmark.case import Case
 from component.pipeline.benchmark.child import Ended
 from component.pipeline.benchmark.locked_file import locked
-from component.pipeline.benchmark.results_file import FieldsOf, check_runs, check_suite, read_json_object
+from component.pipeline.benchmark.results_file import Fields, FieldsOf, ResultsFile, RunFields
 
 DONE, OUT_OF_MEMORY, FAILED = "done", "out of memory", "failed"
 SCHEMA_VERSION = 1
@@ -28,13 +29,24 @@ class Results:
         path: of the file, which may not exist yet.
         suite: whose results they are; by default the file has its name.
         fields_of: gives the fields that a run which ended well has for sure, by the entry of its case.
+        of_failed: fields of a run that did not.
+        option: that names another file, for messages.
 
     Raises:
         UserError: it exists and holds something else, or is damaged.
     """
 
-    def __init__(self, path: Path, suite: str | None = None, fields_of: FieldsOf = lambda _entry: {}) -> None:
-        self.path, self.suite, self._fields_of = path, suite or path.stem, fields_of
+    def __init__(
+        self,
+        path: Path,
+        suite: str | None = None,
+        fields_of: FieldsOf = lambda _entry: {},
+        *,
+        of_failed: Fields = MappingProxyType({}),
+        option: str = "--output",
+    ) -> None:
+        self.path, self.suite, self.file = path, suite or path.stem, ResultsFile(path, option)
+        self._fields = RunFields((DONE, OUT_OF_MEMORY, FAILED), fields_of, of_failed)
         self.content: dict[str, Any] = {}
         self.reload()
 
@@ -42,9 +54,9 @@ class Results:
         """Read the file anew, as after another process has added to it."""
         self.content = {"schema_version": SCHEMA_VERSION, "suite": self.suite, "surroundings": {}, "cases": []}
         if self.path.exists():
-            self.content = read_json_object(self.path)
-            check_suite(self.path, self.content, self.suite, SCHEMA_VERSION)
-            check_runs(self.path, self.content, (DONE, OUT_OF_MEMORY, FAILED), self._fields_of)
+            self.content = self.file.read_json_object()
+            self.file.check_suite(self.content, self.suite, SCHEMA_VERSION)
+            self.file.check_runs(self.content, self._fields)
 
     def runs(self, case: Case) -> list[dict[str, Any]]:
         """The runs of a case so far, oldest first."""
@@ -73,13 +85,17 @@ class Results:
         with self._changing():
             self.content[name] = value
 
-    def drop_failed(self, cases: Sequence[Case]) -> None:
-        """Forget the runs of cases that failed, so that they are tried again, and write the file."""
+    def drop_failed(self, cases: Sequence[Case], statuses: Collection[str] = (FAILED,)) -> None:
+        """Forget the runs of cases that failed, so that they are tried again, and write the file.
+
+        Args:
+            statuses: that count as failures.
+        """
         if not any(map(self._find, cases)):
             return
         with self._changing():
             for entry in filter(None, map(self._find, cases)):
-                entry["runs"] = [run for run in entry["runs"] if run["status"] != FAILED]
+                entry["runs"] = [run for run in entry["runs"] if run["status"] not in statuses]
 
     @contextmanager
     def _changing(self) -> Iterator[None]:

@@ -23,12 +23,12 @@ from component.artifacts.error_picture import draw_errors
 from component.config.errors import UserError
 from component.config.load import load_config
 from component.pipeline import build_run
-from component.pipeline.benchmark import plan_processes, plan_suite
+from component.pipeline.benchmark import device, plan_measurement, plan_processes, plan_suite
 from component.pipeline.benchmark.child import Child, Ended
 from component.pipeline.benchmark.plan_caps import cap_runs, render_capped
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES
 from component.pipeline.benchmark.plan_measurement import CAPPED, Scratch, case_settings, open_results
-from component.pipeline.benchmark.plan_processes import Work, measure_pending, visible_gpus
+from component.pipeline.benchmark.plan_processes import Work, measure_pending, smallest_visible_gib, visible_gpus
 from component.pipeline.benchmark.plan_suite import capped_runs, compare, failures, points, render
 from component.pipeline.benchmark.process_memory import lift_cap, release_memory
 from component.pipeline.benchmark.results import DONE, FAILED, OUT_OF_MEMORY, Results
@@ -36,6 +36,7 @@ from component.pipeline.benchmark.suite import UNFINISHED
 from component.planning.choice import room_on
 from component.planning.gpus import CONTEXT_BYTES, GIB
 from component.planning.shape import read_shape
+from component.runtime.hardware import Hardware
 
 
 def test_cases(tmp_path: Path) -> None:
@@ -70,6 +71,7 @@ def result(case, tmp_path: Path, *, allocated: float, seconds: float) -> dict:
     }
 
 
+GPU = {"name": "NVIDIA H200", "driver": "580", "memory": "143771 MiB"}
 SURROUNDINGS = {"gpus": [], "cpu": "a CPU", "python": "3", "packages": {}, "git": {"commit": None}}
 
 
@@ -118,6 +120,61 @@ def test_damaged_results_say_where(tmp_path: Path) -> None:
     path.write_text("[]", encoding="utf-8")
     with pytest.raises(UserError, match="plan.json: holds no JSON object"):
         open_results(path)
+
+
+DAMAGES: tuple[tuple[str, Any, str], ...] = (
+    ("gpu", {}, ".gpu.kind is missing"),
+    ("gpu", [], ".gpu is no JSON object"),
+    ("gpu.compute_capability", None, ".gpu.compute_capability is of the wrong type, NoneType"),
+    ("gpu.compute_capability", [9], ".gpu.compute_capability has 1 items, and needs 2"),
+    ("data", {}, ".data.num_rows is missing"),
+    ("data.shortest", 1, ".data.shortest is unknown"),
+    ("data.longest", "x", ".data.longest is of the wrong type, str"),
+    ("data.learned_share", "x", ".data.learned_share is of the wrong type, str"),
+    ("precision", [], ".precision has 0 items, and needs 2"),
+    ("precision", ["bf17", "x"], ".precision[0] is 'bf17', none of float32, bfloat16, float16"),
+    ("precision", [["float32"], "float32"], ".precision[0] is ['float32'], none of"),
+    ("precision", ["float32"] * 3, ".precision has more than two items"),
+    ("loss", {}, ".loss.got is missing"),
+    ("steps", [1.0], ".steps has 1 items, and needs 2"),
+    ("steps", [1.0, None], ".steps[1] is of the wrong type, NoneType"),
+)
+
+
+@pytest.mark.parametrize(("place", "value", "problem"), DAMAGES)
+def test_damaged_parts_say_where(place: str, value: Any, problem: str, tmp_path: Path) -> None:
+    path, case = tmp_path / "plan.json", CASES[6]
+    run = result(case, tmp_path, allocated=1, seconds=1.0)
+    *parents, name = place.split(".")
+    part = run[parents[0]] if parents else run
+    part[name] = value
+    keep(path, (case, run))
+    with pytest.raises(UserError) as refused:
+        capped_runs(path)
+    said = str(refused.value)
+    assert said.startswith(f"{path}: cases[0].runs[0]{problem}") and said.endswith("or name another --capped FILE")
+
+
+def test_settings_that_are_no_config_say_where(tmp_path: Path) -> None:
+    path, case = tmp_path / "plan.json", CASES[6]
+    run = result(case, tmp_path, allocated=1, seconds=1.0)
+    keep(path, (case, {**run, "settings": {**run["settings"], "lora_rang": 8}}))
+    with pytest.raises(UserError) as refused:
+        capped_runs(path)
+    said = str(refused.value)
+    assert said.startswith(f"{path}: settings of a run of '{case.name}': config: lora_rang: unknown key")
+    assert said.endswith("or name another --capped FILE") and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"), [({}, "lines is missing"), ({"lines": [None]}, r"lines\[0\] is of the wrong type")]
+)
+def test_failed_runs_have_lines(lines: dict, problem: str, tmp_path: Path) -> None:
+    """Their last one is in the table."""
+    for status in (FAILED, OUT_OF_MEMORY):
+        path = keep(tmp_path / f"{status}.json", (CASES[6], {"status": status, **lines})).path
+        with pytest.raises(UserError, match=rf"cases\[0\]\.runs\[0\]\.{problem}"):
+            open_results(path)
 
 
 def test_release_lets_go_of_embeddings_that_bitsandbytes_lists() -> None:
@@ -331,8 +388,19 @@ def test_out_of_memory_under_a_cap_is_no_failure(tmp_path: Path, monkeypatch: py
     commands = end_as(programs, work, monkeypatch)
     assert [work.results.runs(case)[0]["status"] for case in capped] == list(ENDS.values())
     assert {command[command.index("--cap") + 1] for command in commands} == {"5.5"}
-    work.results.drop_failed(capped)
-    assert work.pending() == capped[-2:]
+    assert work.pending() == []
+
+
+def test_retry_takes_all_but_what_ended_well(tmp_path: Path) -> None:
+    """Neighbours may have had the memory that a config under a cap found lacking."""
+    cases = [replace(case, cap_gib=5.5) for case in CASES[:4]]
+    kept = [{"status": FAILED}, {"status": OUT_OF_MEMORY}, result(cases[2], tmp_path, allocated=1, seconds=1.0)]
+    results = keep(tmp_path / "a.json", *((case, {"lines": [], **run}) for case, run in zip(cases, kept, strict=False)))
+    work = Work(cases, results, tmp_path)
+    retried = [*cases[:2], cases[3]]
+    assert work.pending() == cases[3:] and work.pending(retry=True) == retried
+    work.forget_failures()
+    assert work.pending() == retried
 
 
 def test_out_of_memory_without_a_cap_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,24 +436,39 @@ def test_table_of_caps(tmp_path: Path) -> None:
 def test_caps_that_cannot_be_tried(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is one line: no GPU, nothing measured, results of another kind, and the caps' own results."""
     recorded = "docs/benchmarks/plan.json"
-    monkeypatch.setattr(plan_suite, "nvidia_gpus", lambda: [])
+    monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [])
     no_cap = f"{plan_suite.NO_CAP}\n"
-    assert script("--capped", recorded) == script("--capped", recorded, "--quick") == (2, "", no_cap)
+    assert script("--capped", recorded) == (2, "", no_cap)
+    assert script("--capped", recorded, "--quick") == (2, "", f"{plan_suite.QUICK_CAP}\n")
+    monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [GPU])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the machine has a card that no process may see
+    assert script("--capped", recorded) == (2, "", no_cap)
     code, _, said = script("--capped", str(tmp_path / "none.json"))
     assert code == 2 and said.startswith(f"--capped: {tmp_path}/none.json has no config") and said.count("\n") == 1
     code, _, said = script("--capped", "docs/benchmarks/auto-3b.json")
-    assert code == 2 and "results of suite auto, not of plan" in said
+    assert code == 2 and "results of suite auto, not of plan; move it, or name another --capped FILE\n" in said
+    (tmp_path / "damaged.json").write_text("[]", encoding="utf-8")
+    code, _, said = script("--capped", str(tmp_path / "damaged.json"))
+    assert code == 2 and said.endswith("; mend or move the file, or name another --capped FILE\n")
     case = replace(CASES[6], cap_gib=4.0)
-    open_results(tmp_path / f"{CAPPED}.json", CAPPED).add(case, {"status": FAILED, "date": "2026-11-29"}, SURROUNDINGS)
+    failed = {"status": FAILED, "date": "2026-11-29", "lines": []}
+    open_results(tmp_path / f"{CAPPED}.json", CAPPED).add(case, failed, SURROUNDINGS)
     code, _, said = script("--capped", str(tmp_path / f"{CAPPED}.json"))
     assert code == 2 and f"results of suite {CAPPED}, not of plan" in said
+
+
+def test_options_that_would_be_passed_over(script: Script, tmp_path: Path) -> None:
+    for arguments in (["--cap", "3.5"], ["--measure", CASES[6].name, "--capped", "docs/benchmarks/plan.json"]):
+        code, said, error = script(*arguments)
+        assert (code, said) == (2, "") and error.startswith(f"{arguments[0]}: ") and error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_capped(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a measurement with one config its two caps are run, kept in a file of their own, and not run again."""
     measured = keep(tmp_path / "plan.json", (CASES[6], result(CASES[6], tmp_path, allocated=GIB, seconds=1.0)))
     before = measured.path.read_text()
-    monkeypatch.setattr(plan_suite, "nvidia_gpus", lambda: [{}])
+    monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [GPU])
     monkeypatch.setattr(plan_processes, "_start", lambda _work, case, *_: Stopped(case.name))
     code, said, error = script("--capped", str(measured.path))
     assert (code, error) == (0, "") and said == (tmp_path / f"{CAPPED}.md").read_text()
@@ -396,7 +479,57 @@ def test_capped(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert f"Left out, without a measurement to plan from: {CASES[0].name}; " in said and len(runs) == 2
     assert measured.path.read_text() == before and not (tmp_path / "plan.md").exists()
     monkeypatch.setattr(plan_processes, "_start", None)
-    assert script("--capped", str(measured.path), "--retry")[1] == said
+    before = kept.path.read_text()
+    monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [])
+    assert script("--capped", str(measured.path))[1] == said
+    assert script("--capped", str(measured.path), "--retry")[0] == 2 and kept.path.read_text() == before
+    monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [GPU])
+    monkeypatch.setattr(plan_processes, "_start", lambda _work, case, *_: Stopped(f"again {case.name}"))
+    assert script("--capped", str(measured.path), "--retry")[1].splitlines()[:9] == said.splitlines()[:9]
+    kept.reload()
+    assert [[line for one in kept.runs(run.case) for line in one["lines"]] for run in runs] == [
+        [f"CUDA out of memory: again {run.case.name}"] for run in runs
+    ]
+
+
+def test_retry_without_a_gpu_forgets_nothing(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = keep(tmp_path / "plan.json", *((case, {"status": FAILED, "lines": ["no"]}) for case in CASES))
+    before = results.path.read_text()
+    monkeypatch.setattr(device, "nvidia_gpus", lambda: [])
+    code, _, said = script("--retry")
+    assert code == 2 and "nvidia-smi finds no NVIDIA GPU here" in said and results.path.read_text() == before
+
+
+def test_caps_beyond_the_card_are_left_out(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And named; one that a larger card has run before is shown."""
+    cases = (CASES[6], CASES[14])
+    measured = keep(
+        tmp_path / "plan.json", *((case, result(case, tmp_path, allocated=GIB, seconds=1.0)) for case in cases)
+    )
+    runs = capped_runs(measured.path)  # the last one under 11.67 GiB
+    kept = open_results(tmp_path / f"{CAPPED}.json", CAPPED)
+    done = {**result(runs[0].case, tmp_path, allocated=GIB, seconds=1.0), "status": DONE, "date": "2026-11-29"}
+    kept.add(runs[0].case, done, SURROUNDINGS)
+    monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [{**GPU, "memory": "12288 MiB"}])
+    monkeypatch.setattr(plan_processes, "_start", lambda _work, case, *_: Stopped(case.name))
+    code, said, error = script("--capped", str(measured.path))
+    assert (code, error) == (0, "") and UNFINISHED not in said
+    left_out = "; ".join(run.case.name for run in runs[1:3])
+    assert f"\nLeft out, under more than the 12.00 GiB of the smallest GPU here: {left_out}.\n" in said
+    kept.reload()
+    assert [len(kept.runs(run.case)) for run in runs] == [1, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("visible", "smallest"), [(None, 8.0), ("0", 16.0), ("2,0", 16.0), ("GPU-1f", 8.0), ("2", float("inf"))]
+)
+def test_smallest_card_that_processes_may_see(visible: str | None, smallest: float, monkeypatch) -> None:
+    sizes = ("16384 MiB", "8192 MiB", "[N/A]")
+    monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [{**GPU, "memory": size} for size in sizes])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert smallest_visible_gib() == smallest
 
 
 class Stopped:
@@ -412,9 +545,37 @@ class Stopped:
         return Ended(1, 0.0, None, (f"CUDA out of memory: {self._name}",))
 
 
+def card(memory_gib: float) -> Hardware:
+    """A GPU as a process sees it."""
+    memory = int(memory_gib * GIB)
+    return Hardware("cuda", "NVIDIA T", memory, memory, (8, 0), supports_bf16=True, num_devices=1)
+
+
+def test_a_cap_that_limits_nothing_is_refused(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the process that measures, before it makes anything: without CUDA, and on a card that has less."""
+    cases = ((None, "torch finds no NVIDIA GPU"), (card(3.0), "3.50 GiB is more than NVIDIA T has, 3.00 GiB"))
+    for hardware, reason in cases:
+        if hardware is not None:
+            monkeypatch.setattr(plan_measurement, "detect_hardware", lambda hardware=hardware: hardware)
+        code, _, said = script("--measure", QUICK_CASES[0].name, "--cap", "3.5")
+        assert code == 2 and said.startswith(f"--cap: {reason}") and said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_ran_under_a_cap_without_peaks(tmp_path: Path) -> None:
+    case = replace(CASES[6], cap_gib=4.0)
+    run = {**result(case, tmp_path, allocated=1, seconds=1.0), "peak_reserved_bytes": None}
+    path = tmp_path / f"{CAPPED}.json"
+    Results(path, CAPPED).add(case, {"status": DONE, "date": "2026-11-29", **run}, SURROUNDINGS)
+    with pytest.raises(UserError, match=r"cases\[0\]\.runs\[0\]\.peak_reserved_bytes is of the wrong type, NoneType"):
+        open_results(path, CAPPED)
+
+
 def test_a_cap_reaches_the_measurement(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command that the suite calls itself with: its run asks for the limit that train.py would, and keeps it."""
     limits: list[float] = []
+    monkeypatch.setattr(plan_measurement, "detect_hardware", lambda: card(4.0))
+    monkeypatch.setattr(plan_measurement, "_peaks", lambda _: {"peak_allocated_bytes": 1, "peak_reserved_bytes": 2})
     monkeypatch.setattr(build_run, "limit_memory", lambda num_bytes, _hardware: limits.append(num_bytes))
     code, _, error = script("--measure", QUICK_CASES[0].name, "--cap", "3.5")
     assert (code, limits) == (0, [3.5 * GIB - CONTEXT_BYTES]), error
