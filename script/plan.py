@@ -33,10 +33,11 @@ def _path(text: str) -> Path:
 
 
 def main() -> int:
-    """Do what the command line asks."""
+    """Do what the command line asks; what of the config is ignored or translated comes last, as `--check` says it."""
     options = parse_arguments()
     config = load_config(options.train_args_file, options.overrides)
     print_lines(show_plan(config, options.gpu, PlanOutputs(options.png, options.json)))
+    print_lines(f"notice: {notice}" for notice in config.notices)
     return 0
 
 
