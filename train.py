@@ -17,6 +17,7 @@ from component.pipeline.describe import describe_check, describe_run
 from component.pipeline.prepare import prepare
 from component.pipeline.run import run_config
 from component.runtime.command import print_lines, run_command
+from component.runtime.config_command import parse_config_command
 from component.runtime.stopwatch import command_began
 
 
@@ -32,10 +33,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     action.add_argument("--dry_run", action="store_true", help="also read tokenizer and data; loads no weights")
     action.add_argument("--schema", action="store_true", help="print the JSON Schema of configs for editors")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="override a key of the config")
-    options = parser.parse_intermixed_args(arguments)
-    if options.train_args_file is None and not options.schema:
-        parser.error("--train_args_file is missing; name a config such as train_args/demo/sft-qlora.json")
-    return options
+    return parse_config_command(parser, arguments, without="schema")
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from component.pipeline.unsloth_table import unsloth_page
 
 def main() -> int:
     """Write the pages that are made from code, and docs/templates.md where the test assets are."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     page = Path(__file__).resolve().parent.parent / "docs" / "config.md"
     page.parent.mkdir(exist_ok=True)
     page.write_text(reference_page(), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,25 @@ def test_a_run_that_fails_is_a_row(tmp_path: Path) -> None:
         str(tmp_path / "none"), tmp_path, tasks=["sft"], loaders=["vanilla"], steps=1, overrides=[], say=print
     )
     assert result.code == 2 and "exit 2: model_name_or_path:" in result.row()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none", "--model: {model} is no folder (looked at {model}); name a local folder or a hub id"),
+        ("empty", "--model: {model} has no config.json or adapter_config.json; name a model"),
+    ],
+)
+def test_no_such_model(name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused before anything is made or run."""
+    monkeypatch.setattr(task_suite, "subprocess", None)
+    (tmp_path / "empty").mkdir()
+    parser = argparse.ArgumentParser()
+    task_suite.add_options(parser)
+    model, output = tmp_path / name, tmp_path / "output"
+    with pytest.raises(UserError) as refused:
+        task_suite.run_suite(parser.parse_args(["--model", str(model), "--output", str(output)]))
+    assert str(refused.value) == message.format(model=model) and not output.exists()
 
 
 def test_rows_are_the_same_each_time() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,6 +37,21 @@ def test_the_numbers_of_the_guide_are_those_of_the_hints(guide: str) -> None:
     assert betas.startswith("<!-- table: betas -->\n| task, or loss_type | beta |")
     rows = re.findall(r"^\| `(\w+)` \| .+ \|$", guide, flags=re.MULTILINE)
     assert [key for key in rows if key in HINT_KEYS] == list(HINT_KEYS)
+
+
+@pytest.mark.parametrize(("option", "code"), [("--help", 0), ("--check", 2)])
+def test_the_script_writes_nothing_when_asked_for_help(option: str, code: int, tmp_path: Path) -> None:
+    script = tmp_path / "script" / "write_docs.py"
+    script.parent.mkdir()
+    shutil.copy(ROOT / "script" / "write_docs.py", script)
+    done = subprocess.run(
+        [sys.executable, str(script), option],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == code and "usage: write_docs.py" in done.stdout + done.stderr
+    assert not (tmp_path / "docs").exists()
 
 
 def test_shipped_configs_use_what_the_guide_calls_usual() -> None:

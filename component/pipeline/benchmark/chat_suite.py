@@ -9,7 +9,7 @@ from component.config.errors import UserError
 from component.pipeline.benchmark import table
 from component.pipeline.benchmark.case import Case, Rows
 from component.pipeline.benchmark.chat_cases import COMMON, QUICK_CASES, QUICK_KEYS, VARIANTS, Variant
-from component.pipeline.benchmark.options import QUICK_MODEL, add_common_options
+from component.pipeline.benchmark.options import QUICK_MODEL, add_common_options, add_names, quote_names
 from component.pipeline.benchmark.suite import Suite, speed_and_memory
 from component.runtime.command import Distinct, positive_float, positive_int
 
@@ -27,8 +27,8 @@ COLUMNS = (
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the suite."""
     add_common_options(parser, SUITE, model=MODEL)
-    names = [name for variants in VARIANTS.values() for name in variants]
-    parser.add_argument("--cases", nargs="+", action=Distinct, choices=names, metavar="NAME", help="lines of the table")
+    names = {f"of --rows {rows}": list(variants) for rows, variants in VARIANTS.items()}
+    add_names(parser, "--cases", names, help="lines of the table", action=Distinct)
     parser.add_argument("--rows", choices=["chat", "full"], default="chat", help="full: every row is full")
     parser.add_argument("--max_seq_length", type=positive_int, default=2048, metavar="N")
     parser.add_argument("--max_memory_gib", type=positive_float, metavar="X", help="a cap for every run")
@@ -48,7 +48,7 @@ def build_cases(options: argparse.Namespace) -> list[Case]:
         names = list(QUICK_CASES[options.rows])
     for name in names:
         if name not in variants:
-            raise UserError(f"--cases: {name!r} is none of --rows {options.rows}; there are {', '.join(variants)}")
+            raise UserError(f"--cases: {name!r} is none of --rows {options.rows}; there are {quote_names(variants)}")
     return [_build(name, variants[name], options) for name in names]
 
 

@@ -20,7 +20,7 @@ from component.pipeline.benchmark.firefly_cases import (
     QUICK_LENGTHS,
     SETUPS,
 )
-from component.pipeline.benchmark.options import QUICK_MODEL, add_common_options
+from component.pipeline.benchmark.options import QUICK_MODEL, add_common_options, add_names
 from component.pipeline.benchmark.results import DONE, summarize
 from component.pipeline.benchmark.results_file import Fields
 from component.pipeline.benchmark.suite import Suite
@@ -40,9 +40,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the suite."""
     add_common_options(parser, SUITE, model=MODEL)
     defaults = [name for name, setup in SETUPS.items() if setup.is_default]
-    parser.add_argument(
-        "--setups", nargs="+", default=defaults, choices=list(SETUPS), metavar="NAME", help=f"of {', '.join(SETUPS)}"
-    )
+    others = [name for name in SETUPS if name not in defaults]
+    names = {"by default": defaults, "others": others}
+    add_names(parser, "--setups", names, help="what is measured", default=defaults)
     for name, numbers in (("--lengths", LENGTHS), ("--batches", BATCHES)):
         parser.add_argument(name, nargs="+", type=positive_int, action=Distinct, default=list(numbers), metavar="N")
     parser.add_argument("--steps", type=positive_int, default=3, metavar="N", help="timed steps; published: 50")

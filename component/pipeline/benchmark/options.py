@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from component.pipeline.benchmark.files import Files
 from component.pipeline.benchmark.runner import Effort
@@ -45,6 +47,33 @@ def add_common_options(parser: argparse.ArgumentParser, suite: str, *, model: st
         "--scratch", type=folder_path, default=Path("output/benchmark/files"), metavar="FOLDER",
         help="of checkpoints, rows and runs, all made again where they lack",
     )  # fmt: skip
+
+
+def add_names(
+    parser: argparse.ArgumentParser, option: str, names: Mapping[str, Sequence[str]], *, help: str, **others: Any
+) -> None:
+    """Add an option that takes names, and list these below the help of the parser, one a line and quoted for a shell.
+
+    Args:
+        names: that the option takes, by what they have in common.
+        others: of `add_argument`.
+    """
+    known = dict.fromkeys(name for group in names.values() for name in group)
+
+    def name_of(text: str) -> str:
+        """One of the names."""
+        if text not in known:
+            raise argparse.ArgumentTypeError(f"got {text!r}; use one or more of {quote_names(known)}")
+        return text
+
+    parser.add_argument(option, nargs="+", type=name_of, metavar="NAME", help=f"{help}; names are below", **others)
+    lists = ("\n".join([f"{option}, {what}:", *(f'  "{name}"' for name in group)]) for what, group in names.items())
+    parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, "\n\n".join(lists)
+
+
+def quote_names(names: Iterable[str]) -> str:
+    """Names that may hold commas, for a message; each can be pasted into a shell."""
+    return "; ".join(f'"{name}"' for name in names)
 
 
 def files_of(options: argparse.Namespace) -> Files:

@@ -111,9 +111,12 @@ def capped_runs(measured: Path) -> list[CappedRun]:
     Raises:
         UserError: it has measured none, or is no such file.
     """
+    instead = "name plan.json of a run without --capped"
+    if not measured.is_file():
+        raise UserError(f"--capped: {measured}: {'not a file' if measured.exists() else 'no such file'}; {instead}")
     compared = compare(CASES, open_results(measured, option="--capped FILE"))
     if not compared:
-        raise UserError(f"--capped: {measured} has no config that ended well; name plan.json of a run without --capped")
+        raise UserError(f"--capped: {measured} has no config that ended well; {instead}")
     return cap_runs(CASES, {item.name: item.predicted.memory.reserved for item in compared})
 
 

@@ -60,7 +60,7 @@ def check_model(folder: Path) -> None:
 
 
 def read_model_sizes(folder: Path) -> dict[str, Any]:
-    """What config.json of a folder says.
+    """What config.json of a folder, or of an id of the hub, says.
 
     Raises:
         UserError: there is none, it is damaged, or the folder holds an adapter.

@@ -19,8 +19,9 @@ from component.config.errors import UserError
 from component.pipeline.benchmark.child import ending_with_this_process
 from component.pipeline.benchmark.device import check_device
 from component.pipeline.benchmark.report import write_text
+from component.pipeline.benchmark.sources import read_model_sizes
 from component.registry import TASK_ROW_KINDS
-from component.runtime.command import folder_path, positive_int
+from component.runtime.command import folder_path, non_empty, positive_int
 from component.runtime.environment import REPOSITORY
 
 SUITE, NUM_ROWS = "tasks", 400
@@ -188,7 +189,10 @@ def make_rows(row_kind: str) -> Iterator[dict[str, Any]]:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the suite."""
-    parser.add_argument("--model", required=True, help="a checkpoint; script/make_tiny_model.py makes random ones")
+    parser.add_argument(
+        "--model", required=True, type=non_empty, metavar="FOLDER",
+        help="a checkpoint, or its hub id; script/make_tiny_model.py makes random ones",
+    )  # fmt: skip
     parser.add_argument("--tasks", nargs="+", default=["sft", "dpo", "grpo"], metavar="TASK")
     parser.add_argument("--loaders", nargs="+", default=["vanilla", "unsloth"], choices=["vanilla", "unsloth"])
     parser.add_argument("--steps", type=positive_int, default=8, metavar="N")
@@ -200,8 +204,10 @@ def run_suite(options: argparse.Namespace) -> None:
     """Run tasks through train.py.
 
     Raises:
-        UserError: another command works in the folder, or the model is too large for a machine without a GPU.
+        UserError: there is no such model, it is too large for a machine without a GPU, or another command works in the
+            folder.
     """
+    read_model_sizes(Path(options.model))  # tells what is no model before anything is made for it
     _lock = lock_folder(options.output, key="--output")
     if Path(options.model).is_dir():
         check_device(options.model, instead="name a small model (script/make_tiny_model.py)")

@@ -52,7 +52,7 @@ def test_a_config_with_problems(tmp_path: Path) -> None:
         (["--train_args_file", "gone.json", "--check"], "gone.json: no such file: "),
         (["--train_args_file", ".", "--check"], ".: . is not a train_args file by its name; "),
         (["--check", "--schema"], "not allowed with"),
-        (["--train_args_file", "a.json", "--check", "--lora_rank=8"], "unrecognized arguments: --lora_rank=8"),
+        (["--train_args_file", "a.json", "--check", "--lora_rank=8"], "--lora_rank=8; write it as lora_rank=8"),
     ],
 )
 def test_misuse_is_exit_code_2_without_a_traceback(arguments: list[str], message: str, tmp_path: Path) -> None:

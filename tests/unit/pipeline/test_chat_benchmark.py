@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from statistics import mean
 
@@ -21,6 +22,19 @@ def options(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_options(parser)
     return parser.parse_args(arguments)
+
+
+def test_names_can_be_pasted_from_help_and_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [name for variants in VARIANTS.values() for name in variants]
+    with pytest.raises(SystemExit):
+        options("--help")
+    listed = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if line.startswith('  "')]
+    assert sorted(name for (name,) in listed) == sorted(names)
+    with pytest.raises(SystemExit) as ended:
+        options("--cases", "nope")
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "argument --cases: got 'nope'; use one or more of \"Firefly" in said
+    assert set(shlex.split(said.partition("one or more of ")[2].replace(";", " "))) == set(names)
 
 
 def test_chats_have_the_lengths_that_are_named(tiny_model: Path, tmp_path: Path) -> None:
@@ -62,7 +76,8 @@ def test_each_line_is_a_config(rows: str) -> None:
 
 
 def test_a_line_of_other_rows_is_refused() -> None:
-    with pytest.raises(UserError, match="--cases: 'Lampyris, packed' is none of --rows full"):
+    said = """--cases: 'Lampyris, packed' is none of --rows full; there are "Firefly's recipe"; "Unsloth's trainer"; """
+    with pytest.raises(UserError, match=said):
         build_cases(options("--rows", "full", "--cases", "Lampyris, packed"))
 
 

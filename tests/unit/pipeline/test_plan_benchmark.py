@@ -443,8 +443,13 @@ def test_caps_that_cannot_be_tried(script: Script, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [GPU])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the machine has a card that no process may see
     assert script("--capped", recorded) == (2, "", no_cap)
+    name = "name plan.json of a run without --capped\n"
     code, _, said = script("--capped", str(tmp_path / "none.json"))
-    assert code == 2 and said.startswith(f"--capped: {tmp_path}/none.json has no config") and said.count("\n") == 1
+    assert (code, said) == (2, f"--capped: {tmp_path}/none.json: no such file; {name}")
+    assert script("--capped", str(tmp_path))[2] == f"--capped: {tmp_path}: not a file; {name}"
+    empty = keep(tmp_path / "empty.json", (CASES[6], {"status": FAILED, "code": 1, "lines": []}))
+    code, _, said = script("--capped", str(empty.path))
+    assert (code, said) == (2, f"--capped: {empty.path} has no config that ended well; {name}")
     code, _, said = script("--capped", "docs/benchmarks/auto-3b.json")
     assert code == 2 and "results of suite auto, not of plan; move it, or name another --capped FILE\n" in said
     (tmp_path / "damaged.json").write_text("[]", encoding="utf-8")

@@ -52,6 +52,19 @@ def test_door(repository: Path, tmp_path: Path) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_door_says_what_is_ignored_as_check_does(repository: Path) -> None:
+    overrides = ["dequantize_base=auto", "evaluation_strategy=no"]
+    config = ["--train_args_file", "train_args/sft/full/llama3.2-1b.json", *overrides]
+    plan, check = (
+        subprocess.run([sys.executable, *command, *config], cwd=repository, capture_output=True, text=True)
+        for command in (["script/plan.py", "--gpu", "4090"], ["train.py", "--check"])
+    )
+    assert (plan.returncode, plan.stderr) == (check.returncode, check.stderr) == (0, "")
+    *notices, _verdict = [line for line in check.stdout.splitlines() if not line.startswith("hint: ")]
+    assert any(notice.startswith("command line: dequantize_base: ignored; train_mode full ") for notice in notices)
+    assert plan.stdout.splitlines()[-len(notices) :] == [f"notice: {notice}" for notice in notices]
+
+
 def test_shipped_configs(repository: Path) -> None:
     """All of the families that the planner knows are planned; the others are refused by name."""
     planned, refused = 0, {}
