@@ -239,7 +239,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--minutes", type=positive_float, default=30, metavar="N", help="no further config begins after these"
     )
-    parser.add_argument("--retry", action="store_true", help="try again what has failed")
+    parser.add_argument("--retry", action="store_true", help="try again what failed or, under a cap, lacked memory")
     parser.add_argument(
         "--capped", type=lambda text: Path(non_empty(text)), metavar="FILE",
         help=f"{SUITE}.json of a command without this: its configs under the memory of the smallest card on which they "
