@@ -5,35 +5,29 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from component.artifacts.error_picture import draw_errors
 from component.artifacts.lock import lock_folder
-from component.config.errors import ConfigError, UserError
-from component.config.load import Config, load_config
+from component.config.errors import UserError
 from component.pipeline.benchmark.device import check_device
 from component.pipeline.benchmark.plan_caps import CappedRun, cap_runs, render_capped, render_left_out
-from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES, Case
+from component.pipeline.benchmark.plan_cases import CASES, QUICK_CASES
+from component.pipeline.benchmark.plan_comparison import Comparison, compare
 from component.pipeline.benchmark.plan_measurement import (
     CAPPED,
     SUITE,
     Scratch,
     measure_case,
-    median_step,
     open_results,
 )
 from component.pipeline.benchmark.plan_processes import Work, measure_pending, smallest_visible_gib, visible_gpus
 from component.pipeline.benchmark.report import describe_surroundings, quick_note, write_text
-from component.pipeline.benchmark.results import DONE, Results, summarize
+from component.pipeline.benchmark.results import DONE, summarize
 from component.pipeline.benchmark.runner import Effort
 from component.pipeline.benchmark.suite import UNFINISHED
-from component.planning.gpus import describe_gpu
-from component.planning.plan import Plan, plan
-from component.planning.read_config import DataSize, Setting, read_workload
-from component.planning.shape import read_shape
 from component.runtime.command import folder_path, non_empty, positive_float, positive_int
 
 CAPTION = (
@@ -45,27 +39,6 @@ SPARE = 0.10
 NO_CAP = "--capped: nothing limits the memory of a CPU; run it where there is an NVIDIA GPU that processes may see"
 QUICK_CAP = "--quick: its configs are for a CPU, whose memory nothing limits; leave it or --capped out"
 SUM_TITLES = ("| cases | number | of | median error | worst error |", "|---|---|---|---|---|")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A case: what was predicted and measured, in bytes and seconds; None where it was not measured, or not alone."""
-
-    name: str
-    is_held_out: bool
-    predicted: Plan
-    allocated: float | None
-    reserved: float | None
-    seconds: float | None
-
-    def errors(self) -> dict[str, float]:
-        """Prediction over measurement, less one."""
-        pairs = {
-            "allocated": (self.predicted.memory.allocated, self.allocated),
-            "reserved": (self.predicted.memory.reserved, self.reserved),
-            "time": (self.predicted.time.seconds if self.predicted.time else None, self.seconds),
-        }
-        return {name: mine / real - 1 for name, (mine, real) in pairs.items() if mine and real}
 
 
 def compare_plans(work: Work, effort: Effort, *, is_quick: bool, say: Callable[[str], None]) -> None:
@@ -128,52 +101,10 @@ def _measure(work: Work, effort: Effort) -> str:
     return UNFINISHED if work.pending() else ""
 
 
-def compare(cases: Iterable[Case], results: Results) -> list[Comparison]:
-    """Predict each measured case with the planner as it is now.
-
-    Raises:
-        UserError: the settings of one are no config.
-    """
-    measured = ((case, summarize(results.runs(case))) for case in cases)
-    return [_compare(case, run, results) for case, run in measured if run is not None and run["status"] == DONE]
-
-
 def failures(work: Work) -> dict[str, str]:
     """Cases that failed, with the last line of their output."""
     last = ((case.name, summarize(work.results.runs(case))) for case in work.cases)
     return {name: (run["lines"] or [""])[-1] for name, run in last if run is not None and run["status"] != DONE}
-
-
-def _compare(case: Case, result: Mapping[str, Any], results: Results) -> Comparison:
-    config, shape = _config_of(case, result["settings"], results), read_shape(CASE_SHAPES[case.shape])
-    assert shape is not None
-    gpu = result["gpu"]
-    is_cuda = gpu["kind"] == "cuda"
-    capability = tuple(gpu["compute_capability"]) if is_cuda else None
-    load, compute = result["precision"]
-    has_liger = result["loader"] == "vanilla" and config.training.use_liger_kernel is True
-    setting = Setting(
-        result["loader"],
-        load,
-        compute,
-        supports_varlen=True,
-        has_liger=has_liger,
-        chunks_loss=bool(result["loss"] and result["loss"]["got"]),
-    )
-    workload = read_workload(config, shape, setting, DataSize(**result["data"]))
-    card = describe_gpu(gpu["name"], gpu["total_memory_bytes"], capability) if is_cuda else None
-    timed = replace(workload, sample_tokens=result["data"]["mean_tokens"]) if workload.is_packed else None
-    predicted = plan(workload, card, micro_batches=config.training.gradient_accumulation_steps, timed=timed)
-    seconds = median_step(result["steps"]) if result["jobs"] == 1 else None
-    peaks = (result[name] for name in ("peak_allocated_bytes", "peak_reserved_bytes"))
-    return Comparison(case.name, case.is_held_out, predicted, *peaks, seconds)
-
-
-def _config_of(case: Case, settings: Mapping[str, Any], results: Results) -> Config:
-    try:
-        return load_config(settings)
-    except ConfigError as error:
-        raise results.file.damage(f"settings of a run of '{case.name}': {error.problems[0]}") from error
 
 
 def render(comparisons: Sequence[Comparison], failed: Mapping[str, str]) -> str:

@@ -27,9 +27,10 @@ from component.pipeline.benchmark import device, plan_measurement, plan_processe
 from component.pipeline.benchmark.child import Child, Ended
 from component.pipeline.benchmark.plan_caps import cap_runs, render_capped
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES
+from component.pipeline.benchmark.plan_comparison import compare
 from component.pipeline.benchmark.plan_measurement import CAPPED, Scratch, case_settings, open_results
 from component.pipeline.benchmark.plan_processes import Work, measure_pending, smallest_visible_gib, visible_gpus
-from component.pipeline.benchmark.plan_suite import capped_runs, compare, failures, points, render
+from component.pipeline.benchmark.plan_suite import capped_runs, failures, points, render
 from component.pipeline.benchmark.process_memory import lift_cap, release_memory
 from component.pipeline.benchmark.results import DONE, FAILED, OUT_OF_MEMORY, Results
 from component.pipeline.benchmark.suite import UNFINISHED

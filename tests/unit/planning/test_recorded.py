@@ -12,8 +12,9 @@ import pytest
 from component.config.load import load_config
 from component.pipeline.benchmark.files import sizes_of
 from component.pipeline.benchmark.plan_cases import CASES
+from component.pipeline.benchmark.plan_comparison import Comparison, compare
 from component.pipeline.benchmark.plan_measurement import open_results
-from component.pipeline.benchmark.plan_suite import SPARE, Comparison, compare
+from component.pipeline.benchmark.plan_suite import SPARE
 from component.pipeline.benchmark.results import Results
 from component.planning.gpus import GPUS, describe_gpu
 from component.planning.memory import plan_memory
