@@ -33,7 +33,6 @@ from component.pipeline.plan_inputs import (
     understand_shape,
 )
 from component.pipeline.saving_settings import (
-    DROPPED_FIRST,
     Saving,
     open_savings,
     overrides_of,
@@ -277,6 +276,7 @@ def _find_alternative(made: Plan, config: Config, card: Gpu) -> Alternative | No
     start = offline_adapter_config(config.model.model_name_or_path)
 
     def find(savings: Sequence[Saving]) -> Alternative | None:
+        """The nearest settings beside some that save memory."""
         return find_alternative(
             with_savings(work, savings),
             card,
@@ -285,11 +285,11 @@ def _find_alternative(made: Plan, config: Config, card: Gpu) -> Alternative | No
             unsloth=None if unsloth is None else with_savings(unsloth, savings),
         )
 
-    plain, savings = find(()), sorted(open_savings(config, work, start), key=lambda item: DROPPED_FIRST.index(item.key))
+    plain, savings = find(()), list(open_savings(config, work, start))
     found = find(savings) if plain is None else None
     if found is None:
         return plain
-    for saving in list(savings):
+    for saving in reversed(savings):
         fewer = [other for other in savings if other is not saving]
         again = find(fewer)
         if again is not None and again.overrides == found.overrides:

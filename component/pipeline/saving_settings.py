@@ -17,8 +17,6 @@ from component.runtime.distributed import world_size
 
 #: Tokens of a small part of the loss, as in train_args/base/minimal_memory.json.
 SMALL_LOSS_CHUNK = 256
-#: Keys in the order in which fewer are tried: first without what takes most time, or changes the optimizer.
-DROPPED_FIRST = ("tiled_mlp", "offload_head", "optim", "loss_chunk_tokens", "offload_embedding")
 
 
 @dataclass(frozen=True)
@@ -32,19 +30,19 @@ class Saving:
 
 
 def open_savings(config: Config, workload: Workload, start: Mapping[str, Any]) -> Iterator[Saving]:
-    """What a config could still take.
+    """What a config could still take: what costs little first, what takes most time last.
 
     Args:
         start: adapter_config.json of the adapter that training goes on from; empty without one.
     """
     training, shape = config.training, workload.shape
+    if may_be_offloaded(config, shape, EMBEDDING, start) and not workload.offloads_embedding:
+        yield Saving("offload_embedding", True, "offloads_embedding", True)
     has_parts = workload.loader == "unsloth" or workload.loss_chunk_tokens is not None
     if workload.task in LANGUAGE_MODEL_TASKS and has_parts and (training.loss_chunk_tokens or 2**31) > SMALL_LOSS_CHUNK:
         yield Saving("loss_chunk_tokens", SMALL_LOSS_CHUNK, "loss_chunk_tokens", SMALL_LOSS_CHUNK)
     if "adamw" in workload.optimizer and "8bit" not in workload.optimizer:
         yield Saving("optim", "paged_adamw_8bit", "optimizer", "paged_adamw_8bit")
-    if may_be_offloaded(config, shape, EMBEDDING, start) and not workload.offloads_embedding:
-        yield Saving("offload_embedding", True, "offloads_embedding", True)
     if may_be_offloaded(config, shape, HEAD, start) and not workload.offloads_head:
         yield Saving("offload_head", True, "offloads_head", True)
     if workload.mlp_tile_tokens is None and not shape.experts_per_layer and not workload.has_liger:

@@ -92,8 +92,8 @@ class Choice:
 
     Attributes:
         room: bytes that the choice had to fit in.
-        alternatives: the best of other layouts and bases that fit, what it moves to main memory moved as
-            well, the fastest first.
+        alternatives: the best of other layouts and bases that fit, with the same in main memory, the
+            fastest first.
         rejected: the fastest that do not fit.
     """
 

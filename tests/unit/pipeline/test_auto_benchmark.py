@@ -9,9 +9,16 @@ from typing import Any
 import pytest
 
 from component.config.load import load_config
+from component.pipeline.batches import settle_batches
 from component.pipeline.benchmark.auto_cases import GLOBAL_BATCH, auto_case, build_case, grid_points
 from component.pipeline.benchmark.auto_suite import Compared, add_options, best_of, count_out_of_memory, render_compared
+from component.pipeline.benchmark.files import sizes_of
 from component.pipeline.benchmark.table import Line
+from component.pipeline.choose_settings import Surroundings, settle
+from component.planning.choice import room_on
+from component.planning.gpus import GPUS
+from component.planning.read_config import DataSize, Setting
+from component.planning.shape import read_shape
 
 GIB = 2**30
 
@@ -49,6 +56,33 @@ def test_a_cap_beyond_the_card_is_none() -> None:
     assert auto_case(141, "m", 139.8, quick=False).settings.get("max_memory_gib") is None
     assert auto_case(80, "m", 139.8, quick=False).settings["max_memory_gib"] == 80
     assert "gradient_accumulation_steps" not in auto_case(80, "m", None, quick=False).settings
+
+
+@pytest.mark.parametrize(
+    ("head", "rows", "is_moved", "gib", "tokens_per_second"),
+    [("auto", 4, True, 6.69, 11_029), (False, 2, False, 6.72, 10_299)],
+)
+def test_what_is_planned_under_the_smallest_cap(
+    head: bool | str, rows: int, is_moved: bool, gib: float, tokens_per_second: float
+) -> None:
+    """The numbers of docs/benchmarks.md: with the head in main memory too, larger micro-batches fit."""
+    files = {"model_name_or_path": "m", "train_file": "f", "eval_file": "e", "output_dir": "o"}
+    case, sizes = auto_case(8, "llama3 8b", 139.8, quick=False), sizes_of("llama3 8b")
+    around = Surroundings(
+        shape=read_shape(sizes),
+        model_config=sizes,
+        setting=Setting("unsloth", "bfloat16", "bfloat16", supports_varlen=True),
+        card=GPUS["h200"],
+        room=room_on(8 * GIB),
+        device="test card",
+        size_of=lambda config: DataSize(90 if config.training.packing else 512, 330, 2048, 2048),
+    )
+    choice = settle(settle_batches(load_config({**case.settings, **files, "offload_head": head})), around).choice
+    assert choice is not None and choice.chosen.time is not None
+    work, memory, time = choice.chosen.workload, choice.chosen.memory, choice.chosen.time
+    assert (work.rows, work.offloads_embedding, work.offloads_head) == (rows, True, is_moved)
+    assert memory.reserved / GIB == pytest.approx(gib, abs=0.005)
+    assert time.tokens_per_second == pytest.approx(tokens_per_second, abs=0.5)
 
 
 def test_the_best_is_the_fastest_that_fits() -> None:

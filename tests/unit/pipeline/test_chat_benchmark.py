@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 from pathlib import Path
 from statistics import mean
 
@@ -22,19 +21,6 @@ def options(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_options(parser)
     return parser.parse_args(arguments)
-
-
-def test_names_can_be_pasted_from_help_and_errors(capsys: pytest.CaptureFixture[str]) -> None:
-    names = [name for variants in VARIANTS.values() for name in variants]
-    with pytest.raises(SystemExit):
-        options("--help")
-    listed = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if line.startswith('  "')]
-    assert sorted(name for (name,) in listed) == sorted(names)
-    with pytest.raises(SystemExit) as ended:
-        options("--cases", "nope")
-    said = capsys.readouterr().err
-    assert ended.value.code == 2 and "argument --cases: got 'nope'; use one or more of \"Firefly" in said
-    assert set(shlex.split(said.partition("one or more of ")[2].replace(";", " "))) == set(names)
 
 
 def test_chats_have_the_lengths_that_are_named(tiny_model: Path, tmp_path: Path) -> None:

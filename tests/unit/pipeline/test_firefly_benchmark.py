@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 
 import pytest
 
@@ -24,19 +23,6 @@ def options(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_options(parser)
     return parser.parse_args(arguments)
-
-
-def test_names_can_be_pasted_from_help_and_errors(capsys: pytest.CaptureFixture[str]) -> None:
-    names = SETUPS
-    with pytest.raises(SystemExit):
-        options("--help")
-    listed = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if line.startswith('  "')]
-    assert sorted(name for (name,) in listed) == sorted(names)
-    with pytest.raises(SystemExit) as ended:
-        options("--setups", "nope")
-    said = capsys.readouterr().err
-    assert ended.value.code == 2 and "argument --setups: got 'nope'; use one or more of \"Firefly" in said
-    assert set(shlex.split(said.partition("one or more of ")[2].replace(";", " "))) == set(names)
 
 
 def test_settings_are_the_published_ones() -> None:
