@@ -157,6 +157,11 @@ def attach_adapter(model: PreTrainedModel, lora_config: LoraConfig, *, seed: int
     return prepared
 
 
+def train_whole_adapter(model: PeftModel) -> None:
+    """Train all that an adapter's config trains; for a GPU Unsloth freezes what is no LoRA matrix, as new rows are."""
+    model.base_model.set_requires_grad("default")
+
+
 def copy_moved_start(model: PeftModel, adapter: AdapterSection) -> dict[str, Tensor] | None:
     """Keep how a new adapter starts where its start moved weights out of the base; None where the base is unchanged.
 

@@ -43,12 +43,15 @@ GROUPS = {
         },
         "qlora-bf16": {"train_mode": "qlora", "bf16": "true", "learning_rate": "2e-3"},
         "lora-bf16": {"train_mode": "lora", "bf16": "true", "learning_rate": "2e-3"},
-        "new-tokens": {
-            "train_mode": "qlora",
-            "bf16": "true",
-            "learning_rate": "2e-3",
-            "new_tokens": "['Translate into', '<tool>']",
-        },
+        **dict.fromkeys(
+            ("new-tokens", "new-tokens-untied"),
+            {
+                "train_mode": "qlora",
+                "bf16": "true",
+                "learning_rate": "2e-3",
+                "new_tokens": "['Translate into', ' gano', '<tool>']",  # of questions, of answers, of neither
+            },
+        ),
         "fp8-bf16": {"train_mode": "lora", "bf16": "true", "learning_rate": "2e-3", "fp8_base": "true"},
         "tiled-bf16": {"train_mode": "qlora", "bf16": "true", "learning_rate": "2e-3", "tiled_mlp": "true"},
     },
@@ -64,6 +67,8 @@ GROUPS = {
     },
     "full": {"full-bf16": {"train_mode": "full", "bf16": "true", "learning_rate": "1e-3"}},
 }
+#: Cases whose model has an output head of its own.
+UNTIED = ("offloaded-bf16", "new-tokens-untied")
 LOADERS = {"vanilla": "false", "unsloth": "require"}
 COMMON = {
     "train_file": "data/demo/train.jsonl",
@@ -139,7 +144,7 @@ def losses(output: Path) -> dict[tuple[int, str], float]:
 def test_both_loaders_reach_the_same_losses(
     group: dict[str, SharedProcess], models: dict[bool, Path], tmp_path: Path, case: str, settings: dict[str, str]
 ) -> None:
-    model = models["offload_head" not in settings]
+    model = models[case not in UNTIED]
 
     def run(loader: str) -> dict:
         return train(group[loader], model, tmp_path / loader, use_unsloth=LOADERS[loader], **settings)

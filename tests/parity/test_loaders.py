@@ -91,9 +91,8 @@ def describe_loss():
         "learned": compute_loss(rows, weight, few, number),
     }
 
-def describe(model):
-    scored.clear()
-    loaded = LOADERS.get(loader)(
+def load(model):
+    return LOADERS.get(loader)(
         model,
         AdapterSection(lora_rank=8, lora_alpha=16),
         tokenizer=load_tokenizer(model).tokenizer,
@@ -101,7 +100,25 @@ def describe(model):
         hardware=hardware,
         gradient_checkpointing_kwargs={"use_reentrant": False},
     )
-    trained = {name: parameter for name, parameter in loaded.model.named_parameters() if parameter.requires_grad}
+
+def trained_of(loaded):
+    return {name: parameter for name, parameter in loaded.model.named_parameters() if parameter.requires_grad}
+
+def describe_new_rows():
+    # What is trained beside new tokens: as loaded, after Unsloth's own preparation for a GPU, and after ours.
+    from component.models.adapters import train_whole_adapter
+    from unsloth_zoo.training_utils import prepare_model_for_training
+    loaded = load(replace(model, train_mode="lora", new_tokens=["<tool>"]))
+    names = [sorted(trained_of(loaded))]
+    for prepare in (prepare_model_for_training, train_whole_adapter):
+        prepare(loaded.model)
+        names.append(sorted(trained_of(loaded)))
+    return names
+
+def describe(model):
+    scored.clear()
+    loaded = load(model)
+    trained = trained_of(loaded)
     initial = {name: parameter.detach().cpu().clone() for name, parameter in trained.items()}
     torch.manual_seed(0)
     for name in sorted(trained):
@@ -129,7 +146,9 @@ def describe(model):
     }
 
 results = {mode: describe(replace(model, train_mode=mode)) for mode in modes}
-torch.save(results | ({"loss": describe_loss()} if loader == "unsloth" else {}), output)
+if loader == "unsloth":
+    results |= {"loss": describe_loss(), "new rows": describe_new_rows()}
+torch.save(results, output)
 print("unsloth" in sys.modules)
 """
 MODES = ("qlora", "lora", "full")
@@ -209,6 +228,14 @@ def test_unsloths_loss_scores_learned_tokens_alone(on_cpu) -> None:
     assert torch.equal(gradient[positions], loss["learned"][1][:-1])
     gradient[positions] = 0
     assert not gradient.any()
+
+
+def test_rows_of_new_tokens_stay_trained(on_cpu) -> None:
+    asked, prepared, ours = on_cpu[1]["new rows"]
+    rows = {name for name in asked if "trainable_tokens_delta" in name}
+    assert rows
+    assert set(prepared) == set(asked) - rows, "Unsloth freezes no rows any more: train_whole_adapter can go"
+    assert ours == asked
 
 
 @pytest.mark.gpu
