@@ -8,7 +8,6 @@ from math import ceil
 
 from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.planning.activations import (
-    attention_workspace,
     escaping_per_token,
     input_per_token,
     row_pairs_bytes,
@@ -39,7 +38,8 @@ from component.planning.workload import Workload
 #: (`benchmark.py plan`, first config).
 LIBRARY_BYTES, SMALL_LIBRARY_BYTES = 64 * 2**20, 16 * 2**20
 #: Share of what comes and goes within a step that is lost between blocks of other sizes, and of what stays for the
-#: backward pass; a single block that fits nowhere comes on top (`_lost`).
+#: backward pass, in segments that grow (component/runtime/allocator.py); the largest block of scores comes on top
+#: (`_lost`).
 LOST_OF_TRANSIENT, LOST_OF_SAVED = 0.15, 0.02
 #: Share lost of weights that are on the device only while the model is loaded, where 16-bit tensors come and go between
 #: 4-bit ones that stay. An 8B Llama 3 through Unsloth, embeddings and head moved after loading: 5.44 GiB, 6.1 reserved.
@@ -267,5 +267,5 @@ def _lost(workload: Workload, dynamic: tuple[Part, ...]) -> float:
     saved = sum(part.num_bytes for part in dynamic if part.name in ("activations", "gradients"))
     logits = sum(part.num_bytes for part in dynamic if part.name == "logits and loss")
     others = sum(part.num_bytes for part in dynamic) - saved - logits
-    single = max(loss_memory(workload).largest if logits else 0, attention_workspace(workload))
+    single = loss_memory(workload).largest if logits else 0
     return LOST_OF_SAVED * saved + LOST_OF_TRANSIENT * others + single

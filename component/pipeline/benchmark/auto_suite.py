@@ -38,7 +38,7 @@ from component.pipeline.benchmark.table import (
 )
 from component.pipeline.plan_inputs import own_gpu
 from component.planning.gpus import CONTEXT_BYTES
-from component.runtime.command import Distinct, positive_float, positive_int
+from component.runtime.command import Distinct, non_empty, positive_float, positive_int
 
 SUITE, MODEL, GIB = "auto", "llama3 8b", 2**30
 NOTHING = "nothing is predicted to fit"
@@ -65,6 +65,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--micro_batches", nargs="+", type=_micro_batch, action=Distinct, default=[1, 4, 8], metavar="N",
         help=f"rows of a micro-batch in the grid; divisors of {GLOBAL_BATCH}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--points", nargs="+", type=non_empty, action=Distinct, default=[], metavar="TEXT",
+        help="those points of the grid alone whose name contains one of these, such as offloaded",
     )  # fmt: skip
 
 
@@ -101,21 +105,22 @@ def run_suite(options: argparse.Namespace) -> None:
     """Run `auto` under each cap in a process of its own, then the grid without one in two processes, and compare.
 
     Raises:
-        UserError: the planner does not know the model.
+        UserError: the planner does not know the model, or no point is wanted.
     """
-    suite, card = Suite(SUITE, options), own_gpu()
     model = QUICK_MODEL if options.quick and options.model == MODEL else options.model
+    grids = _grids(model, options)
+    suite, card = Suite(SUITE, options), own_gpu()
     card_gib = card.memory_bytes / GIB if card else None
     caps = sorted(options.caps)[-1:] if options.quick else sorted(options.caps)
     autos = suite.measure([auto_case(cap, model, card_gib, quick=options.quick) for cap in caps])
-    grid = [line for cases in _grids(model, options) for line in suite.measure(cases, share_process=True)]
+    grid = [line for cases in grids for line in suite.measure(cases, share_process=True)]
     is_whole = all(line.summary for line in grid)
     compared = [
         Compared(cap, line, count_out_of_memory(suite.runs(line.case)), best_of(grid, cap), is_whole)
         for cap, line in zip(caps, autos, strict=True)
     ]
     suite.write(
-        render_compared(compared), caption(autos[0].case), "All points of the grid, without a cap:",
+        render_compared(compared), caption(autos[0].case), grid_title(options.points),
         render_table(GRID_COLUMNS, grid, first="settings"),
     )  # fmt: skip
     draw_curves(curves(compared), suite.picture)
@@ -129,10 +134,25 @@ def _grids(model: str, options: argparse.Namespace) -> list[list[Case]]:
             f"--model: the planner, by which auto chooses, does not know the layers of {model}; use another"
         )
     points = QUICK_POINTS if options.quick else tuple(grid_points(options.micro_batches, may_offload=not shape.is_tied))
+    if options.points:
+        names = [point.name for point in points]
+        points = tuple(point for point in points if any(text in point.name for text in options.points))
+        if not points:
+            raise UserError(f"--points: no name of a point has {' or '.join(options.points)} in it; there are {names}")
     return [
         [build_case(point.name, model, point.settings(shape.num_layers), quick=options.quick) for point in some]
         for _, some in groupby(points, key=lambda point: bool(point.offloaded))
     ]
+
+
+def grid_title(points: Sequence[str]) -> str:
+    """Of the table of the grid.
+
+    Args:
+        points: --points.
+    """
+    which = f"The points of the grid with {' or '.join(points)} in their name" if points else "All points of the grid"
+    return f"{which}, without a cap:"
 
 
 def choice_of(run: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -15,8 +15,11 @@ from component.planning.choice import MEMORY_MARGIN
 from component.planning.gpus import CONTEXT_BYTES, GIB
 
 MIB = 2**20
+FITS, TIGHT = "fits", "tight"
 #: What the planner says of a card -> the share of its memory that a config leaves free there.
-MARGINS: Mapping[str, float] = {"fits": MEMORY_MARGIN, "tight": 0.0}
+MARGINS: Mapping[str, float] = {FITS: MEMORY_MARGIN, TIGHT: 0.0}
+#: Where it has run under less, a config is not run under more.
+IMPLIED = "ran under less"
 TITLES = (
     "config", "held out", "planned reserved GiB", "the planner says", "cap GiB", "reserved GiB under the cap", "ended",
 )  # fmt: skip
@@ -51,6 +54,14 @@ def cap_runs(cases: Iterable[Case], planned: Mapping[str, float]) -> list[Capped
     ]
 
 
+def runs_to_try(runs: Sequence[CappedRun], results: Results) -> list[CappedRun]:
+    """Each config under the less memory, and under the more where that was not enough.
+
+    A config whose first run is still to come has no second one yet.
+    """
+    return [item for item in runs if item.said == TIGHT or _is_not_enough(_tight(item, runs), results)]
+
+
 def smallest_card(reserved: float, margin: float) -> float:
     """Memory in GiB, up to a whole MiB, of which this and what CUDA takes for itself leave a share free."""
     return math.ceil((reserved + CONTEXT_BYTES) / (1 - margin) / MIB) * MIB / GIB
@@ -58,10 +69,10 @@ def smallest_card(reserved: float, margin: float) -> float:
 
 def render_capped(runs: Sequence[CappedRun], results: Results) -> str:
     """The table, and how many of the runs came to their end."""
-    ended = [(item, summarize(results.runs(item.case))) for item in runs]
+    ended = [(item, _run_of(item, runs, results)) for item in runs]
     table = render_rows(TITLES, [_row(item, run) for item, run in ended])
     statuses = [[run["status"] for item, run in ended if run and item.said == said] for said in MARGINS]
-    fits, tight = (f"{found.count(DONE)} of {len(found)}" for found in statuses)
+    fits, tight = (f"{found.count(DONE) + found.count(IMPLIED)} of {len(found)}" for found in statuses)
     shares = f"{fits} ran under the memory of the smallest card on which they are said to fit"
     others = [
         f"{status.capitalize()}: {'; '.join(names)}."
@@ -84,6 +95,26 @@ def render_left_out(unmeasured: Sequence[str], too_large: Sequence[str], memory_
         f"under more than the {memory_gib:.2f} GiB of the smallest GPU here": too_large,
     }
     return "\n\n".join(f"Left out, {why}: {'; '.join(names)}." for why, names in parts.items() if names)
+
+
+def _tight(item: CappedRun, runs: Sequence[CappedRun]) -> CappedRun | None:
+    """The run of its config without any margin."""
+    return next((other for other in runs if other.case.config == item.case.config and other.said == TIGHT), None)
+
+
+def _is_not_enough(tight: CappedRun | None, results: Results) -> bool:
+    """Whether that run did not come to its end, or there is none to wait for."""
+    run = None if tight is None else summarize(results.runs(tight.case))
+    return tight is None or (run is not None and run["status"] != DONE)
+
+
+def _run_of(item: CappedRun, runs: Sequence[CappedRun], results: Results) -> Mapping[str, Any] | None:
+    """Its run, or that there need be none; None where it is still to come."""
+    run, tight = summarize(results.runs(item.case)), _tight(item, runs)
+    if run is None and item.said == FITS and tight is not None:
+        under_less = summarize(results.runs(tight.case))
+        return {"status": IMPLIED} if under_less and under_less["status"] == DONE else None
+    return run
 
 
 def _row(item: CappedRun, run: Mapping[str, Any] | None) -> list[str]:

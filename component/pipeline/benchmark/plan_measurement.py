@@ -21,6 +21,7 @@ from component.pipeline.build_run import build_trainer, load_weights
 from component.pipeline.plan_run import data_size
 from component.pipeline.prepare import PreparedRun, prepare
 from component.planning.gpus import GIB
+from component.runtime.allocator import allocator_settings, expand_segments
 from component.runtime.environment import REPOSITORY, environment_facts
 from component.runtime.hardware import Hardware, detect_hardware
 
@@ -77,6 +78,8 @@ def measure_case(case: Case, results: Results, scratch: Scratch, *, jobs: int = 
     Raises:
         UserError: it has a cap, and this process's memory cannot be limited so.
     """
+    # As `prepare` does for a run, but before anything here imports torch.
+    expand_segments()
     if case.cap_gib is not None:
         check_cap(case.cap_gib, detect_hardware())
     shutil.rmtree(scratch.folder / "run", ignore_errors=True)
@@ -119,6 +122,7 @@ def _measure(case: Case, scratch: Scratch) -> dict[str, Any]:
         "precision": [prepared.precision.load_dtype, prepared.precision.compute_dtype],
         "data": asdict(data_size(prepared)),
         "gpu": asdict(prepared.hardware),
+        "cuda_allocator": allocator_settings(),
         **measured,
         "seconds": {"files": round(made_at - began, 2), "all": round(time.monotonic() - began, 2)},
     }

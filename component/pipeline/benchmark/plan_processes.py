@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from component.pipeline.benchmark.child import INTERVAL, Child, Ended, child_sha
 from component.pipeline.benchmark.measured import status_of
 from component.pipeline.benchmark.plan_cases import Case
 from component.pipeline.benchmark.plan_measurement import Scratch
-from component.pipeline.benchmark.results import FAILED, OUT_OF_MEMORY, Results, failed_run
+from component.pipeline.benchmark.results import DONE, FAILED, OUT_OF_MEMORY, Results, failed_run
+from component.planning.gpus import GIB
 from component.runtime.environment import REPOSITORY, environment_facts, nvidia_gpus
 
 #: How a run ended that `--retry` takes again; a neighbour on the card may have had the memory.
@@ -52,11 +53,12 @@ class Work:
         self.results.drop_failed(self.cases, RETRIED)
 
 
-def measure_pending(work: Work, deadline: float) -> None:
+def measure_pending(work: Work, deadline: float, say: Callable[[str], None]) -> None:
     """Measure what has no result; a case whose process fails has that as its result.
 
     Args:
         deadline: a time of `time.monotonic()` after which no case begins.
+        say: told of each case that has ended.
     """
     pending = iter(work.pending())
     gpus: Sequence[str | None] = visible_gpus() or [None]
@@ -76,6 +78,8 @@ def measure_pending(work: Work, deadline: float) -> None:
                 ended = child.ended()
                 if ended.code:
                     work.results.add(case, _ended_badly(case, ended), environment_facts(REPOSITORY))
+                work.results.reload()
+                say(f"{case.name}: {_in_a_line(work.results.runs(case))}")
     finally:
         end_children(child for _, child in at_work.values())
 
@@ -96,6 +100,15 @@ def smallest_visible_gib() -> float:
     seen = [gpus[number] for number in visible if number < len(gpus)] or gpus
     sizes = [re.fullmatch(r"(\d+) MiB", gpu["memory"]) for gpu in seen]
     return min((int(size[1]) / 1024 for size in sizes if size), default=math.inf)
+
+
+def _in_a_line(runs: Sequence[Mapping[str, Any]]) -> str:
+    """How the last of them ended."""
+    run = runs[-1] if runs else {"status": FAILED}
+    reserved, seconds = run.get("peak_reserved_bytes"), run.get("seconds")
+    parts = [f"{reserved / GIB:.2f} GiB reserved"] if reserved else []
+    parts += [f"{seconds['all']:.0f} s"] if seconds else []
+    return ", ".join(parts) if run["status"] == DONE and parts else run["status"]
 
 
 def _ended_badly(case: Case, ended: Ended) -> dict[str, Any]:

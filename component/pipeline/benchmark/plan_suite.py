@@ -13,7 +13,14 @@ from component.artifacts.error_picture import draw_errors
 from component.artifacts.lock import lock_folder
 from component.config.errors import UserError
 from component.pipeline.benchmark.device import check_device
-from component.pipeline.benchmark.plan_caps import CappedRun, cap_runs, render_capped, render_left_out
+from component.pipeline.benchmark.plan_caps import (
+    MARGINS,
+    CappedRun,
+    cap_runs,
+    render_capped,
+    render_left_out,
+    runs_to_try,
+)
 from component.pipeline.benchmark.plan_cases import CASES, QUICK_CASES
 from component.pipeline.benchmark.plan_comparison import Comparison, compare
 from component.pipeline.benchmark.plan_measurement import (
@@ -27,7 +34,7 @@ from component.pipeline.benchmark.plan_processes import Work, measure_pending, s
 from component.pipeline.benchmark.report import describe_surroundings, quick_note, write_text
 from component.pipeline.benchmark.results import DONE, summarize
 from component.pipeline.benchmark.runner import Effort
-from component.pipeline.benchmark.suite import UNFINISHED
+from component.pipeline.benchmark.suite import UNFINISHED, say
 from component.runtime.command import folder_path, non_empty, positive_float, positive_int
 
 CAPTION = (
@@ -49,7 +56,10 @@ def compare_plans(work: Work, effort: Effort, *, is_quick: bool, say: Callable[[
     """
     for case in work.pending(retry=effort.retry):
         check_device(case.shape, instead="take --quick")
-    note = _measure(work, effort)
+    if effort.retry:
+        work.forget_failures()
+    measure_pending(work, effort.deadline, say)
+    note = UNFINISHED if work.pending() else ""
     compared = compare(work.cases, work.results)
     quick = quick_note("tiny models", _device_of(work)) if is_quick else ""
     tables, surroundings = render(compared, failures(work)), describe_surroundings(work.cases, work.results)
@@ -63,19 +73,28 @@ def try_caps(work: Work, runs: Sequence[CappedRun], effort: Effort, *, say: Call
     Raises:
         UserError: something is left to run, and there is no NVIDIA GPU.
     """
-    pending = work.pending(retry=effort.retry)
+    pending = _to_try(work, runs).pending(retry=effort.retry)
     if pending and not visible_gpus():
         raise UserError(NO_CAP)
     memory_gib = smallest_visible_gib()
     configs = {run.case.config for run in runs}
     unmeasured = [case.name for case in CASES if case.name not in configs]
-    too_large = [case for case in pending if (case.cap_gib or 0) > memory_gib]
-    work = replace(work, cases=[case for case in work.cases if case not in too_large])
+    lacking = work.pending(retry=effort.retry)
+    too_large = [case for case in lacking if (case.cap_gib or 0) > memory_gib]
     runs = [run for run in runs if run.case not in too_large]
     left_out = render_left_out(unmeasured, [case.name for case in too_large], memory_gib)
-    note = _measure(work, effort)
+    if effort.retry:
+        _to_try(work, runs).forget_failures()
+    for _ in MARGINS:
+        measure_pending(_to_try(work, runs), effort.deadline, say)
+    note = UNFINISHED if _to_try(work, runs).pending() else ""
     tables, surroundings = render_capped(runs, work.results), describe_surroundings(work.cases, work.results)
     say(write_text(work.results.path.parent, CAPPED, [tables, left_out, note, surroundings]))
+
+
+def _to_try(work: Work, runs: Sequence[CappedRun]) -> Work:
+    """The work under caps that is known to be needed so far."""
+    return replace(work, cases=[run.case for run in runs_to_try(runs, work.results)])
 
 
 def capped_runs(measured: Path) -> list[CappedRun]:
@@ -91,14 +110,6 @@ def capped_runs(measured: Path) -> list[CappedRun]:
     if not compared:
         raise UserError(f"--capped: {measured} has no config that ended well; {instead}")
     return cap_runs(CASES, {item.name: item.predicted.memory.reserved for item in compared})
-
-
-def _measure(work: Work, effort: Effort) -> str:
-    """Measure what has no result; gives the note on what is left."""
-    if effort.retry:
-        work.forget_failures()
-    measure_pending(work, effort.deadline)
-    return UNFINISHED if work.pending() else ""
 
 
 def failures(work: Work) -> dict[str, str]:
@@ -229,6 +240,6 @@ def run_suite(options: argparse.Namespace) -> None:
     work = Work(cases, results, scratch, options.jobs)
     effort = Effort(deadline=time.monotonic() + 60 * options.minutes, retry=options.retry)
     if runs:
-        try_caps(work, runs, effort, say=print)
+        try_caps(work, runs, effort, say=say)
         return
-    compare_plans(work, effort, is_quick=options.quick, say=print)
+    compare_plans(work, effort, is_quick=options.quick, say=say)

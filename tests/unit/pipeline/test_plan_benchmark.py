@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import runpy
 import sys
 import time
@@ -247,8 +248,11 @@ def test_quick(script: Script, tmp_path: Path, run_python, monkeypatch: pytest.M
     monkeypatch.setattr(WarmChild, "run_python", staticmethod(run_python), raising=False)
     monkeypatch.setattr(WarmChild, "commands", [])
     monkeypatch.setattr(plan_processes, "Child", WarmChild)
-    code, first, error = script("--quick")
+    code, said, error = script("--quick")
     assert (code, error) == (0, "")
+    *told, first = said.split("\n", 2)
+    assert [line.split(": ")[0] for line in told] == [case.name for case in QUICK_CASES]
+    assert all(re.fullmatch(r".+: \d+ s", line) for line in told)
     results = open_results(tmp_path / "plan.json")
     runs = [run for case in QUICK_CASES for run in results.runs(case)]
     assert [len(run["steps"]) for run in runs] == [5, 5] and {run["data"]["longest"] for run in runs} == {64}
@@ -303,7 +307,9 @@ def test_processes_side_by_side(visible: str, tmp_path: Path, monkeypatch: pytes
     jobs = 2 // len(visible.split(","))
     results = open_results(tmp_path / "plan.json")
     work = Work(CASES[:4], results, tmp_path / "files", jobs)
-    measure_pending(work, time.monotonic() + 60)
+    told: list[str] = []
+    measure_pending(work, time.monotonic() + 60, told.append)
+    assert sorted(told) == sorted(f"{case.name}: failed" for case in work.cases)
     assert work.pending() == []
     lines = [run["lines"] for case in work.cases for run in results.runs(case)]
     assert lines.pop(2) == ["no memory is left"]
@@ -377,7 +383,7 @@ def end_as(programs: Mapping[str, str], work: Work, monkeypatch: pytest.MonkeyPa
             super().__init__([sys.executable, "-c", program], **options)
 
     monkeypatch.setattr(plan_processes, "Child", Ending)
-    measure_pending(work, time.monotonic() + 60)
+    measure_pending(work, time.monotonic() + 60, lambda _text: None)
     assert work.pending() == []
     return commands
 
@@ -471,14 +477,18 @@ def test_options_that_would_be_passed_over(script: Script, tmp_path: Path) -> No
 
 
 def test_capped(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a measurement with one config its two caps are run, kept in a file of their own, and not run again."""
+    """Of a measurement with one config its two caps are run, the smaller first, kept in a file of their own, and not
+    run again.
+    """
     measured = keep(tmp_path / "plan.json", (CASES[6], result(CASES[6], tmp_path, allocated=GIB, seconds=1.0)))
     before = measured.path.read_text()
     monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [GPU])
     monkeypatch.setattr(plan_processes, "_start", lambda _work, case, *_: Stopped(case.name))
-    code, said, error = script("--capped", str(measured.path))
-    assert (code, error) == (0, "") and said == (tmp_path / f"{CAPPED}.md").read_text()
     runs = capped_runs(measured.path)
+    code, written, error = script("--capped", str(measured.path))
+    *told, said = written.split("\n", 2)
+    assert told == [f"{run.case.name}: out of memory" for run in reversed(runs)]
+    assert (code, error) == (0, "") and said == (tmp_path / f"{CAPPED}.md").read_text()
     kept = open_results(tmp_path / f"{CAPPED}.json", CAPPED)
     assert [kept.runs(run.case)[0]["lines"] for run in runs] == [[f"CUDA out of memory: {r.case.name}"] for r in runs]
     assert "0 of 1 ran under the memory" in said and "; 0 of 1 without any margin" in said and UNFINISHED not in said
@@ -491,11 +501,24 @@ def test_capped(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert script("--capped", str(measured.path), "--retry")[0] == 2 and kept.path.read_text() == before
     monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [GPU])
     monkeypatch.setattr(plan_processes, "_start", lambda _work, case, *_: Stopped(f"again {case.name}"))
-    assert script("--capped", str(measured.path), "--retry")[1].splitlines()[:9] == said.splitlines()[:9]
+    assert script("--capped", str(measured.path), "--retry")[1].splitlines()[2:11] == said.splitlines()[:9]
     kept.reload()
     assert [[line for one in kept.runs(run.case) for line in one["lines"]] for run in runs] == [
         [f"CUDA out of memory: again {run.case.name}"] for run in runs
     ]
+
+
+def test_what_ran_under_less_is_not_run_under_more(script: Script, tmp_path: Path, monkeypatch) -> None:
+    measured = keep(tmp_path / "plan.json", (CASES[6], result(CASES[6], tmp_path, allocated=GIB, seconds=1.0)))
+    _, tight = capped_runs(measured.path)
+    kept = open_results(tmp_path / f"{CAPPED}.json", CAPPED)
+    done = {**result(tight.case, tmp_path, allocated=GIB, seconds=1.0), "status": DONE, "date": "2026-11-29"}
+    kept.add(tight.case, done, SURROUNDINGS)
+    monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [])  # nothing is left for one
+    code, said, _ = script("--capped", str(measured.path))
+    assert code == 0 and UNFINISHED not in said
+    assert [line.split(" | ")[-1] for line in said.splitlines()[2:4]] == ["ran under less |", "ran |"]
+    assert "1 of 1 ran under the memory" in said and "; 1 of 1 without any margin" in said
 
 
 def test_retry_without_a_gpu_forgets_nothing(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,31 +14,40 @@ from component.config.load import load_config
 from component.pipeline.benchmark.files import sizes_of
 from component.pipeline.benchmark.plan_cases import CASES
 from component.pipeline.benchmark.plan_comparison import Comparison, compare
-from component.pipeline.benchmark.plan_measurement import open_results
+from component.pipeline.benchmark.plan_measurement import CAPPED, open_results
 from component.pipeline.benchmark.plan_suite import SPARE
 from component.pipeline.benchmark.results import Results
-from component.planning.gpus import GPUS, describe_gpu
+from component.planning.gpus import CONTEXT_BYTES, GIB, GPUS, describe_gpu
 from component.planning.memory import plan_memory
 from component.planning.optimizer import EIGHT_BIT, state_bytes
 from component.planning.read_config import DataSize, Setting, read_workload
 from component.planning.shape import read_shape
 from component.planning.workload import Workload
 
-#: Two configs are left out where it is asked how far most are off, and told of in docs/benchmarks.md: LLM.int8() keeps
-#: columns with outliers in 16 bit, which random weights have nearly everywhere, and packs of 2 rows of 2,048 differ so
-#: much in their tokens that blocks of one step fit nothing in the next.
-OUTLIERS = ("int8, 2048 x 2", "2048 x 2, packing=True, checkpoint_skip_layers=16")
+#: A config that is left out where it is asked how far most are off, and told of in docs/benchmarks.md: LLM.int8() keeps
+#: columns with outliers in 16 bit, which random weights have nearly everywhere.
+OUTLIER = "int8, 2048 x 2"
+#: A run that reserved nearly all that it might would have reserved more.
+SPARE_BYTES = 32 * 2**20
 
 
 @pytest.fixture(scope="module")
 def results(repository: Path) -> dict[str, list[Comparison]]:
     folder = repository / "docs/benchmarks"
     names = {"memory": "plan", "time, vanilla": "plan-vanilla", "time, Unsloth": "plan-unsloth"}
-    return {what: compare(CASES, open_results(folder / f"{name}.json")) for what, name in names.items()}
+    found = {what: compare(CASES, open_results(folder / f"{name}.json")) for what, name in names.items()}
+    capped = open_results(folder / f"{CAPPED}.json", CAPPED)
+    caps = {case["name"]: case["settings"]["max_memory_gib"] for case in capped.content["cases"]}
+    cases = [replace(case, cap_gib=cap) for case in CASES for name, cap in caps.items() if name.startswith(case.name)]
+    # Those that had more than they reserved; plan.json's are of segments that did not grow.
+    found["memory, segments that grow"] = [
+        item for item in compare(cases, capped) if item.reserved + CONTEXT_BYTES < caps[item.name] * GIB - SPARE_BYTES
+    ]
+    return found
 
 
 def test_all_are_there(results: dict[str, list[Comparison]]) -> None:
-    assert [len(compared) for compared in results.values()] == [49, 19, 23]
+    assert [len(compared) for compared in results.values()] == [49, 19, 23, 39]
     assert sum(item.is_held_out for item in results["memory"]) == 21
     assert not any("time" in item.errors() for item in results["memory"])
 
@@ -47,8 +57,10 @@ def test_all_are_there(results: dict[str, list[Comparison]]) -> None:
     [
         ("memory", "allocated", True, 0.004, 0.035),
         ("memory", "allocated", False, 0.006, 0.065),
-        ("memory", "reserved", True, 0.03, 0.08),
-        ("memory", "reserved", False, 0.02, 0.07),
+        ("memory, segments that grow", "allocated", True, 0.004, 0.035),
+        ("memory, segments that grow", "allocated", False, 0.006, 0.065),
+        ("memory, segments that grow", "reserved", True, 0.025, 0.10),
+        ("memory, segments that grow", "reserved", False, 0.02, 0.10),
         ("time, vanilla", "time", True, 0.27, 0.44),
         ("time, vanilla", "time", False, 0.30, 0.45),
         ("time, Unsloth", "time", True, 0.05, 0.125),
@@ -64,20 +76,19 @@ def test_errors(
     at_worst: float,
 ) -> None:
     """Vanilla's times are of a machine whose host is slow, for which small models wait."""
-    runs = [run for run in results[what] if run.is_held_out == held_out and not run.name.endswith(OUTLIERS)]
+    runs = [run for run in results[what] if run.is_held_out == held_out and not run.name.endswith(OUTLIER)]
     found = [abs(run.errors()[quantity]) for run in runs]
     assert median(found) <= in_the_median
     assert max(found) <= at_worst
 
 
 def test_no_card_is_called_too_small_with_a_tenth_to_spare(results: dict[str, list[Comparison]]) -> None:
-    assert max(run.errors()["reserved"] for run in results["memory"]) < SPARE
+    assert max(run.errors()["reserved"] for run in results["memory, segments that grow"]) < SPARE
 
 
-def test_outliers(results: dict[str, list[Comparison]]) -> None:
-    int8, skipping = (next(run for run in results["memory"] if run.name.endswith(name)).errors() for name in OUTLIERS)
-    assert -0.14 < int8["allocated"] < -0.10 and -0.13 < int8["reserved"] < -0.10
-    assert abs(skipping["allocated"]) < 0.01 and -0.22 < skipping["reserved"] < -0.18
+def test_outlier(results: dict[str, list[Comparison]]) -> None:
+    (int8,) = (run.errors() for run in results["memory"] if run.name.endswith(OUTLIER))
+    assert -0.14 < int8["allocated"] < -0.10
 
 
 def test_runs_of_auto(repository: Path) -> None:
@@ -116,7 +127,7 @@ def test_padded_rows(repository: Path, name: str, has_mask: bool) -> None:
     assert shape is not None
     planned = plan_memory(read_workload(config, shape, setting, DataSize(100, 330, case["rows"]["max_tokens"])))
     assert planned.allocated / run["peak_allocated_bytes"] == pytest.approx(1, abs=0.01)
-    assert planned.reserved / run["peak_reserved_bytes"] == pytest.approx(1, abs=0.015)
+    assert planned.reserved / run["peak_reserved_bytes"] == pytest.approx(1, abs=0.03)
 
 
 def test_cards_of_one_speed_are_told_apart_by_memory() -> None:
