@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -15,6 +15,7 @@ from component.pipeline.benchmark.auto_cases import (
     CAPS,
     GLOBAL_BATCH,
     QUICK_POINTS,
+    Point,
     auto_case,
     build_case,
     grid_points,
@@ -133,16 +134,26 @@ def _grids(model: str, options: argparse.Namespace) -> list[list[Case]]:
         raise UserError(
             f"--model: the planner, by which auto chooses, does not know the layers of {model}; use another"
         )
-    points = QUICK_POINTS if options.quick else tuple(grid_points(options.micro_batches, may_offload=not shape.is_tied))
-    if options.points:
-        names = [point.name for point in points]
-        points = tuple(point for point in points if any(text in point.name for text in options.points))
-        if not points:
-            raise UserError(f"--points: no name of a point has {' or '.join(options.points)} in it; there are {names}")
+    points = QUICK_POINTS if options.quick else grid_points(options.micro_batches, may_offload=not shape.is_tied)
+    points = wanted_points(points, options.points)
     return [
         [build_case(point.name, model, point.settings(shape.num_layers), quick=options.quick) for point in some]
         for _, some in groupby(points, key=lambda point: bool(point.offloaded))
     ]
+
+
+def wanted_points(points: Iterable[Point], texts: Sequence[str]) -> list[Point]:
+    """Those whose name contains one of the texts; all where there are no texts.
+
+    Raises:
+        UserError: there is none.
+    """
+    points = list(points)
+    wanted = [point for point in points if not texts or any(text in point.name for text in texts)]
+    if not wanted:
+        names = "; ".join(point.name for point in points)
+        raise UserError(f"--points: {' or '.join(texts)} is in no name of a point; they are: {names}")
+    return wanted
 
 
 def grid_title(points: Sequence[str]) -> str:

@@ -8,10 +8,18 @@ from typing import Any
 
 import pytest
 
+from component.config.errors import UserError
 from component.config.load import load_config
 from component.pipeline.batches import settle_batches
 from component.pipeline.benchmark.auto_cases import GLOBAL_BATCH, auto_case, build_case, grid_points
-from component.pipeline.benchmark.auto_suite import Compared, add_options, best_of, count_out_of_memory, render_compared
+from component.pipeline.benchmark.auto_suite import (
+    Compared,
+    add_options,
+    best_of,
+    count_out_of_memory,
+    render_compared,
+    wanted_points,
+)
 from component.pipeline.benchmark.files import sizes_of
 from component.pipeline.benchmark.table import Line
 from component.pipeline.choose_settings import Surroundings, settle
@@ -41,6 +49,18 @@ def test_every_point_is_a_config_of_the_same_global_batch() -> None:
         assert config.model.offload_head is point.name.endswith(", embedding and head offloaded")
         training = config.training
         assert training.per_device_train_batch_size * training.gradient_accumulation_steps == GLOBAL_BATCH
+
+
+def test_points_by_parts_of_their_names() -> None:
+    points = list(grid_points([4, 8], may_offload=True))
+    assert wanted_points(points, []) == points
+    assert wanted_points(points, ["offloaded"]) == points[-4:]
+    padded, *others = wanted_points(points, ["padded, 8 rows, no layer recomputes", "head"])
+    assert padded.name == "padded, 8 rows, no layer recomputes" and others[-1] == points[-1]
+    with pytest.raises(
+        UserError, match=r"^--points: heads or tails is in no name of a point; they are: packed, 4 rows"
+    ):
+        wanted_points(points, ["heads", "tails"])
 
 
 @pytest.mark.parametrize("arguments", [["--caps", "nan"], ["--caps", "0"], ["--caps", "-8"], ["--micro_batches", "3"]])

@@ -342,6 +342,19 @@ def test_caps_are_the_smallest_cards(repository: Path) -> None:
         assert room[run.said]((cap - 1 / 1024) * GIB) < run.planned <= room[run.said](cap * GIB)
 
 
+@pytest.mark.parametrize("cap", [None, 5.5])
+def test_segments_grow_as_in_a_run(cap: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is settled before torch is there, which the look at the card and the checkpoint's weights bring."""
+    done: list[str] = []
+    monkeypatch.setattr(plan_measurement, "expand_segments", lambda: done.append("segments"))
+    monkeypatch.setattr(plan_measurement, "detect_hardware", lambda: done.append("hardware"))
+    monkeypatch.setattr(plan_measurement, "check_cap", lambda *_: None)
+    monkeypatch.setattr(plan_measurement, "_measure", lambda *_: done.append("run") or {})
+    results = Results(tmp_path / "plan.json", "plan")
+    plan_measurement.measure_case(replace(CASES[6], cap_gib=cap), results, Scratch(tmp_path, "here"))
+    assert done == ["segments", *(["hardware"] if cap else []), "run"]
+
+
 def test_caps_belong_to_the_case(tmp_path: Path) -> None:
     case = CASES[6]
     fits, tight = (run.case for run in cap_runs(CASES, {case.name: 9.45 * GIB}))
