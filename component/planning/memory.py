@@ -21,6 +21,7 @@ from component.planning.weights import (
     adapter_bytes,
     cast_weight_bytes,
     gradient_bytes,
+    merged_rows_bytes,
     num_in_largest_tensor,
     num_in_small_tensors,
     num_trained,
@@ -124,15 +125,15 @@ def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:
     kept_copies = copies - workload.shape.num_layers * layer_copy * recomputed / layers
     backward_copies = min(copies, kept_copies + layer_copy)
     waiting = gradients if workload.gradients_wait else 0
-    head = Part("output head", offloaded_head(workload) * workload.load_bytes)
     saved = Part("activations", kept + mask)
     # Autocast drops its copies when it ends, with the model's forward: only what next tokens cost is computed before.
     # Fused adapters drop theirs with each pass.
     are_all_there = workload.task in LANGUAGE_MODEL_TASKS and not workload.has_fused_adapters
     at_loss = head_copy + (copies if are_all_there else kept_copies)
-    yield "loss", (head, *_at_loss(loss.forward, loss, saved, waiting, at_loss))
+    yield "loss", (*_head(workload), *_at_loss(loss.forward, loss, saved, waiting, at_loss))
     # The head's gradient comes when the scores' float32 copies are gone: it is no part of this moment.
-    yield "loss, backward", (head, *_at_loss(loss.backward, loss, saved, waiting, head_copy + kept_copies))
+    at_loss = head_copy + kept_copies
+    yield "loss, backward", (*_head(workload, copies=2), *_at_loss(loss.backward, loss, saved, waiting, at_loss))
     output = workload.shape.hidden * workload.load_bytes * tokens if _returns_output(workload) else 0
     restored = Part("activations of one layer", one_layer + output if recomputed else 0)
     backward = (
@@ -162,12 +163,35 @@ def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:
             *backward,
         ),
     )
+    yield from _outside_of_layers(workload, loss)
+
+
+def _outside_of_layers(workload: Workload, loss: LossMemory) -> Iterator[tuple[str, tuple[Part, ...]]]:
+    """Moments at which a step holds no activations of its layers, or there is no step."""
+    if merged := merged_rows_bytes(workload):
+        # The gradient of all embeddings, of which the new rows' is taken.
+        gradients = Part("gradients", gradient_bytes(workload) + merged)
+        yield "backward pass of the embeddings", (gradients,)
     if workload.task == "grpo":
         # Keys and values of all that is generated, by all layers.
-        cache = 2 * workload.shape.key_width * workload.compute_bytes * workload.shape.num_layers * tokens
-        yield "generation", (head, Part("keys and values", cache), Part("logits and loss", loss.hidden))
+        shape = workload.shape
+        cache = 2 * shape.key_width * workload.compute_bytes * shape.num_layers * workload.tokens
+        parts = Part("keys and values", cache), Part("logits and loss", loss.hidden)
+        yield "generation", (*_head(workload), *parts)
     if workload.eval_rows:
-        yield "evaluation", (head, *_at_evaluation(workload, loss))
+        yield "evaluation", (*_head(workload), *_at_evaluation(workload, loss))
+
+
+def _head(workload: Workload, copies: int = 1) -> tuple[Part, ...]:
+    """What comes to the device, or is made there, of the output head while there are scores.
+
+    Args:
+        copies: of the head with new rows: one, or its gradient too.
+    """
+    return (
+        Part("output head", offloaded_head(workload) * workload.load_bytes),
+        Part("head with new rows", copies * merged_rows_bytes(workload)),
+    )
 
 
 def _while_loading(workload: Workload) -> tuple[Part, ...]:

@@ -204,6 +204,7 @@ def _adapter(config: Config, shape: ModelShape) -> Adapter:
         targets=names if ALL_LINEAR in targets else names & targets,
         num_layers=len(layers) or shape.num_layers,
         saved_modules=_saved_modules(section.modules_to_save, shape),
+        has_new_rows=bool(config.model.new_tokens) and not _saved_modules(section.modules_to_save, shape),
     )
 
 

@@ -122,6 +122,15 @@ def trained_width(workload: Workload) -> int:
     return ADAPTER_BYTES if workload.adapter else workload.load_bytes
 
 
+def merged_rows_bytes(workload: Workload) -> float:
+    """Bytes of the matrix that PEFT makes of the output head and its new rows, in every pass; its gradient has as many.
+
+    So it does of the embeddings, whose copy is gone before the first layer.
+    """
+    has_new_rows = workload.adapter is not None and workload.adapter.has_new_rows
+    return workload.shape.embedding * workload.load_bytes if has_new_rows else 0.0
+
+
 def gradient_bytes(workload: Workload) -> float:
     """Bytes of all gradients, each in the format of its parameter."""
     return num_trained(workload) * trained_width(workload)

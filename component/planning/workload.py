@@ -25,12 +25,14 @@ class Adapter:
         targets: last names of the layers that get it.
         num_layers: decoder layers that it is on.
         saved_modules: parameters of modules that are trained in full beside it.
+        has_new_rows: rows of new tokens are trained beside it, in the output head too.
     """
 
     rank: int
     targets: frozenset[str]
     num_layers: int
     saved_modules: int = 0
+    has_new_rows: bool = False
 
     def reaches(self, linear: Linear) -> bool:
         """Whether a linear layer gets it."""

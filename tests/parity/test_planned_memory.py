@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from component.planning.activations import saved_per_token
 from component.planning.optimizer import optimizer_memory, workspace_bytes
 from component.planning.shape import ModelShape, read_shape
-from component.planning.weights import cast_weight_bytes, num_adapter_parameters, quantized_bytes
+from component.planning.weights import cast_weight_bytes, merged_rows_bytes, num_adapter_parameters, quantized_bytes
 from component.planning.workload import Adapter, Workload
 
 SIZES = {
@@ -199,6 +199,37 @@ class LiveBytes(TorchDispatchMode):
 
     def _free(self, num_bytes: int) -> None:
         self.now -= num_bytes
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_new_rows_cost_a_copy_of_the_head_and_its_gradient(is_tied: bool) -> None:
+    """Of a vocabulary beside which all else is small, at the end of the forward pass and in the backward pass."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    sizes = {**SIZES, "hidden_size": 128, "intermediate_size": 256, "vocab_size": 20000, "tie_word_embeddings": is_tied}
+    shape = read_shape({**sizes, "num_hidden_layers": 2})
+    del sizes["model_type"]
+    adapter = Adapter(RANK, frozenset({"q_proj"}), 2, has_new_rows=True)
+    merged = merged_rows_bytes(replace(workload_of(2, "lora"), shape=shape, adapter=adapter))
+    rows = {"model.embed_tokens": [5]} | ({} if is_tied else {"lm_head": [5]})
+    ids = torch.arange(8)[None]
+
+    def live_bytes(rows: dict[str, list[int]] | None) -> tuple[int, int]:
+        config = LlamaConfig(**sizes, num_hidden_layers=2)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        model = get_peft_model(
+            model, LoraConfig(r=RANK, target_modules=["q_proj"], trainable_token_indices=rows)
+        ).train()
+        with LiveBytes() as live:
+            loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+            kept = live.now
+            loss.backward()
+        return kept, live.peak
+
+    (kept, peak), (kept_without, peak_without) = live_bytes(rows), live_bytes(None)
+    assert kept - kept_without == pytest.approx(merged, rel=0.01)
+    assert peak - peak_without == pytest.approx(2 * merged, abs=peak_without)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -61,6 +61,22 @@ def test_unsloths_fields_are_those_of_a_run_with_it(repository: Path, overrides:
     assert changed == replace(unsloth, attention="auto")
 
 
+def test_rows_of_new_tokens_are_counted(repository: Path) -> None:
+    """Beside an adapter: its copy of the head and the gradient are where most is allocated. In full they are not."""
+
+    def plan(*overrides: str) -> MemoryPlan:
+        config = load_config(repository / "train_args/sft/qlora/llama3-8b.json", overrides)
+        return plan_config(config, "h200").plan.memory
+
+    rows, matrix = "new_tokens=['<tool>']", 128256 * 4096 * 2
+    memory = plan(rows)
+    assert memory.moment == "loss, backward"
+    assert [part.num_bytes for part in memory.parts if part.name == "head with new rows"] == [2 * matrix]
+    assert matrix < memory.allocated - plan().allocated < 2 * matrix
+    saved = "modules_to_save=[embed_tokens,lm_head]"
+    assert plan(saved, rows) == plan(saved)
+
+
 def test_names_that_a_plan_does_not_count_are_told(repository: Path) -> None:
     """A misspelt one trains nothing in the plan, and stops the run; those that are counted are not told."""
     names = ["modules_to_save=[embed_tokns, model.embed_tokens, lm_head]", "lora_target_modules=[q_proj, v_prj]"]
