@@ -29,7 +29,11 @@ def plan_card(facts: PlanFacts, *, color: bool, width: int) -> str:
     blocks: list[Any] = [heading(facts.heading), name_value_table(facts.settings), ""]
     blocks += [heading(f"memory when most is allocated: {facts.moment}"), _parts_table(facts), ""]
     blocks += [heading("time and fit"), name_value_table(facts.summary), ""]
-    blocks += [heading(facts.cards_title), _cards_table(facts.cards), Text(facts.verdict_rule, style="dim")]
+    blocks += [
+        heading(facts.cards_title),
+        _cards_table(facts.cards),
+        *(Text(line, style="dim") for line in facts.legend),
+    ]
     return render_blocks(blocks, color=color, width=width if color else None).strip("\n")
 
 

@@ -37,7 +37,7 @@ class PlanFacts:
         allocated_bytes, reserved_bytes: in torch's own counting.
         memory_bytes: of the card that it is planned for; None without one.
         summary: name and value of what follows.
-        cards: other cards, cards_title: what they are held against, and verdict_rule: what their verdicts mean.
+        cards: other cards, cards_title: what they are held against, and legend: what their columns mean.
     """
 
     title: str
@@ -51,4 +51,4 @@ class PlanFacts:
     summary: tuple[tuple[str, str], ...]
     cards: tuple[CardFacts, ...]
     cards_title: str
-    verdict_rule: str
+    legend: tuple[str, ...]

@@ -9,7 +9,7 @@ from component.artifacts.plan_card import gib
 from component.artifacts.plan_facts import PlanFacts
 from component.config.load import Config
 from component.pipeline.plan_run import PlannedRun, compare_cards
-from component.planning.plan import VERDICT_RULE, Plan
+from component.planning.plan import SPEED_RULE, VERDICT_RULE, Plan
 from component.planning.served import explain_served
 from component.planning.weights import num_trained
 from component.planning.workload import Workload
@@ -41,7 +41,7 @@ def plan_facts(planned: PlannedRun, config: Config) -> PlanFacts:
         summary=tuple(_summary(planned)),
         cards=compare_cards(made, config),
         cards_title=_cards_title(config, planned.auto),
-        verdict_rule=VERDICT_RULE,
+        legend=(VERDICT_RULE, SPEED_RULE),
     )
 
 

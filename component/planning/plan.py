@@ -24,6 +24,8 @@ VERDICT_RULE = (
     f"fits: reserved and CUDA's {CONTEXT_BYTES / GIB:.2f} GiB leave {MEMORY_MARGIN:.0%} of the card free; tight: less "
     f"is left, or only allocated and {LEAST_ROOM:.0%} have room: it may run out of memory"
 )
+#: How far to trust its speeds, for people.
+SPEED_RULE = "speeds: as an H200 was measured; those of other cards follow from their datasheets"
 
 
 @dataclass(frozen=True)

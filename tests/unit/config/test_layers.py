@@ -180,6 +180,12 @@ def test_overrides_that_are_none(override: str) -> None:
     assert messages({**MINIMAL, "output_dir": "o"}, override) == expected
 
 
+def test_a_second_file_is_no_override() -> None:
+    fix = 'give one file, or name this one under its "base"'
+    expected = [f"command line: other/Run.YAML: not a KEY=VALUE; {fix}"]
+    assert messages({**MINIMAL, "output_dir": "o"}, "other/Run.YAML") == expected
+
+
 @pytest.mark.parametrize("key", ["base", "$schema"])
 def test_keys_of_files_in_overrides(key: str) -> None:
     problem = f"{key}: only a file can set it; write it in the train_args file"
