@@ -15,6 +15,7 @@ from component.models.quantization import eight_bit_layers, four_bit_layers
 from component.models.saved_modules import are_tied, check_saved_modules, train_in_float32
 
 if TYPE_CHECKING:
+    import torch
     from peft import LoraConfig, PeftModel
     from torch import Tensor, nn
     from transformers import PreTrainedModel
@@ -157,9 +158,17 @@ def attach_adapter(model: PreTrainedModel, lora_config: LoraConfig, *, seed: int
     return prepared
 
 
-def train_whole_adapter(model: PeftModel) -> None:
-    """Train all that an adapter's config trains; for a GPU Unsloth freezes what is no LoRA matrix, as new rows are."""
+def train_whole_adapter(model: PeftModel, dtype: torch.dtype) -> None:
+    """Train all that an adapter's config trains, in float32.
+
+    For a GPU Unsloth freezes what is no LoRA matrix, such as the rows of new tokens, and trains copies of modules in
+    the base's format.
+
+    Args:
+        dtype: the number format of the base.
+    """
     model.base_model.set_requires_grad("default")
+    train_in_float32(model, dtype)
 
 
 def copy_moved_start(model: PeftModel, adapter: AdapterSection) -> dict[str, Tensor] | None:

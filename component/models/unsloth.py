@@ -49,6 +49,7 @@ from component.models.unsloth_import import (
     norms_keep_outputs,
     quietly,
     recomputation_flag,
+    without_files_of_embeddings,
 )
 from component.models.unsloth_lora import FusedAdapters, Seam, fuse_adapters, wants_fused_adapters
 
@@ -157,16 +158,17 @@ def _prepare(module: ModuleType, base: PreTrainedModel, request: LoadRequest) ->
     if model.train_mode != "full":
         experts = explain_unadapted_experts(base)
         notices += [experts] if experts else []
-        prepared = call_unsloth(
-            module.FastLanguageModel.get_peft_model,
-            base,
-            **lora_arguments(request.adapter, base, new_token_ids=tuple(request.new_tokens)),
-            use_gradient_checkpointing=_checkpointing(model, request.hardware),
-            random_state=model.seed,
-            max_seq_length=model.max_seq_length,
-            **_skipping(request),
-        )
-        train_whole_adapter(prepared)
+        with without_files_of_embeddings():
+            prepared = call_unsloth(
+                module.FastLanguageModel.get_peft_model,
+                base,
+                **lora_arguments(request.adapter, base, new_token_ids=tuple(request.new_tokens)),
+                use_gradient_checkpointing=_checkpointing(model, request.hardware),
+                random_state=model.seed,
+                max_seq_length=model.max_seq_length,
+                **_skipping(request),
+            )
+        train_whole_adapter(prepared, base.dtype)
         notices += settle_frozen_weights(prepared, base, model, request.precision)
         if request.new_tokens:
             save_new_rows_alone(prepared)

@@ -43,6 +43,8 @@ USUAL_LOSS = {
 #: instead of their input: an eighth to a sixth of a layer's activations. The backward pass divides by the norm's
 #: weights to have the input again, which rounds it; trained weights keep the input.
 NORM_VARIABLE = "UNSLOTH_RMSNORM_SAVE_OUTPUT"
+#: What writes frozen embeddings and head to files.
+WRITERS = ("offload_input_embeddings", "offload_output_embeddings")
 #: What it logs or makes others warn of at each run, and which asks nothing of the user: banners, its own checkpointing
 #: without use_reentrant, its own arguments to generate.
 TALK = (
@@ -166,6 +168,24 @@ def call_unsloth(function: Any, *args: Any, **kwargs: Any) -> Any:
         raise
     except library_failures() as error:
         raise UnslothFailed(first_line(error)) from error
+
+
+@contextlib.contextmanager
+def without_files_of_embeddings() -> Iterator[None]:
+    """Keep Unsloth from writing frozen embeddings and head to files, as it does where `modules_to_save` trains them.
+
+    Its files come into the working directory, or into the model's own folder where that has an absolute path
+    (unsloth 2026.10.9, models/_utils.py, offload_to_disk). The matrices stay on the device, where a plan counts them.
+    """
+    module = sys.modules.get("unsloth.models.llama")
+    theirs = {name: getattr(module, name) for name in WRITERS if hasattr(module, name)}
+    try:
+        for name in theirs:
+            setattr(module, name, lambda *_args: None)
+        yield
+    finally:
+        for name, function in theirs.items():
+            setattr(module, name, function)
 
 
 @contextlib.contextmanager

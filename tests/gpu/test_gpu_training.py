@@ -52,6 +52,18 @@ GROUPS = {
                 "new_tokens": "['Translate into', ' gano', '<tool>']",  # of questions, of answers, of neither
             },
         ),
+        **dict.fromkeys(
+            ("saved-modules", "saved-modules-untied"),
+            {
+                "train_mode": "qlora",
+                "bf16": "true",
+                "learning_rate": "1e-3",
+                "modules_to_save": "[embed_tokens, lm_head]",
+            },
+        ),
+        "dora": {"train_mode": "qlora", "bf16": "true", "learning_rate": "2e-3", "use_dora": "true"},
+        "lora-bias": {"train_mode": "qlora", "bf16": "true", "learning_rate": "2e-3", "lora_bias": "true"},
+        "pissa": {"train_mode": "lora", "bf16": "true", "learning_rate": "1e-3", "init_lora_weights": "pissa"},
         "fp8-bf16": {"train_mode": "lora", "bf16": "true", "learning_rate": "2e-3", "fp8_base": "true"},
         "tiled-bf16": {"train_mode": "qlora", "bf16": "true", "learning_rate": "2e-3", "tiled_mlp": "true"},
     },
@@ -68,7 +80,7 @@ GROUPS = {
     "full": {"full-bf16": {"train_mode": "full", "bf16": "true", "learning_rate": "1e-3"}},
 }
 #: Cases whose model has an output head of its own.
-UNTIED = ("offloaded-bf16", "new-tokens-untied")
+UNTIED = ("offloaded-bf16", "new-tokens-untied", "saved-modules-untied")
 LOADERS = {"vanilla": "false", "unsloth": "require"}
 COMMON = {
     "train_file": "data/demo/train.jsonl",
@@ -155,6 +167,7 @@ def test_both_loaders_reach_the_same_losses(
         "vanilla": "vanilla",
         "unsloth": "unsloth",
     }
+    assert not list(model.rglob("*.pt")), "Unsloth has written embeddings into the model's folder"
     assert runs["vanilla"]["hashes"]["data"] == runs["unsloth"]["hashes"]["data"]
     vanilla, unsloth = losses(tmp_path / "vanilla"), losses(tmp_path / "unsloth")
     assert vanilla.keys() == unsloth.keys() and len(vanilla) == 6

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from component.models.tiny import Shape, make_tiny_model
+from component.models.unsloth_import import WRITERS
 
 pytestmark = pytest.mark.skipif(find_spec("unsloth") is None, reason="Unsloth is not installed")
 
@@ -110,7 +111,7 @@ def describe_new_rows():
     from unsloth_zoo.training_utils import prepare_model_for_training
     loaded = load(replace(model, train_mode="lora", new_tokens=["<tool>"]))
     names = [sorted(trained_of(loaded))]
-    for prepare in (prepare_model_for_training, train_whole_adapter):
+    for prepare in (prepare_model_for_training, lambda model: train_whole_adapter(model, torch.float32)):
         prepare(loaded.model)
         names.append(sorted(trained_of(loaded)))
     return names
@@ -236,6 +237,14 @@ def test_rows_of_new_tokens_stay_trained(on_cpu) -> None:
     assert rows
     assert set(prepared) == set(asked) - rows, "Unsloth freezes no rows any more: train_whole_adapter can go"
     assert ours == asked
+
+
+def test_what_writes_embeddings_to_files_is_still_called_so() -> None:
+    """Where Unsloth's loader for GPUs, which needs triton, is read and not imported; tests/gpu looks for the files."""
+    spec = find_spec("unsloth")
+    assert spec is not None and spec.submodule_search_locations
+    source = Path(spec.submodule_search_locations[0], "models/llama.py").read_text(encoding="utf-8")
+    assert all(f"{name}(model, temporary_location)" in source for name in WRITERS)
 
 
 @pytest.mark.gpu

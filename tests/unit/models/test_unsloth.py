@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,13 @@ from component.config.schema import AdapterSection
 from component.models import unsloth_import
 from component.models.request import LoadRequest
 from component.models.unsloth import _ignored
-from component.models.unsloth_import import UnslothFailed, call_unsloth, import_unsloth
+from component.models.unsloth_import import (
+    WRITERS,
+    UnslothFailed,
+    call_unsloth,
+    import_unsloth,
+    without_files_of_embeddings,
+)
 
 
 def test_unsloth_is_not_imported_after_what_it_patches(section, cpu) -> None:
@@ -44,6 +51,20 @@ def test_its_failures_are_told_from_those_of_the_device(section, cpu, monkeypatc
     monkeypatch.setattr(unsloth_import.importlib, "import_module", fail)
     with pytest.raises(torch.AcceleratorError if kind is torch.AcceleratorError else UnslothFailed):
         import_unsloth(section(), cpu)
+
+
+def test_nothing_is_written_of_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While an adapter is attached; afterwards its functions are what they were, whatever happened."""
+    theirs = SimpleNamespace(**dict.fromkeys(WRITERS, print))
+    monkeypatch.setitem(sys.modules, "unsloth.models.llama", theirs)
+    with pytest.raises(UnslothFailed), without_files_of_embeddings():
+        assert [getattr(theirs, name)("model", "folder") for name in WRITERS] == [None, None]
+        assert print not in vars(theirs).values()
+        raise UnslothFailed("no adapter")
+    assert vars(theirs) == dict.fromkeys(WRITERS, print)
+    monkeypatch.delitem(sys.modules, "unsloth.models.llama")
+    with without_files_of_embeddings():
+        pass
 
 
 def test_what_it_ignores_is_told(section, cpu) -> None:
