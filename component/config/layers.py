@@ -99,7 +99,7 @@ class LayerReader:
             name, equals, text = override.partition("=")
             head, *path = name.strip().removeprefix("--").split(".")
             if not equals or not all((head, *path)):
-                is_file = Path(override).suffix.lower() in PARSERS
+                is_file = not equals and Path(override).suffix.lower() in PARSERS
                 fix = 'give one file, or name this one under its "base"' if is_file else "write it as lora_rank=16"
                 self._report(COMMAND_LINE, excerpt(override), "not a KEY=VALUE", fix)
                 continue

@@ -158,7 +158,7 @@ def attach_adapter(model: PreTrainedModel, lora_config: LoraConfig, *, seed: int
     return prepared
 
 
-def train_whole_adapter(model: PeftModel, dtype: torch.dtype) -> None:
+def unfreeze_adapter(model: PeftModel, dtype: torch.dtype) -> None:
     """Train all that an adapter's config trains, in float32.
 
     For a GPU Unsloth freezes what is no LoRA matrix, such as the rows of new tokens, and trains copies of modules in

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from component.config.schema import AdapterSection, ModelSection
-from component.models.adapters import copy_moved_start, explain_unadapted_experts, lora_arguments, train_whole_adapter
+from component.models.adapters import copy_moved_start, explain_unadapted_experts, lora_arguments, unfreeze_adapter
 from component.models.block_compile import leave_uncompiled
 from component.models.checkpoint import check_stored_names
 from component.models.decoder_layers import check_skipped, find_layers, skip_checkpointing, train_last_layers
@@ -168,7 +168,7 @@ def _prepare(module: ModuleType, base: PreTrainedModel, request: LoadRequest) ->
                 max_seq_length=model.max_seq_length,
                 **_skipping(request),
             )
-        train_whole_adapter(prepared, base.dtype)
+        unfreeze_adapter(prepared, base.dtype)
         notices += settle_frozen_weights(prepared, base, model, request.precision)
         if request.new_tokens:
             save_new_rows_alone(prepared)

@@ -24,6 +24,7 @@ from component.planning.gpus import GIB, GPUS, Gpu, describe_gpu
 from component.planning.known_shapes import KNOWN_CONFIGS
 from component.planning.read_config import DataSize, Setting
 from component.planning.shape import FUSED_PROJECTIONS, ModelShape, missing_size, read_shape
+from component.runtime.allocator import segments_grow
 from component.runtime.environment import nvidia_gpus
 from component.runtime.hardware import Hardware
 from component.trainers.liger import choose_liger
@@ -184,7 +185,13 @@ def setting_of(
         chunks_loss=not is_whole,
         attention=dense,
         masks_padding=loader != "unsloth" and _masks_padding(config, model_config, dense),
+        grows_segments=segments_grow(is_wanted=may_grow_segments(config)),
     )
+
+
+def may_grow_segments(config: Config) -> bool:
+    """Whether torch's segments may grow: vLLM brings an allocator that does not go with it."""
+    return not (config.model.task_type == "grpo" and config.grpo.use_vllm)
 
 
 def _masks_padding(config: Config, model_config: Mapping[str, Any], dense: str) -> bool:

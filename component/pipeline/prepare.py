@@ -32,6 +32,7 @@ from component.pipeline.choose_loader import LoaderChoice, choose_loader
 from component.pipeline.completions import check_completions, check_prompts, num_training_rows
 from component.pipeline.hints import run_hints
 from component.pipeline.output_folder import check_output_dir
+from component.pipeline.plan_inputs import may_grow_segments
 from component.pipeline.settle_run import settle_prepared
 from component.pipeline.template_date import fix_template_date
 from component.registry import TASKS, row_kind_of
@@ -106,7 +107,7 @@ def prepare(config: Config, watch: Stopwatch | None = None) -> PreparedRun:
     check_output_dir(config)
     config = fix_template_date(config)
     if not config.training.use_cpu:
-        expand_segments(is_wanted=not (config.model.task_type == "grpo" and config.grpo.use_vllm))
+        expand_segments(is_wanted=may_grow_segments(config))
         repeat_sums(is_wanted=config.training.full_determinism)
         shrink_workspaces(is_wanted=config.model.offload_embedding is True)
     notices = [str(notice) for notice in config.notices]

@@ -134,6 +134,17 @@ def _attention_saved(workload: Workload) -> float:
     return saved * lengthened(workload.row_tokens) / workload.row_tokens + shape.query_width * width
 
 
+def attention_workspace(workload: Workload) -> float:
+    """Bytes of the largest block that cuDNN's attention takes in its backward pass, where that is not the peak.
+
+    In segments of fixed size no other operation has use for it.
+    """
+    if workload.is_packed:
+        return 0.0
+    length = lengthened(workload.row_tokens) if is_lengthened(workload) else workload.row_tokens
+    return _sums_per_token(workload) * workload.sequences * length
+
+
 def is_lengthened(workload: Workload) -> bool:
     """Whether Unsloth lengthens rows for cuDNN's attention, as it does unpacked ones."""
     return workload.loader == "unsloth" and not workload.is_packed

@@ -8,6 +8,7 @@ from math import ceil
 
 from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.planning.activations import (
+    attention_workspace,
     escaping_per_token,
     input_per_token,
     row_pairs_bytes,
@@ -168,7 +169,7 @@ def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:
 
 def _outside_of_layers(workload: Workload, loss: LossMemory) -> Iterator[tuple[str, tuple[Part, ...]]]:
     """Moments at which a step holds no activations of its layers, or there is no step."""
-    if merged := merged_rows_bytes(workload):
+    if merged := merged_rows_bytes(workload, "embed_tokens"):
         # The gradient of all embeddings, of which the new rows' is taken.
         gradients = Part("gradients", gradient_bytes(workload) + merged)
         yield "backward pass of the embeddings", (gradients,)
@@ -190,7 +191,7 @@ def _head(workload: Workload, copies: int = 1) -> tuple[Part, ...]:
     """
     return (
         Part("output head", offloaded_head(workload) * workload.load_bytes),
-        Part("head with new rows", copies * merged_rows_bytes(workload)),
+        Part("head with new rows", copies * merged_rows_bytes(workload, "lm_head")),
     )
 
 
@@ -292,4 +293,6 @@ def _lost(workload: Workload, dynamic: tuple[Part, ...]) -> float:
     logits = sum(part.num_bytes for part in dynamic if part.name == "logits and loss")
     others = sum(part.num_bytes for part in dynamic) - saved - logits
     single = loss_memory(workload).largest if logits else 0
+    if not workload.grows_segments:
+        single = max(single, attention_workspace(workload))
     return LOST_OF_SAVED * saved + LOST_OF_TRANSIENT * others + single

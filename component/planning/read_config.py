@@ -36,6 +36,7 @@ class Setting:
         has_liger: whether Liger's kernels are used.
         chunks_loss: whether the vanilla trainer computes the loss of next tokens in parts.
         attention: of the vanilla loader under `auto`, where rows do not run on that kernel.
+        grows_segments: whether torch's segments grow, so that free blocks between others are not lost.
         masks_padding: whether rows of unequal length, which are not packed, come with a mask; none do through Unsloth.
     """
 
@@ -47,6 +48,7 @@ class Setting:
     chunks_loss: bool = True
     attention: str = "sdpa"
     masks_padding: bool = True
+    grows_segments: bool = True
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
         moves_offloaded=_moves_offloaded(config, shape, loader),
         mlp_tile_tokens=shape.hidden if model.tiled_mlp else None,
         loss_chunk_tokens=_loss_chunk(config, setting, loader),
+        grows_segments=setting.grows_segments,
     )
 
 
@@ -204,7 +207,7 @@ def _adapter(config: Config, shape: ModelShape) -> Adapter:
         targets=names if ALL_LINEAR in targets else names & targets,
         num_layers=len(layers) or shape.num_layers,
         saved_modules=_saved_modules(section.modules_to_save, shape),
-        has_new_rows=bool(config.model.new_tokens) and not _saved_modules(section.modules_to_save, shape),
+        new_rows=_new_rows(config, shape),
     )
 
 
@@ -229,6 +232,17 @@ def _has_fused_adapters(config: Config, shape: ModelShape) -> bool:
     return (
         is_plain and shape.model_type in UNSLOTH_FAMILIES and any(targets.issuperset(group) for group in FUSED_GROUPS)
     )
+
+
+def _new_rows(config: Config, shape: ModelShape) -> frozenset[str]:
+    """What has rows of new tokens that are trained alone: embeddings and head, but for those that are trained whole."""
+    if not config.model.new_tokens:
+        return frozenset()
+    saved = {name.rpartition(".")[2] for name in config.adapter.modules_to_save}
+    if shape.is_tied and saved & set(SAVED):
+        return frozenset()
+    scored = {SAVED[1]} if config.model.task_type == "reward" else set()
+    return frozenset(SAVED) - saved - scored
 
 
 def _saved_modules(names: Sequence[str], shape: ModelShape) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from component.planning.optimizer import FEWEST_PAGED
 from component.planning.shape import Linear
 from component.planning.workload import Workload
@@ -122,13 +124,13 @@ def trained_width(workload: Workload) -> int:
     return ADAPTER_BYTES if workload.adapter else workload.load_bytes
 
 
-def merged_rows_bytes(workload: Workload) -> float:
-    """Bytes of the matrix that PEFT makes of the output head and its new rows, in every pass; its gradient has as many.
+def merged_rows_bytes(workload: Workload, name: Literal["embed_tokens", "lm_head"]) -> float:
+    """Bytes of the matrix that PEFT makes in every pass of embeddings or head and their new rows; 0 without such rows.
 
-    So it does of the embeddings, whose copy is gone before the first layer.
+    Its gradient has as many. The copy of the embeddings is gone before the first layer.
     """
-    has_new_rows = workload.adapter is not None and workload.adapter.has_new_rows
-    return workload.shape.embedding * workload.load_bytes if has_new_rows else 0.0
+    new_rows = workload.adapter.new_rows if workload.adapter else ()
+    return workload.shape.embedding * workload.load_bytes if name in new_rows else 0.0
 
 
 def gradient_bytes(workload: Workload) -> float:

@@ -25,14 +25,14 @@ class Adapter:
         targets: last names of the layers that get it.
         num_layers: decoder layers that it is on.
         saved_modules: parameters of modules that are trained in full beside it.
-        has_new_rows: rows of new tokens are trained beside it, in the output head too.
+        new_rows: of embed_tokens and lm_head, those whose rows of new tokens are trained beside it.
     """
 
     rank: int
     targets: frozenset[str]
     num_layers: int
     saved_modules: int = 0
-    has_new_rows: bool = False
+    new_rows: frozenset[str] = frozenset()
 
     def reaches(self, linear: Linear) -> bool:
         """Whether a linear layer gets it."""
@@ -69,6 +69,7 @@ class Workload:
         is_dequantized: the frozen 4-bit base was made 16-bit once, after loading. Its layers stay those of 4 bit to
             PEFT, whose adapters take the input as it is; beside 16-bit layers each casts a float32 copy of its own.
         has_fused_adapters: layers and adapters are computed together (`fused_lora`).
+        grows_segments: free blocks between others are not lost, as torch's segments grow.
         keeps_norm_outputs: norms keep what they give, which projections keep too, and not their input.
     """
 
@@ -104,6 +105,7 @@ class Workload:
     moves_offloaded: bool = False
     mlp_tile_tokens: int | None = None
     loss_chunk_tokens: int | None = None
+    grows_segments: bool = True
 
     @property
     def sequences(self) -> int:

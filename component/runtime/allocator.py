@@ -28,6 +28,16 @@ def expand_segments(*, is_wanted: bool = True) -> None:
         os.environ[VARIABLES[0]] = EXPANDABLE
 
 
+def segments_grow(*, is_wanted: bool = True) -> bool:
+    """Whether they do in a run that begins now, of which other systems than Linux only make plans.
+
+    Args:
+        is_wanted: see `expand_segments`.
+    """
+    given = [os.environ[name] for name in VARIABLES if name in os.environ]
+    return any(EXPANDABLE in text for text in given) if given else is_wanted and not _lacks_virtual_memory()
+
+
 def shrink_workspaces(*, is_wanted: bool) -> None:
     """Leave cuBLAS a quarter of the memory that it takes on Hopper; what the user has set stays.
 
@@ -60,7 +70,9 @@ def _has_no_workspace() -> bool:
 
 
 def _is_offered() -> bool:
-    """Whether the system has what it takes: CUDA's virtual memory on Linux, not below Windows, not on Tegra boards."""
-    if sys.platform != "linux" or "microsoft" in platform.release().lower():
-        return False
-    return not os.path.exists("/etc/nv_tegra_release") and "torch" not in sys.modules
+    return sys.platform == "linux" and not _lacks_virtual_memory() and "torch" not in sys.modules
+
+
+def _lacks_virtual_memory() -> bool:
+    """Whether CUDA's virtual memory is not there: inside WSL 2 and on Tegra boards."""
+    return "microsoft" in platform.release().lower() or os.path.exists("/etc/nv_tegra_release")

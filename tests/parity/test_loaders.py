@@ -106,14 +106,18 @@ def trained_of(loaded):
     return {name: parameter for name, parameter in loaded.model.named_parameters() if parameter.requires_grad}
 
 def describe_new_rows():
-    # What is trained beside new tokens: as loaded, after Unsloth's own preparation for a GPU, and after ours.
-    from component.models.adapters import train_whole_adapter
+    # What is trained beside new tokens: by PEFT, after Unsloth's preparation for a GPU, and where it does that itself.
+    import unsloth
     from unsloth_zoo.training_utils import prepare_model_for_training
-    loaded = load(replace(model, train_mode="lora", new_tokens=["<tool>"]))
+    with_rows = replace(model, train_mode="lora", new_tokens=["<tool>"])
+    loaded = load(with_rows)
     names = [sorted(trained_of(loaded))]
-    for prepare in (prepare_model_for_training, lambda model: train_whole_adapter(model, torch.float32)):
-        prepare(loaded.model)
-        names.append(sorted(trained_of(loaded)))
+    prepare_model_for_training(loaded.model)
+    names.append(sorted(trained_of(loaded)))
+    attach = unsloth.FastLanguageModel.get_peft_model
+    unsloth.FastLanguageModel.get_peft_model = lambda *args, **keys: prepare_model_for_training(attach(*args, **keys))
+    names.append(sorted(trained_of(load(with_rows))))
+    unsloth.FastLanguageModel.get_peft_model = attach
     return names
 
 def describe(model):
@@ -235,7 +239,7 @@ def test_rows_of_new_tokens_stay_trained(on_cpu) -> None:
     asked, prepared, ours = on_cpu[1]["new rows"]
     rows = {name for name in asked if "trainable_tokens_delta" in name}
     assert rows
-    assert set(prepared) == set(asked) - rows, "Unsloth freezes no rows any more: train_whole_adapter can go"
+    assert set(prepared) == set(asked) - rows, "Unsloth freezes no rows any more: unfreeze_adapter can leave them alone"
     assert ours == asked
 
 

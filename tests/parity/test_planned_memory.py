@@ -210,8 +210,8 @@ def test_new_rows_cost_a_copy_of_the_head_and_its_gradient(is_tied: bool) -> Non
     sizes = {**SIZES, "hidden_size": 128, "intermediate_size": 256, "vocab_size": 20000, "tie_word_embeddings": is_tied}
     shape = read_shape({**sizes, "num_hidden_layers": 2})
     del sizes["model_type"]
-    adapter = Adapter(RANK, frozenset({"q_proj"}), 2, has_new_rows=True)
-    merged = merged_rows_bytes(replace(workload_of(2, "lora"), shape=shape, adapter=adapter))
+    adapter = Adapter(RANK, frozenset({"q_proj"}), 2, new_rows=frozenset({"embed_tokens", "lm_head"}))
+    merged = merged_rows_bytes(replace(workload_of(2, "lora"), shape=shape, adapter=adapter), "lm_head")
     rows = {"model.embed_tokens": [5]} | ({} if is_tied else {"lm_head": [5]})
     ids = torch.arange(8)[None]
 

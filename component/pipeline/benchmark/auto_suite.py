@@ -43,6 +43,7 @@ from component.runtime.command import Distinct, non_empty, positive_float, posit
 
 SUITE, MODEL, GIB = "auto", "llama3 8b", 2**30
 NOTHING = "nothing is predicted to fit"
+GRID_TITLE = "Points of the grid, without a cap:"
 #: The median over stretches of steps, by which runs are compared, and the mean.
 SPEED, MEAN_SPEED = "median_tokens_per_second", "real_tokens_per_second"
 GRID_COLUMNS = (
@@ -121,7 +122,7 @@ def run_suite(options: argparse.Namespace) -> None:
         for cap, line in zip(caps, autos, strict=True)
     ]
     suite.write(
-        render_compared(compared), caption(autos[0].case), grid_title(options.points),
+        render_compared(compared), grid_note(options.points), caption(autos[0].case), GRID_TITLE,
         render_table(GRID_COLUMNS, grid, first="settings"),
     )  # fmt: skip
     draw_curves(curves(compared), suite.picture)
@@ -156,14 +157,9 @@ def wanted_points(points: Iterable[Point], texts: Sequence[str]) -> list[Point]:
     return wanted
 
 
-def grid_title(points: Sequence[str]) -> str:
-    """Of the table of the grid.
-
-    Args:
-        points: --points.
-    """
-    which = f"The points of the grid with {' or '.join(points)} in their name" if points else "All points of the grid"
-    return f"{which}, without a cap:"
+def grid_note(texts: Sequence[str]) -> str:
+    """What --points has left of the grid; nothing without it."""
+    return f"Of the grid only points with {' or '.join(texts)} in their name." if texts else ""
 
 
 def choice_of(run: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -62,6 +62,11 @@ def runs_to_try(runs: Sequence[CappedRun], results: Results) -> list[CappedRun]:
     return [item for item in runs if item.said == TIGHT or _is_not_enough(_tight(item, runs), results)]
 
 
+def open_runs(runs: Sequence[CappedRun], results: Results) -> list[CappedRun]:
+    """Those of which nothing is known yet, neither by a run of their own nor by one under less."""
+    return [item for item in runs if _run_of(item, runs, results) is None]
+
+
 def smallest_card(reserved: float, margin: float) -> float:
     """Memory in GiB, up to a whole MiB, of which this and what CUDA takes for itself leave a share free."""
     return math.ceil((reserved + CONTEXT_BYTES) / (1 - margin) / MIB) * MIB / GIB
@@ -111,10 +116,9 @@ def _is_not_enough(tight: CappedRun | None, results: Results) -> bool:
 def _run_of(item: CappedRun, runs: Sequence[CappedRun], results: Results) -> Mapping[str, Any] | None:
     """Its run, or that there need be none; None where it is still to come."""
     run, tight = summarize(results.runs(item.case)), _tight(item, runs)
-    if run is None and item.said == FITS and tight is not None:
-        under_less = summarize(results.runs(tight.case))
-        return {"status": IMPLIED} if under_less and under_less["status"] == DONE else None
-    return run
+    under_less = summarize(results.runs(tight.case)) if item.said == FITS and tight is not None else None
+    has_ended_well = run is not None and run["status"] == DONE
+    return {"status": IMPLIED} if under_less and under_less["status"] == DONE and not has_ended_well else run
 
 
 def _row(item: CappedRun, run: Mapping[str, Any] | None) -> list[str]:

@@ -17,6 +17,7 @@ from component.pipeline.benchmark.plan_caps import (
     MARGINS,
     CappedRun,
     cap_runs,
+    open_runs,
     render_capped,
     render_left_out,
     runs_to_try,
@@ -80,14 +81,16 @@ def try_caps(work: Work, runs: Sequence[CappedRun], effort: Effort, *, say: Call
     configs = {run.case.config for run in runs}
     unmeasured = [case.name for case in CASES if case.name not in configs]
     lacking = work.pending(retry=effort.retry)
-    too_large = [case for case in lacking if (case.cap_gib or 0) > memory_gib]
-    runs = [run for run in runs if run.case not in too_large]
-    left_out = render_left_out(unmeasured, [case.name for case in too_large], memory_gib)
+    too_large = [run for run in runs if run.case in lacking and (run.case.cap_gib or 0) > memory_gib]
+    in_room = [run for run in runs if run not in too_large]
     if effort.retry:
-        _to_try(work, runs).forget_failures()
+        _to_try(work, in_room).forget_failures()
     for _ in MARGINS:
-        measure_pending(_to_try(work, runs), effort.deadline, say)
-    note = UNFINISHED if _to_try(work, runs).pending() else ""
+        measure_pending(_to_try(work, in_room), effort.deadline, say)
+    note = UNFINISHED if _to_try(work, in_room).pending() else ""
+    beyond = [run for run in open_runs(runs, work.results) if run in too_large]
+    runs = [run for run in runs if run not in beyond]
+    left_out = render_left_out(unmeasured, [run.case.name for run in beyond], memory_gib)
     tables, surroundings = render_capped(runs, work.results), describe_surroundings(work.cases, work.results)
     say(write_text(work.results.path.parent, CAPPED, [tables, left_out, note, surroundings]))
 

@@ -184,6 +184,8 @@ def test_a_second_file_is_no_override() -> None:
     fix = 'give one file, or name this one under its "base"'
     expected = [f"command line: other/Run.YAML: not a KEY=VALUE; {fix}"]
     assert messages({**MINIMAL, "output_dir": "o"}, "other/Run.YAML") == expected
+    (problem,) = messages({**MINIMAL, "output_dir": "o"}, "deepspeed.=zero.json")
+    assert problem.endswith("not a KEY=VALUE; write it as lora_rank=16")
 
 
 @pytest.mark.parametrize("key", ["base", "$schema"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import re
 import runpy
@@ -24,7 +25,7 @@ from component.artifacts.error_picture import draw_errors
 from component.config.errors import UserError
 from component.config.load import load_config
 from component.pipeline import build_run
-from component.pipeline.benchmark import device, plan_measurement, plan_processes, plan_suite
+from component.pipeline.benchmark import device, plan_cases, plan_measurement, plan_processes, plan_suite
 from component.pipeline.benchmark.child import Child, Ended
 from component.pipeline.benchmark.plan_caps import cap_runs, render_capped
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES
@@ -534,6 +535,29 @@ def test_what_ran_under_less_is_not_run_under_more(script: Script, tmp_path: Pat
     assert "1 of 1 ran under the memory" in said and "; 1 of 1 without any margin" in said
 
 
+def test_a_card_between_the_caps(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left out of a config that ran under less, whatever ended badly under more."""
+    measured = keep(tmp_path / "plan.json", (CASES[6], result(CASES[6], tmp_path, allocated=GIB, seconds=1.0)))
+    fits, tight = capped_runs(measured.path)
+    between = f"{math.ceil((fits.case.cap_gib + tight.case.cap_gib) * 512)} MiB"
+    monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [{**GPU, "memory": between}])
+    kept = open_results(tmp_path / f"{CAPPED}.json", CAPPED)
+    done = {**result(tight.case, tmp_path, allocated=GIB, seconds=1.0), "status": DONE, "date": "2026-11-29"}
+
+    def run(work: Work, case: plan_cases.Case, *_: Any) -> Stopped:
+        work.results.add(case, done, SURROUNDINGS)
+        return Stopped(case.name, code=0)
+
+    monkeypatch.setattr(plan_processes, "_start", run)
+    code, said, error = script("--capped", str(measured.path))
+    assert (code, error) == (0, "") and "Left out, under" not in said and UNFINISHED not in said
+    assert "1 of 1 ran under the memory" in said and "; 1 of 1 without any margin" in said
+    kept.add(fits.case, {"status": OUT_OF_MEMORY, "date": "2026-11-29", "lines": []}, SURROUNDINGS)
+    monkeypatch.setattr(plan_processes, "_start", None)
+    for options in ([], ["--retry"]):
+        assert "1 of 1 ran under the memory" in script("--capped", str(measured.path), *options)[1]
+
+
 def test_retry_without_a_gpu_forgets_nothing(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = keep(tmp_path / "plan.json", *((case, {"status": FAILED, "lines": ["no"]}) for case in CASES))
     before = results.path.read_text()
@@ -575,16 +599,16 @@ def test_smallest_card_that_processes_may_see(visible: str | None, smallest: flo
 
 
 class Stopped:
-    """A child that had no memory."""
+    """A child that had no memory, or none with a complaint."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, code: int = 1) -> None:
+        self._name, self._code = name, code
 
     def has_ended(self) -> bool:
         return True
 
     def ended(self) -> Ended:
-        return Ended(1, 0.0, None, (f"CUDA out of memory: {self._name}",))
+        return Ended(self._code, 0.0, None, (f"CUDA out of memory: {self._name}",))
 
 
 def card(memory_gib: float) -> Hardware:

@@ -75,6 +75,26 @@ def test_rows_of_new_tokens_are_counted(repository: Path) -> None:
     assert matrix < memory.allocated - plan().allocated < 2 * matrix
     saved = "modules_to_save=[embed_tokens,lm_head]"
     assert plan(saved, rows) == plan(saved)
+    embeddings, head = "modules_to_save=[embed_tokens]", "modules_to_save=[lm_head]"
+    assert matrix < plan(embeddings, rows).allocated - plan(embeddings).allocated <= 2 * matrix
+    # The gradient of all embeddings comes when what the layers take is free, so it is not the peak.
+    assert plan(head, rows) == plan(head)
+    names = {part.name for part in plan("task_type=reward", rows).parts}
+    assert "activations" in names and "head with new rows" not in names
+
+
+def test_where_segments_do_not_grow_more_is_lost(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As inside WSL 2 or beside vLLM: cuDNN's workspace then is of no use to others; packed rows need none."""
+
+    def plan(*overrides: str) -> MemoryPlan:
+        config = load_config(repository / "train_args/sft/qlora/llama3-8b.json", overrides)
+        return plan_config(config, "h200").plan.memory
+
+    padded, packed = plan(), plan("packing=true")
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "garbage_collection_threshold:0.8")
+    fixed = plan()
+    assert fixed.allocated == padded.allocated and fixed.reserved > padded.reserved + 0.2 * GIB
+    assert plan("packing=true") == packed
 
 
 def test_names_that_a_plan_does_not_count_are_told(repository: Path) -> None:

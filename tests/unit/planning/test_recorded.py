@@ -17,7 +17,7 @@ from component.pipeline.benchmark.plan_comparison import Comparison, compare
 from component.pipeline.benchmark.plan_measurement import CAPPED, open_results
 from component.pipeline.benchmark.plan_suite import SPARE
 from component.pipeline.benchmark.results import Results
-from component.planning.gpus import CONTEXT_BYTES, GIB, GPUS, describe_gpu
+from component.planning.gpus import GPUS, describe_gpu
 from component.planning.memory import plan_memory
 from component.planning.optimizer import EIGHT_BIT, state_bytes
 from component.planning.read_config import DataSize, Setting, read_workload
@@ -27,8 +27,6 @@ from component.planning.workload import Workload
 #: A config that is left out where it is asked how far most are off, and told of in docs/benchmarks.md: LLM.int8() keeps
 #: columns with outliers in 16 bit, which random weights have nearly everywhere.
 OUTLIER = "int8, 2048 x 2"
-#: A run that reserved nearly all that it might would have reserved more.
-SPARE_BYTES = 32 * 2**20
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +34,12 @@ def results(repository: Path) -> dict[str, list[Comparison]]:
     folder = repository / "docs/benchmarks"
     names = {"memory": "plan", "time, vanilla": "plan-vanilla", "time, Unsloth": "plan-unsloth"}
     found = {what: compare(CASES, open_results(folder / f"{name}.json")) for what, name in names.items()}
+    # Reserved memory of plan.json is of segments that did not grow.
     capped = open_results(folder / f"{CAPPED}.json", CAPPED)
     caps = {case["name"]: case["settings"]["max_memory_gib"] for case in capped.content["cases"]}
-    cases = [replace(case, cap_gib=cap) for case in CASES for name, cap in caps.items() if name.startswith(case.name)]
-    # Those that had more than they reserved; plan.json's are of segments that did not grow.
-    found["memory, segments that grow"] = [
-        item for item in compare(cases, capped) if item.reserved + CONTEXT_BYTES < caps[item.name] * GIB - SPARE_BYTES
-    ]
+    cases = [replace(case, cap_gib=cap) for case in CASES for cap in {*caps.values()}]
+    under_caps = compare([case for case in cases if case.name in caps], capped)
+    found["memory, segments that grow"] = [replace(item, name=item.name.split(", under ")[0]) for item in under_caps]
     return found
 
 
@@ -127,7 +124,8 @@ def test_padded_rows(repository: Path, name: str, has_mask: bool) -> None:
     assert shape is not None
     planned = plan_memory(read_workload(config, shape, setting, DataSize(100, 330, case["rows"]["max_tokens"])))
     assert planned.allocated / run["peak_allocated_bytes"] == pytest.approx(1, abs=0.01)
-    assert planned.reserved / run["peak_reserved_bytes"] == pytest.approx(1, abs=0.03)
+    # Rows of changing length leave holes that torch gives back where memory is short: no part of the plan.
+    assert -0.03 < planned.reserved / run["peak_reserved_bytes"] - 1 < 0
 
 
 def test_cards_of_one_speed_are_told_apart_by_memory() -> None:

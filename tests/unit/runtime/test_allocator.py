@@ -17,6 +17,7 @@ from component.runtime.allocator import (
     allocator_settings,
     expand_segments,
     repeat_sums,
+    segments_grow,
     shrink_workspaces,
 )
 
@@ -51,6 +52,23 @@ def test_where_it_is_left_alone(case: str, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(allocator.platform, "release", lambda: "5.15.0-microsoft-standard-WSL2")
     expand_segments(is_wanted=case != "unwanted")
     assert allocator_settings() == {}
+
+
+@pytest.mark.parametrize(
+    ("system", "release", "given", "grow"),
+    [
+        ("linux", "6.8.0-generic", None, True), ("linux", "5.15.0-microsoft-standard-WSL2", None, False),
+        ("linux", "6.8.0-generic", "max_split_size_mb:64", False), ("darwin", "24.1.0", None, True),
+        ("linux", "5.15.0-microsoft-standard-WSL2", f"{EXPANDABLE},roundup_power2_divisions:4", True),
+    ],
+)  # fmt: skip
+def test_whether_segments_grow(system: str, release: str, given: str | None, grow: bool, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(allocator.platform, "release", lambda: release)
+    if given:
+        monkeypatch.setenv(VARIABLES[1], given)
+    assert segments_grow() is grow
+    assert segments_grow(is_wanted=False) is (grow and given is not None)
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, SMALL_WORKSPACE), (":4096:8", ":4096:8")])
