@@ -131,7 +131,9 @@ def _moments(workload: Workload) -> Iterator[tuple[str, tuple[Part, ...]]]:
     # Fused adapters drop theirs with each pass.
     are_all_there = workload.task in LANGUAGE_MODEL_TASKS and not workload.has_fused_adapters
     at_loss = head_copy + (copies if are_all_there else kept_copies)
-    yield "loss", (*_head(workload), *_at_loss(loss.forward, loss, saved, waiting, at_loss))
+    # Unsloth's loss makes the gradient of the head's rows at once, others' in the backward pass.
+    head = _head(workload, copies=2 if workload.loader == "unsloth" else 1)
+    yield "loss", (*head, *_at_loss(loss.forward, loss, saved, waiting, at_loss))
     # The head's gradient comes when the scores' float32 copies are gone: it is no part of this moment.
     at_loss = head_copy + kept_copies
     yield "loss, backward", (*_head(workload, copies=2), *_at_loss(loss.backward, loss, saved, waiting, at_loss))
