@@ -184,7 +184,12 @@ def _plan(
         timed=mean_workload(workload, data),
         num_steps=steps,
     )
-    return PlannedRun(made, setting, place, (*_tell_no_cap(config, card), *_tell_uncounted(config, shape)))
+    return PlannedRun(
+        made,
+        setting,
+        place,
+        (*_tell_no_cap(config, card), *_tell_experts(config, shape), *_tell_uncounted(config, shape)),
+    )
 
 
 def _tell_no_cap(config: Config, card: Gpu | None) -> Iterator[str]:
@@ -192,6 +197,15 @@ def _tell_no_cap(config: Config, card: Gpu | None) -> Iterator[str]:
     cap = config.training.max_memory_gib
     if card is not None and cap is not None and cap * GIB > card.memory_bytes:
         yield f"max_memory_gib: {cap:g} has no effect: {card.title} has {card.memory_bytes / GIB:.3g} GiB"
+
+
+def _tell_experts(config: Config, shape: ModelShape) -> Iterator[str]:
+    """What is neither adapted nor quantized, and may be most of a model."""
+    if config.model.train_mode == "full" or not shape.experts_per_layer:
+        return
+    billions = shape.num_layers * shape.experts_per_layer / 1e9
+    kept = " and stay in 16 bit" if config.model.train_mode == "qlora" else ""
+    yield f"{billions:.1f} billion parameters of experts and their routers get no adapter{kept}"
 
 
 def _tell_uncounted(config: Config, shape: ModelShape) -> Iterator[str]:

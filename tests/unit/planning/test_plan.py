@@ -106,6 +106,15 @@ def test_names_that_a_plan_does_not_count_are_told(repository: Path) -> None:
     assert target.startswith("lora_target_modules: 'v_prj' is not counted in the plan, which knows q_proj, k_proj,")
 
 
+def test_experts_that_stay_as_they_are_are_told(repository: Path) -> None:
+    """Of 30.5 billion parameters 29.0 are experts' and routers'."""
+    file = repository / "train_args/sft/qlora/qwen3-30b-a3b.json"
+    experts = "29.0 billion parameters of experts and their routers get no adapter"
+    assert plan_config(load_config(file), "h200").notices == (f"{experts} and stay in 16 bit",)
+    assert plan_config(load_config(file, ["train_mode=lora"]), "h200").notices == (experts,)
+    assert plan_config(load_config(repository / "train_args/sft/qlora/llama3-8b.json"), "h200").notices == ()
+
+
 @pytest.mark.parametrize("name", ["lomo", "galore_adamw", "apollo_adamw", "adamw_torch_4bit", "adamw_torch_8bit"])
 def test_optimizers_that_a_plan_does_not_count_are_told(repository: Path, name: str) -> None:
     """They are planned as AdamW in float32, and none as more than that."""
