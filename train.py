@@ -16,7 +16,7 @@ from component.config.reference import json_schema_text
 from component.pipeline.describe import describe_check, describe_run
 from component.pipeline.prepare import prepare
 from component.pipeline.run import run_config
-from component.runtime.command import print_lines, run_command
+from component.runtime.command import OneFile, print_lines, run_command
 from component.runtime.config_command import parse_config_command
 from component.runtime.stopwatch import command_began
 
@@ -24,7 +24,9 @@ from component.runtime.stopwatch import command_began
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; everything of the form KEY=VALUE overrides the config."""
     parser = argparse.ArgumentParser(description="Fine-tune a language model as a config file says.")
-    parser.add_argument("--train_args_file", metavar="FILE", help="JSON or YAML config; docs/config.md lists its keys")
+    parser.add_argument(
+        "--train_args_file", action=OneFile, metavar="FILE", help="JSON or YAML config; docs/config.md lists its keys"
+    )
     parser.add_argument(
         "--resume", default="auto", metavar="auto|never|PATH", help="what to do with an earlier attempt"
     )

@@ -14,14 +14,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from component.config.load import load_config
 from component.pipeline.inspect_data import Inspection, inspect_data
-from component.runtime.command import non_empty, positive_int, print_lines, run_command
+from component.runtime.command import OneFile, non_empty, positive_int, print_lines, run_command
 from component.runtime.config_command import parse_config_command
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; everything of the form KEY=VALUE overrides the config."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--train_args_file", type=non_empty, metavar="FILE", help="as of train.py")
+    parser.add_argument("--train_args_file", type=non_empty, action=OneFile, metavar="FILE", help="as of train.py")
     parser.add_argument(
         "--samples", type=positive_int, default=Inspection.num_samples, metavar="N", help="how many are shown"
     )

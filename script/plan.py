@@ -14,14 +14,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from component.config.load import load_config
 from component.pipeline.show_plan import PlanOutputs, show_plan
-from component.runtime.command import non_empty, print_lines, run_command
+from component.runtime.command import OneFile, non_empty, print_lines, run_command
 from component.runtime.config_command import parse_config_command
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; everything of the form KEY=VALUE overrides the config."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--train_args_file", type=non_empty, metavar="FILE", help="as of train.py")
+    parser.add_argument("--train_args_file", type=non_empty, action=OneFile, metavar="FILE", help="as of train.py")
     parser.add_argument("--gpu", type=non_empty, metavar="NAME", help="t4, 3090, 4090, l40s, a100-80, h100, h200, ...")
     parser.add_argument("--png", type=_path, metavar="OUT", help="write the parts of the peak as a picture")
     parser.add_argument("--json", type=_path, metavar="OUT", help="write the plan as JSON")

@@ -73,7 +73,11 @@ def add_new_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> 
     known = tokenizer.get_vocab()
     # Normalizing would turn "<tool>" into "\u2581<tool>" in a tokenizer of Llama 2's kind, found after a space alone.
     tokenizer.add_tokens([AddedToken(text, normalized=False, special=False) for text in texts if text not in known])
-    return [f"new_tokens: {text} is token {known[text]} already and stays as it is" for text in texts if text in known]
+    return [
+        f"new_tokens: {text} is token {known[text]} already and gets no row of its own"
+        for text in texts
+        if text in known
+    ]
 
 
 def new_token_parts(model: ModelSection, tokenizer: PreTrainedTokenizerBase) -> dict[int, list[int]]:

@@ -8,16 +8,23 @@ from component.config.load import Config
 from component.config.nodes import excerpt
 from component.planning.gpus import GIB, Gpu
 from component.planning.optimizer import is_counted
-from component.planning.read_config import SAVED, uncounted_modules
+from component.planning.read_config import SAVED, Setting, uncounted_modules
 from component.planning.shape import ModelShape
 
+FIXED_SEGMENTS = (
+    "torch's segments of memory are of fixed size here, so that more is reserved: as inside WSL 2, on Tegra boards, "
+    "beside vLLM, and where PYTORCH_ALLOC_CONF or PYTORCH_CUDA_ALLOC_CONF is set without expandable_segments:True"
+)
 
-def plan_notices(config: Config, shape: ModelShape, card: Gpu | None) -> Iterator[str]:
+
+def plan_notices(config: Config, shape: ModelShape, setting: Setting, card: Gpu | None) -> Iterator[str]:
     """All of them.
 
     Args:
         card: whole; None where none is known.
     """
+    if not setting.grows_segments:
+        yield FIXED_SEGMENTS
     yield from _tell_no_cap(config, card)
     yield from _tell_experts(config, shape)
     yield from _tell_uncounted(config, shape)

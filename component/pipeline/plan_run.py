@@ -182,7 +182,7 @@ def _plan(
         timed=mean_workload(workload, data),
         num_steps=steps,
     )
-    return PlannedRun(made, setting, place, tuple(plan_notices(config, shape, card)))
+    return PlannedRun(made, setting, place, tuple(plan_notices(config, shape, setting, card)))
 
 
 def _check_numbers(config: Config) -> None:

@@ -206,7 +206,7 @@ def _adapter(config: Config, shape: ModelShape) -> Adapter:
         rank=section.lora_rank,
         targets=names if ALL_LINEAR in targets else names & targets,
         num_layers=len(layers) or shape.num_layers,
-        saved_modules=_saved_modules(section.modules_to_save, shape),
+        trained_beside=_saved_modules(section.modules_to_save, shape) + _new_row_parameters(config, shape),
         new_rows=_new_rows(config, shape),
     )
 
@@ -243,6 +243,12 @@ def _new_rows(config: Config, shape: ModelShape) -> frozenset[str]:
         return frozenset()
     scored = {SAVED[1]} if config.model.task_type == "reward" else set()
     return frozenset(SAVED) - saved - scored
+
+
+def _new_row_parameters(config: Config, shape: ModelShape) -> int:
+    """Parameters of these rows; tied ones are one. Tokens that the model knows already count here, and have none."""
+    matrices = min(len(_new_rows(config, shape)), 1 if shape.is_tied else 2)
+    return len(config.model.new_tokens) * shape.hidden * matrices
 
 
 def _saved_modules(names: Sequence[str], shape: ModelShape) -> int:

@@ -62,7 +62,7 @@ def adapter_parameters(linear: Linear, rank: int) -> int:
 
 
 def num_adapter_parameters(workload: Workload) -> int:
-    """Parameters of the whole adapter, modules that are trained beside it aside."""
+    """Parameters of the whole adapter, what is trained beside it aside."""
     adapter = workload.adapter
     if adapter is None:
         return 0
@@ -71,16 +71,16 @@ def num_adapter_parameters(workload: Workload) -> int:
 
 
 def adapter_bytes(workload: Workload) -> float:
-    """Bytes of the adapter and of the modules trained beside it."""
-    saved = workload.adapter.saved_modules if workload.adapter else 0
-    return (num_adapter_parameters(workload) + saved) * ADAPTER_BYTES
+    """Bytes of the adapter and of what is trained beside it."""
+    beside = workload.adapter.trained_beside if workload.adapter else 0
+    return (num_adapter_parameters(workload) + beside) * ADAPTER_BYTES
 
 
 def num_trained(workload: Workload) -> int:
     """Parameters that are trained."""
     shape = workload.shape
     if workload.adapter is not None:
-        return num_adapter_parameters(workload) + workload.adapter.saved_modules
+        return num_adapter_parameters(workload) + workload.adapter.trained_beside
     if workload.trained_layers is not None:
         layer = shape.linear_per_layer + shape.experts_per_layer + shape.norms_per_layer
         return workload.trained_layers * layer

@@ -24,14 +24,14 @@ class Adapter:
     Attributes:
         targets: last names of the layers that get it.
         num_layers: decoder layers that it is on.
-        saved_modules: parameters of modules that are trained in full beside it.
+        trained_beside: parameters that are trained beside it: of modules in full, and rows of new tokens.
         new_rows: of embed_tokens and lm_head, those whose rows of new tokens are trained beside it.
     """
 
     rank: int
     targets: frozenset[str]
     num_layers: int
-    saved_modules: int = 0
+    trained_beside: int = 0
     new_rows: frozenset[str] = frozenset()
 
     def reaches(self, linear: Linear) -> bool:

@@ -34,8 +34,8 @@ def segments_grow(*, is_wanted: bool = True) -> bool:
     Args:
         is_wanted: see `expand_segments`.
     """
-    given = [os.environ[name] for name in VARIABLES if name in os.environ]
-    return any(EXPANDABLE in text for text in given) if given else is_wanted and not _lacks_virtual_memory()
+    given = next((os.environ[name] for name in VARIABLES if os.environ.get(name)), None)
+    return is_wanted and not _lacks_virtual_memory() if given is None else EXPANDABLE in given
 
 
 def shrink_workspaces(*, is_wanted: bool) -> None:

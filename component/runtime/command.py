@@ -85,6 +85,22 @@ class Distinct(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
+class OneFile(argparse.Action):
+    """Takes one file; as `action` of an option that another of its kind would replace without a word."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Store the file.
+
+        Raises:
+            ArgumentError: there is one already.
+        """
+        if getattr(namespace, self.dest, None) is not None:
+            raise argparse.ArgumentError(self, 'is there twice; give one file, and name the other under its "base"')
+        setattr(namespace, self.dest, values)
+
+
 def folder_path(text: str) -> Path:
     """The path of a folder, as `type` of an option.
 

@@ -60,7 +60,7 @@ class ResultsFile:
         """
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise self.damage(f"cannot be read: {error}") from error
         if not isinstance(content, dict):
             raise self.damage("holds no JSON object, so it is not the results of a suite")

@@ -133,7 +133,7 @@ def test_a_token_that_is_there_already_stays(section, load) -> None:
     tokenizer = load_tokenizer(model)
     known = own_tokenizer(model).get_vocab()
     assert "the" in known and "<tool>" not in known
-    assert f"new_tokens: the is token {known['the']} already and stays as it is" in tokenizer.notices
+    assert f"new_tokens: the is token {known['the']} already and gets no row of its own" in tokenizer.notices
     loaded = load(train_mode="lora", new_tokens=["the", "<tool>"])
     assert set(map(tuple, loaded.peft_config.trainable_token_indices.values())) == {(len(known),)}
 

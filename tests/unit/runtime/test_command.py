@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from component.runtime.command import Distinct, non_empty, positive_float, positive_int
+from component.runtime.command import Distinct, OneFile, non_empty, positive_float, positive_int
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -59,3 +59,14 @@ def test_refused_at_once(tmp_path: Path, command: list[str], message: str) -> No
     assert process.returncode == 2
     assert message.format(folder=tmp_path) in process.stderr
     assert "Traceback" not in process.stderr
+
+
+def test_a_second_file_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--train_args_file", action=OneFile)
+    assert parser.parse_args(["--train_args_file", "a.json"]).train_args_file == "a.json"
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--train_args_file", "a.json", "--train_args_file", "b.json"])
+    assert 'argument --train_args_file: is there twice; give one file, and name the other under its "base"' in (
+        capsys.readouterr().err
+    )
