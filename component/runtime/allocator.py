@@ -24,7 +24,7 @@ def expand_segments(*, is_wanted: bool = True) -> None:
     Args:
         is_wanted: False where something else of the run brings an allocator that does not go with it (vLLM).
     """
-    if is_wanted and _is_offered() and not any(name in os.environ for name in VARIABLES):
+    if is_wanted and _is_offered() and _given() is None:
         os.environ[VARIABLES[0]] = EXPANDABLE
 
 
@@ -34,8 +34,13 @@ def segments_grow(*, is_wanted: bool = True) -> bool:
     Args:
         is_wanted: see `expand_segments`.
     """
-    given = next((os.environ[name] for name in VARIABLES if os.environ.get(name)), None)
+    given = _given()
     return is_wanted and not _lacks_virtual_memory() if given is None else EXPANDABLE in given
+
+
+def _given() -> str | None:
+    """What the user has set, of the variable that counts; None for nothing."""
+    return next((os.environ[name] for name in VARIABLES if os.environ.get(name)), None)
 
 
 def shrink_workspaces(*, is_wanted: bool) -> None:

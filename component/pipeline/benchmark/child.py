@@ -77,8 +77,10 @@ class Child:
 
     def ended(self, first_step_seconds: float | None = None) -> Ended:
         """How it ended, which it must have."""
-        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return Ended(self.process.returncode, self.seconds, first_step_seconds, tuple(lines[-NUM_LINES:]))
+        # Results are shared, and where a checkout lies is nobody's business.
+        text = self._log.read_text(encoding="utf-8", errors="replace").replace(f"{REPOSITORY}{os.sep}", "")
+        lines = tuple(text.splitlines()[-NUM_LINES:])
+        return Ended(self.process.returncode, self.seconds, first_step_seconds, lines)
 
 
 def ending_with_this_process() -> Callable[[], None] | None:

@@ -412,6 +412,13 @@ def test_out_of_memory_under_a_cap_is_no_failure(tmp_path: Path, monkeypatch: py
     assert work.pending() == []
 
 
+def test_results_do_not_tell_where_the_checkout_lies(repository: Path, tmp_path: Path) -> None:
+    program = "import sys; print(sys.argv[1] + '/component/a.py'); print('b.py'); sys.exit(3)"
+    child = Child([sys.executable, "-c", program, str(repository)], log=tmp_path / "log.txt")
+    assert child.process.wait(60) == 3
+    assert child.ended().lines == (str(Path("component/a.py")), "b.py")
+
+
 def test_retry_takes_all_but_what_ended_well(tmp_path: Path) -> None:
     """Neighbours may have had the memory that a config under a cap found lacking."""
     cases = [replace(case, cap_gib=5.5) for case in CASES[:4]]

@@ -38,6 +38,13 @@ def test_segments_grow_where_nothing_is_set() -> None:
     assert allocator_settings() == {VARIABLES[0]: EXPANDABLE}
 
 
+def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLES[1], "")
+    assert segments_grow()
+    expand_segments()
+    assert allocator_settings()[VARIABLES[0]] == EXPANDABLE
+
+
 def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLES[1], "max_split_size_mb:64")
     expand_segments()
