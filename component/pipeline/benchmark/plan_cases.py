@@ -20,6 +20,8 @@ CASE_SHAPES: Mapping[str, Mapping[str, Any]] = {
     "llama3.2 1b": KNOWN_CONFIGS["meta-llama/Llama-3.2-1B-Instruct"],
     "llama3.2 3b": KNOWN_CONFIGS["meta-llama/Llama-3.2-3B-Instruct"],
     "llama3 8b, 6 layers": {**_LLAMA3_8B, "num_hidden_layers": 6},
+    # Of random weights as wide as usual, the MLP's activations are outliers to LLM.int8() in nearly every column.
+    "llama3 8b, 6 layers, few outliers": {**_LLAMA3_8B, "num_hidden_layers": 6, "initializer_range": 0.005},
     "qwen3 8b, 4 layers": {**KNOWN_CONFIGS["Qwen/Qwen3-8B"], "num_hidden_layers": 4},
     "llama2 13b, 4 layers": {**KNOWN_CONFIGS["meta-llama/Llama-2-13b-chat-hf"], "num_hidden_layers": 4},
     "llama3 8b": _LLAMA3_8B,
@@ -114,6 +116,8 @@ CASES: tuple[Case, ...] = (
     _fit("llama3 8b, 6 layers", "vanilla", "int8", 1024, 2, **KEEP),
     _fit("llama3 8b, 6 layers", "vanilla", "lora", 4096, 1, **KEEP),
     _held_out("llama3 8b, 6 layers", "vanilla", "int8", 2048, 2),
+    _held_out("llama3 8b, 6 layers, few outliers", "vanilla", "int8", 1024, 2, **KEEP),
+    _held_out("llama3 8b, 6 layers, few outliers", "vanilla", "int8", 2048, 2),
     _fit("qwen3 8b, 4 layers", "vanilla", "qlora", 512, 8, **KEEP),
     _held_out("qwen3 8b, 4 layers", "vanilla", "qlora", 2048, 2, **KEEP),
     _held_out("qwen3 8b, 4 layers", "vanilla", "lora", 8192, 1),
