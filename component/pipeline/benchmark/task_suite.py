@@ -35,6 +35,7 @@ WORDS = (
 SETTINGS: Mapping[str, Any] = {
     "train_mode": "qlora",
     "max_seq_length": 1024,
+    "truncation": "keep_start",
     "lora_rank": 64,
     "lora_alpha": 16,
     "per_device_train_batch_size": 4,
