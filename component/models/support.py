@@ -34,7 +34,7 @@ TASKS: Mapping[str, str | None] = MappingProxyType(
 )
 
 #: Tasks whose loss and batches the fast path is known to speed up; `use_unsloth: auto` takes Unsloth for these alone.
-FASTER_TASKS = ("pretrain", "sft")
+FASTER_TASKS = ("pretrain", "sft", "dpo", "kto")
 
 
 def is_fast_family(model_type: str) -> bool:

@@ -121,7 +121,7 @@ def test_a_restarted_process_knows_why(section, cpu, before_imports, monkeypatch
             "vanilla",
             "Unsloth's own kernels are for adapters, and train_mode is full",
         ),
-        ({}, "dpo", "ampere", "vanilla", "Unsloth has not been shown to be faster for task 'dpo' here"),
+        ({}, "orpo", "ampere", "vanilla", "Unsloth has not been shown to be faster for task 'orpo' here"),
     ],
 )
 def test_auto(family, machines, before_imports, config, task, machine, got, reason) -> None:

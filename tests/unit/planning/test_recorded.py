@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,8 +15,9 @@ from component.pipeline.benchmark.files import sizes_of
 from component.pipeline.benchmark.plan_cases import CASES
 from component.pipeline.benchmark.plan_comparison import Comparison, compare
 from component.pipeline.benchmark.plan_measurement import CAPPED, open_results
-from component.pipeline.benchmark.plan_suite import SPARE
-from component.pipeline.benchmark.results import Results
+from component.pipeline.benchmark.plan_suite import SPARE, capped_runs
+from component.pipeline.benchmark.results import DONE, Results
+from component.pipeline.benchmark.task_suite import SETTINGS
 from component.planning.gpus import GPUS, describe_gpu
 from component.planning.memory import plan_memory
 from component.planning.optimizer import EIGHT_BIT, state_bytes
@@ -25,8 +26,8 @@ from component.planning.shape import read_shape
 from component.planning.workload import Workload
 
 #: A config that is left out where it is asked how far most are off, and told of in docs/benchmarks.md: LLM.int8() keeps
-#: columns with outliers in 16 bit, which random weights have nearly everywhere.
-OUTLIER = "int8, 2048 x 2"
+#: columns with outliers in 16 bit, which random weights as wide as usual have nearly everywhere.
+OUTLIER = "6 layers, int8, 2048 x 2"
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +35,12 @@ def results(repository: Path) -> dict[str, list[Comparison]]:
     folder = repository / "docs/benchmarks"
     names = {"memory": "plan", "time, vanilla": "plan-vanilla", "time, Unsloth": "plan-unsloth"}
     found = {what: compare(CASES, open_results(folder / f"{name}.json")) for what, name in names.items()}
-    # Reserved memory of plan.json is of segments that did not grow.
-    capped = open_results(folder / f"{CAPPED}.json", CAPPED)
-    caps = {case["name"]: case["settings"]["max_memory_gib"] for case in capped.content["cases"]}
-    cases = [replace(case, cap_gib=cap) for case in CASES for cap in {*caps.values()}]
-    under_caps = compare([case for case in cases if case.name in caps], capped)
-    found["memory, segments that grow"] = [replace(item, name=item.name.split(", under ")[0]) for item in under_caps]
     return found
 
 
 def test_all_are_there(results: dict[str, list[Comparison]]) -> None:
-    assert [len(compared) for compared in results.values()] == [49, 19, 23, 39]
-    assert sum(item.is_held_out for item in results["memory"]) == 21
+    assert [len(compared) for compared in results.values()] == [51, 19, 23]
+    assert sum(item.is_held_out for item in results["memory"]) == 23
     assert not any("time" in item.errors() for item in results["memory"])
 
 
@@ -54,10 +49,8 @@ def test_all_are_there(results: dict[str, list[Comparison]]) -> None:
     [
         ("memory", "allocated", True, 0.004, 0.035),
         ("memory", "allocated", False, 0.006, 0.065),
-        ("memory, segments that grow", "allocated", True, 0.004, 0.035),
-        ("memory, segments that grow", "allocated", False, 0.006, 0.065),
-        ("memory, segments that grow", "reserved", True, 0.025, 0.10),
-        ("memory, segments that grow", "reserved", False, 0.02, 0.10),
+        ("memory", "reserved", True, 0.015, 0.08),
+        ("memory", "reserved", False, 0.015, 0.06),
         ("time, vanilla", "time", True, 0.27, 0.44),
         ("time, vanilla", "time", False, 0.30, 0.45),
         ("time, Unsloth", "time", True, 0.05, 0.125),
@@ -80,12 +73,47 @@ def test_errors(
 
 
 def test_no_card_is_called_too_small_with_a_tenth_to_spare(results: dict[str, list[Comparison]]) -> None:
-    assert max(run.errors()["reserved"] for run in results["memory, segments that grow"]) < SPARE
+    assert max(run.errors()["reserved"] for run in results["memory"]) < SPARE
 
 
 def test_outlier(results: dict[str, list[Comparison]]) -> None:
     (int8,) = (run.errors() for run in results["memory"] if run.name.endswith(OUTLIER))
     assert -0.14 < int8["allocated"] < -0.10
+
+
+def test_what_is_said_to_fit(repository: Path) -> None:
+    """All but the outlier ran under no more memory than that of the smallest card on which they are said to fit."""
+    least: dict[str, float] = {}
+    for case in open_results(repository / f"docs/benchmarks/{CAPPED}.json", CAPPED).content["cases"]:
+        if case["runs"][-1]["status"] == DONE:
+            cap = case["settings"]["max_memory_gib"]
+            config = case["name"].partition(", under ")[0]
+            least[config] = min(cap, least.get(config, cap))
+    fits = {run.case.config: run.case.cap_gib for run in capped_runs(repository / "docs/benchmarks/plan.json")[::2]}
+    assert len(fits) == 51
+    assert [config for config, cap in fits.items() if cap is None or not least.get(config, cap + 1) <= cap] == [
+        f"vanilla, llama3 8b, {OUTLIER}"
+    ]
+
+
+@pytest.mark.parametrize("task", ["dpo", "kto"])
+@pytest.mark.parametrize("loader", ["vanilla", "unsloth"])
+def test_tasks(repository: Path, task: str, loader: str) -> None:
+    """Pairs and labelled answers on 8B, 4 at a time: to the trainers that Unsloth rewrites nothing was fitted."""
+    (run,) = [
+        run
+        for run in json.loads((repository / "docs/benchmarks/tasks.json").read_text())
+        if (run["task"], run["loader"]) == (task, loader)
+    ]
+    files = dict.fromkeys(("model_name_or_path", "train_file", "output_dir"), "of-no-matter")
+    config = load_config({**SETTINGS, **files, "task_type": task, "use_unsloth": loader == "unsloth"})
+    shape = read_shape(sizes_of("llama3 8b"))
+    assert shape is not None
+    setting = Setting(loader, "bfloat16", "bfloat16", supports_varlen=True)
+    planned = plan_memory(read_workload(config, shape, setting, DataSize(400, 900, 1024)))
+    allocated, reserved = planned.allocated / run["peak_allocated_bytes"], planned.reserved / run["peak_reserved_bytes"]
+    closest = 0.003 if loader == "unsloth" else 0.075
+    assert allocated == pytest.approx(1, abs=closest) and reserved == pytest.approx(1, abs=max(closest, 0.06))
 
 
 def test_runs_of_auto(repository: Path) -> None:
