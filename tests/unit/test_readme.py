@@ -49,7 +49,7 @@ def test_train_commands_are_valid(readme: str) -> None:
 
 def test_script_commands_have_their_options(readme: str, repository: Path) -> None:
     scripts = [words for words in commands(readme) if len(words) > 1 and words[1].startswith("script/")]
-    assert len(scripts) == 26
+    assert len(scripts) == 28
     for interpreter, script, *arguments in scripts:
         assert (repository / script).is_file(), script
         if interpreter == "python":
