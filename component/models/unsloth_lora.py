@@ -97,6 +97,8 @@ def fuse_adapters(model: Any, seam: Seam) -> FusedAdapters:
     Args:
         model: PeftModel that Unsloth has prepared.
     """
+    import torch
+
     if seam.version not in SEAM_VERSIONS:
         known = " or ".join(SEAM_VERSIONS)
         return FusedAdapters(obstacle=f"layers are reached in Unsloth {known} only, and this is {seam.version}")
@@ -115,6 +117,9 @@ def fuse_adapters(model: Any, seam: Seam) -> FusedAdapters:
                 counts[kind] += 1
         if any(groups):
             leave_uncompiled(layer)
+        if any(group is not None and group.has_moved_weights for group in groups):
+            # What weights have left is a little too small for the next layer's. Left to the end, it is gigabytes.
+            torch.cuda.empty_cache()
     if not any(counts):
         return FusedAdapters(obstacle=NO_GROUP)
     return FusedAdapters(*counts, num_layers=len(layers))
@@ -148,6 +153,13 @@ class _Fused:
         if is_ours and all(map(_is_active, self._layers)):
             return self._fused(x)
         return self._fallback(*arguments, **options)
+
+    @property
+    def has_moved_weights(self) -> bool:
+        """Whether weights of the layers lie where they did not."""
+        from component.models.fused_mlp import GatedMlp
+
+        return isinstance(self._fused, GatedMlp)
 
     def install(self) -> None:
         """Take the place."""

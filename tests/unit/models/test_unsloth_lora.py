@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from inspect import signature
@@ -12,13 +13,14 @@ import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from plain_layers import silu_gated, silu_gated_backward
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from component.config.schema import AdapterSection
 from component.models.block_compile import MODE, OFF
 from component.models.decoder_layers import find_layers
 from component.models.fp8_base import round_base
 from component.models.unsloth_attention import SEAM_VERSIONS
-from component.models.unsloth_lora import FusedAdapters, Seam, fuse_adapters
+from component.models.unsloth_lora import MLP, FusedAdapters, Seam, fuse_adapters
 
 VERSION = SEAM_VERSIONS[0]
 
@@ -59,6 +61,15 @@ def layers(load, machines):
         return model, found
 
     return build
+
+
+def _children(owner: torch.nn.Module, names: Sequence[str]) -> list[Any]:
+    return [getattr(owner, name) for name in names]
+
+
+def _place(weight: torch.Tensor) -> StorageWeakRef:
+    """The memory of a weight, which expires where nothing is in it any more."""
+    return StorageWeakRef(weight.untyped_storage())
 
 
 def results(function: Any, x: torch.Tensor, trained: list[torch.nn.Parameter]) -> list[torch.Tensor]:
@@ -111,6 +122,24 @@ def test_an_output_that_nobody_reads_is_not_computed(layers, base: str, monkeypa
         recomputing[0] = False
     assert whole.abs().max() > 0 and empty.abs().max() == 0
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_what_weights_leave_is_given_back_layer_by_layer(layers, monkeypatch) -> None:
+    """Weights that are moved into larger ones leave room that is too small for the next layer's."""
+    model, found = layers()
+    places = [[_place(part.base_layer.weight) for part in _children(layer.mlp, MLP)] for layer in found]
+    given: list[list[bool]] = []
+    monkeypatch.setattr(
+        torch.cuda, "empty_cache", lambda: given.append([all(place.expired() for place in left) for left in places])
+    )
+    fuse_adapters(model, SEAM)
+    assert given == [[True, False], [True, True]]
+
+
+def test_weights_of_4_bit_stay_where_they_are(layers, monkeypatch) -> None:
+    model, _ = layers("4 bit")
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: pytest.fail("nothing was left"))
+    assert fuse_adapters(model, SEAM).mlps == 2
 
 
 def test_an_mlp_that_is_followed_by_a_norm_is_always_computed(layers) -> None:
