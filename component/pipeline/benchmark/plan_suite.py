@@ -13,7 +13,7 @@ from component.artifacts.error_picture import draw_errors
 from component.artifacts.lock import lock_folder
 from component.config.errors import UserError
 from component.pipeline.benchmark.device import check_device
-from component.pipeline.benchmark.options import quote_names
+from component.pipeline.benchmark.options import add_quick, quote_names
 from component.pipeline.benchmark.plan_caps import (
     MARGINS,
     CappedRun,
@@ -190,7 +190,7 @@ def _gib(num_bytes: float | None) -> str:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the suite."""
-    parser.add_argument("--quick", action="store_true", help="two tiny configs, also on a CPU: shows that it runs")
+    add_quick(parser, "two tiny configs, also on a CPU: shows that it runs")
     parser.add_argument(
         "--minutes", type=positive_float, default=30, metavar="N", help="no further config begins after these"
     )
