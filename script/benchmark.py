@@ -36,6 +36,7 @@ from component.pipeline.benchmark import (
     shared_runs,
     task_suite,
 )
+from component.pipeline.benchmark.options import check_quick
 from component.runtime.command import run_command
 
 #: Name -> module with `add_options` and `run_suite`, and what it measures.
@@ -55,14 +56,20 @@ SUITES = {
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Parse the command line."""
+    """Parse the command line.
+
+    Raises:
+        UserError: --quick would pass over an option that is there.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    suites = parser.add_subparsers(required=True, metavar="SUITE")
+    suites = parser.add_subparsers(required=True, metavar="SUITE", dest="chosen")
     for name, (module, description) in SUITES.items():
         suite = suites.add_parser(name, help=description, description=module.__doc__.splitlines()[0])
         module.add_options(suite)
         suite.set_defaults(run=module.run_suite)
-    return parser.parse_args()
+    options = parser.parse_args()
+    check_quick(suites.choices[options.chosen], options, sys.argv[2:])
+    return options
 
 
 def main() -> int:

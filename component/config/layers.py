@@ -13,6 +13,7 @@ from component.config.errors import COMMAND_LINE, Place, Problem
 from component.config.json_text import parse_json
 from component.config.legacy import DROPPED, RENAMED, RENAMED_VALUES, SHARES, SWITCHES
 from component.config.nodes import MAX_DEPTH, Node, excerpt, join_surrogates
+from component.config.override_text import explain_broken
 from component.config.schema import FILE_KEYS
 from component.config.yaml_text import parse_scalar, parse_yaml
 
@@ -86,7 +87,8 @@ class LayerReader:
     def read_overrides(self, overrides: Iterable[str] | Mapping[str, Any]) -> Layer:
         """Return the layer of `KEY=VALUE` texts; VALUE is parsed like a YAML value and dots reach into mappings.
 
-        A mapping of keys to values, as the Python API takes it, is a layer as it is.
+        A list or mapping that cannot be read is a problem, and not a text, where the key takes one. A mapping of keys
+        to values, as the Python API takes it, is a layer as it is.
         """
         if isinstance(overrides, Mapping):
             self.order.append(PYTHON_OVERRIDES.source)
@@ -104,6 +106,10 @@ class LayerReader:
                 self._report(COMMAND_LINE, excerpt(override), "not a KEY=VALUE", fix)
                 continue
             value = parse_scalar(text)
+            broken = None if path else explain_broken(head, text, value)
+            if broken:
+                self._report(COMMAND_LINE, head, *broken)
+                continue
             for part in reversed(path[:MAX_DEPTH]):
                 value = {part: value}
             values = dict(merge(values, {head: self._node_from(value, COMMAND_LINE, (head,))}))

@@ -8,7 +8,7 @@ from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path, PurePath
-from typing import Any, get_type_hints
+from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
@@ -42,6 +42,7 @@ from component.config.schema import (
     RewardSection,
     RunSection,
     TrainingSection,
+    key_types,
     schema_fields,
 )
 
@@ -175,7 +176,7 @@ class _Builder:
         defaults = {key: value for key, value in schema_defaults().items() if value != MISSING}
         resolved, problems = resolve_interpolations(self.nodes, defaults)
         self.problems += problems
-        types, fields = _key_types(), schema_fields()
+        types, fields = key_types(), schema_fields()
         values = {}
         for key, value in resolved.items():
             if fields[key].metadata["one_or_many"] and not isinstance(value, (list, dict, type(None))):
@@ -231,12 +232,6 @@ class _Builder:
     def _position(self, problem: Problem) -> tuple[int, Problem]:
         source = problem.place.source
         return (self.order.index(source) if source in self.order else -1, problem)
-
-
-@cache
-def _key_types() -> dict[str, Any]:
-    """The annotation of every key."""
-    return {name: hint for section in SECTIONS.values() for name, hint in get_type_hints(section).items()}
 
 
 @cache

@@ -7,7 +7,8 @@ only home of defaults; where None stands for a default that depends on other key
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from functools import cache
+from typing import Any, get_type_hints
 
 from component.config.sections.adapter import AdapterSection
 from component.config.sections.data import DataSection
@@ -40,3 +41,9 @@ FILE_KEYS = ("base", "$schema")
 def schema_fields() -> dict[str, Any]:
     """Every key with its dataclass field, in the order of the sections; a shared key appears once."""
     return {item.name: item for section in SECTIONS.values() for item in fields(section)}
+
+
+@cache
+def key_types() -> dict[str, Any]:
+    """The annotation of every key."""
+    return {name: hint for section in SECTIONS.values() for name, hint in get_type_hints(section).items()}

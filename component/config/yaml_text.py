@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import yaml
@@ -73,6 +74,17 @@ def parse_scalar(text: str) -> Any:
     is_folded = isinstance(node.value, str) and not builder.root_style and node.value != content
     is_yaml = content and is_whole and builder.root_style != "block" and not is_folded and not builder.anchors
     return plain(node) if is_yaml and not builder.report.problems else text
+
+
+def explain_scalar(text: str) -> str:
+    """Say why `parse_scalar` takes a text as it is, and at which of its characters."""
+    builder = _Builder(text, Report(text, ""))
+    with suppress(ParseStop):
+        builder.document()
+    problems = builder.report.sorted()
+    if not problems:
+        return "more text follows its end"
+    return f"{problems[0].what} (at character {problems[0].place.column})"
 
 
 class _Builder:

@@ -68,6 +68,9 @@ def merge(
             f"--model {name}: is a whole model and no adapter, so there is nothing to merge; use it as it is"
         )
     folder = _new_folder(name, output)
+    import transformers  # noqa: F401
+
+    configure_logging(None, rank())  # once more: the libraries install handlers of their own when imported
     merged = merge_adapter(source, dtype=dtype, base_weights=base_weights)
     num_bytes = sum(parameter.numel() * parameter.element_size() for parameter in merged.model.parameters())
     _check_free(folder, num_bytes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -295,3 +296,25 @@ def test_a_full_disk(qlora_run: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(MachineError, match=r"0\.0 GiB are free there and the model takes"):
         merge(str(qlora_run), output=str(tmp_path / "merged"))
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_said_of_a_reward_adapter(
+    task_settings: dict[str, dict[str, Any]],
+    tiny_model: Path,
+    repository: Path,
+    tmp_path: Path,
+    train_environment: dict[str, str],
+) -> None:
+    """Nothing of the head that the base lacks and the adapter brings; a weight without a place is told of."""
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    save_file({**weights, "extra.weight": torch.ones(2)}, base / "model.safetensors", metadata={"format": "pt"})
+    folder = train({**task_settings["reward"], "model_name_or_path": str(base)}, tmp_path / "run", train_mode="lora")
+    # Of a new interpreter, for the libraries put up handlers when they are imported.
+    finished = subprocess.run(
+        [sys.executable, "script/merge_lora.py", "--model", str(folder)],
+        cwd=repository, env=train_environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    notice, _ = finished.stdout.splitlines()
+    assert notice.startswith("notice: ") and notice.endswith("they are ignored: extra.weight"), notice
+    assert (finished.returncode, finished.stderr) == (0, "")

@@ -59,7 +59,7 @@ GRID_COLUMNS = (
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the suite."""
-    add_common_options(parser, SUITE, model=MODEL)
+    add_common_options(parser, SUITE, model=MODEL, replaced_by_quick=("--caps", "--micro_batches"))
     parser.add_argument(
         "--caps", nargs="+", type=positive_float, action=Distinct, default=list(CAPS), metavar="GIB",
         help="of memory, in GiB; one beyond the card's is the card's",

@@ -26,7 +26,7 @@ COLUMNS = (
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the suite."""
-    add_common_options(parser, SUITE, model=MODEL)
+    add_common_options(parser, SUITE, model=MODEL, replaced_by_quick=("--max_seq_length", "--steps"))
     names = {f"of --rows {rows}": list(variants) for rows, variants in VARIANTS.items()}
     add_names(parser, "--cases", names, help="lines of the table", action=Distinct)
     parser.add_argument("--rows", choices=["chat", "full"], default="chat", help="full: every row is full")

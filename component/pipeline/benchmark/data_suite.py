@@ -20,6 +20,7 @@ from typing import Any
 from component.artifacts.lock import lock_folder
 from component.config.errors import MachineError
 from component.pipeline.benchmark.child import ending_with_this_process
+from component.pipeline.benchmark.options import add_quick
 from component.pipeline.benchmark.report import quick_note
 from component.pipeline.benchmark.sources import check_tokenizer_name
 from component.runtime.command import folder_path, non_empty, positive_int
@@ -266,9 +267,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rows", type=positive_int, default=20_000, metavar="N")
     parser.add_argument("--repeats", type=positive_int, default=3, metavar="N", help="the table has the medians")
-    parser.add_argument(
-        "--quick", action="store_true", help="200 rows, once, on all cores: shows that it runs, measures nothing"
-    )
+    quick = "200 rows, once, on all cores: shows that it runs, measures nothing"
+    add_quick(parser, quick, replaces=("--rows", "--repeats"))
     parser.add_argument("--output", default=Path("output/benchmark/data"), type=folder_path, metavar="FOLDER")
 
 

@@ -38,7 +38,8 @@ Grid = dict[str, dict[Cell, Mapping[str, Any]]]
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the suite."""
-    add_common_options(parser, SUITE, model=MODEL)
+    replaced = ("--setups", "--lengths", "--batches", "--steps", "--accumulation")
+    add_common_options(parser, SUITE, model=MODEL, replaced_by_quick=replaced)
     defaults = [name for name, setup in SETUPS.items() if setup.is_default]
     others = [name for name in SETUPS if name not in defaults]
     names = {"by default": defaults, "others": others}

@@ -31,7 +31,8 @@ COLUMNS = (table.REAL_TOKENS, table.ALLOCATED, table.RESERVED, table.MFU, table.
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the suite."""
-    add_common_options(parser, SUITE, model=MODEL)
+    replaced = ("--loaders", "--max_seq_length", "--steps")
+    add_common_options(parser, SUITE, model=MODEL, replaced_by_quick=replaced)
     parser.add_argument("--loaders", nargs="+", default=list(USE_UNSLOTH), choices=list(USE_UNSLOTH))
     parser.add_argument("--max_seq_length", type=positive_int, default=2048, metavar="N")
     parser.add_argument("--batch", type=positive_int, default=4, metavar="N", help="rows of a micro-batch")

@@ -40,7 +40,7 @@ PLANNED = "planned"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the suite."""
-    add_common_options(parser, SUITE, model=None)
+    add_common_options(parser, SUITE, model=None, replaced_by_quick=("--modes",))
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES), metavar="SIZE")
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES), metavar="MODE")
     parser.add_argument(

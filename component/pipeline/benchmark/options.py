@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from component.config.errors import UserError
 from component.pipeline.benchmark.files import Files
 from component.pipeline.benchmark.runner import Effort
 from component.pipeline.benchmark.sources import check_tokenizer
@@ -16,11 +17,14 @@ from component.runtime.command import folder_path, non_empty, positive_float, po
 QUICK_MODEL = "tiny"
 
 
-def add_common_options(parser: argparse.ArgumentParser, suite: str, *, model: str | None) -> None:
+def add_common_options(
+    parser: argparse.ArgumentParser, suite: str, *, model: str | None, replaced_by_quick: Sequence[str] = ()
+) -> None:
     """Add the options.
 
     Args:
         model: that is measured unless another is named; None where the suite has several.
+        replaced_by_quick: see `add_quick`.
     """
     parser.add_argument(
         "--model", type=non_empty, default=model, metavar="FOLDER",
@@ -36,9 +40,7 @@ def add_common_options(parser: argparse.ArgumentParser, suite: str, *, model: st
         "--minutes", type=positive_float, default=float("inf"), metavar="N", help="no further case begins after these"
     )
     parser.add_argument("--retry", action="store_true", help="try cases again that have failed")
-    parser.add_argument(
-        "--quick", action="store_true", help="a tiny model on the CPU: shows that it runs, measures nothing"
-    )
+    add_quick(parser, "a tiny model on the CPU: shows that it runs, measures nothing", replaces=replaced_by_quick)
     parser.add_argument(
         "--output", type=folder_path, default=Path(f"output/benchmark/{suite}"), metavar="FOLDER",
         help=f"of {suite}.md, {suite}.json and {suite}.png; a command goes on with the results there",
@@ -47,6 +49,37 @@ def add_common_options(parser: argparse.ArgumentParser, suite: str, *, model: st
         "--scratch", type=folder_path, default=Path("output/benchmark/files"), metavar="FOLDER",
         help="of checkpoints, rows and runs, all made again where they lack",
     )  # fmt: skip
+
+
+def add_quick(parser: argparse.ArgumentParser, help: str, *, replaces: Sequence[str] = ()) -> None:
+    """Add `--quick`.
+
+    Args:
+        replaces: options of the suite, in whose place it has values of its own; `check_quick` refuses them beside it.
+    """
+    beside = f"; not beside {', '.join(replaces)}, for which it has its own values" if replaces else ""
+    parser.add_argument("--quick", action="store_true", help=help + beside)
+    parser.set_defaults(replaced_by_quick=replaces)
+
+
+def check_quick(parser: argparse.ArgumentParser, options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    """Check that no option is there that --quick would pass over.
+
+    Args:
+        parser: of the suite.
+        options: that it made of the arguments.
+
+    Raises:
+        UserError: there is one, be its value the default.
+    """
+    replaced = {option.removeprefix("--"): option for option in getattr(options, "replaced_by_quick", ())}
+    if not replaced or not options.quick:
+        return
+    # The parser sets no default where there is a value, so what is None still was not given.
+    given = parser.parse_args(arguments, argparse.Namespace(**dict.fromkeys(replaced)))
+    found = [option for name, option in replaced.items() if getattr(given, name) is not None]
+    if found:
+        raise UserError(f"--quick: has its own values for {', '.join(found)}; leave out those, or --quick")
 
 
 def add_names(

@@ -8,6 +8,7 @@ from typing import Any
 
 from component.config.errors import ConfigError
 from component.config.load import Config, load_config
+from component.pipeline.benchmark.options import quote_names
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, Case
 from component.pipeline.benchmark.plan_measurement import median_step
 from component.pipeline.benchmark.results import DONE, Results, summarize
@@ -15,6 +16,8 @@ from component.planning.gpus import describe_gpu
 from component.planning.plan import Plan, plan
 from component.planning.read_config import DataSize, Setting, read_workload
 from component.planning.shape import read_shape
+
+UNKNOWN_SHAPES = "has configs that ended well of shapes that the suite does not know"
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,27 @@ def compare(cases: Iterable[Case], results: Results) -> list[Comparison]:
     """
     measured = ((case, summarize(results.runs(case))) for case in cases)
     return [_compare(case, run, results) for case, run in measured if run is not None and run["status"] == DONE]
+
+
+def unknown_shapes(results: Results) -> list[str]:
+    """Shapes of configs that ended well and that no case can have, so that nothing can be predicted of them."""
+    return sorted({str(entry.get("shape")) for entry in _ended_well(results)} - CASE_SHAPES.keys())
+
+
+def explain_nothing_compared(results: Results) -> str:
+    """Why `compare` finds none of the suite's cases in a file of results."""
+    measured = _ended_well(results)
+    if not measured:
+        return "has no config that ended well"
+    unknown = unknown_shapes(results)
+    if unknown:
+        return f"{UNKNOWN_SHAPES}: {quote_names(unknown)}; known are {quote_names(CASE_SHAPES)}"
+    names = [str(entry["name"]) for entry in measured]
+    return f"has configs that ended well, but none of the suite's own: {quote_names(names)}"
+
+
+def _ended_well(results: Results) -> list[Mapping[str, Any]]:
+    return [entry for entry in results.content["cases"] if any(run["status"] == DONE for run in entry["runs"])]
 
 
 def _compare(case: Case, result: Mapping[str, Any], results: Results) -> Comparison:

@@ -13,6 +13,7 @@ from component.artifacts.error_picture import draw_errors
 from component.artifacts.lock import lock_folder
 from component.config.errors import UserError
 from component.pipeline.benchmark.device import check_device
+from component.pipeline.benchmark.options import add_quick, quote_names
 from component.pipeline.benchmark.plan_caps import (
     MARGINS,
     CappedRun,
@@ -23,7 +24,13 @@ from component.pipeline.benchmark.plan_caps import (
     runs_to_try,
 )
 from component.pipeline.benchmark.plan_cases import CASES, QUICK_CASES
-from component.pipeline.benchmark.plan_comparison import Comparison, compare
+from component.pipeline.benchmark.plan_comparison import (
+    UNKNOWN_SHAPES,
+    Comparison,
+    compare,
+    explain_nothing_compared,
+    unknown_shapes,
+)
 from component.pipeline.benchmark.plan_measurement import (
     CAPPED,
     SUITE,
@@ -109,9 +116,12 @@ def capped_runs(measured: Path) -> list[CappedRun]:
     instead = "name plan.json of a run without --capped"
     if not measured.is_file():
         raise UserError(f"--capped: {measured}: {'not a file' if measured.exists() else 'no such file'}; {instead}")
-    compared = compare(CASES, open_results(measured, option="--capped FILE"))
+    results = open_results(measured, option="--capped FILE")
+    compared = compare(CASES, results)
     if not compared:
-        raise UserError(f"--capped: {measured} has no config that ended well; {instead}")
+        raise UserError(f"--capped: {measured} {explain_nothing_compared(results)}; {instead}")
+    if unknown := unknown_shapes(results):
+        say(f"--capped: {measured} {UNKNOWN_SHAPES}, which are left out: {quote_names(unknown)}")
     return cap_runs(CASES, {item.name: item.predicted.memory.reserved for item in compared})
 
 
@@ -180,7 +190,7 @@ def _gib(num_bytes: float | None) -> str:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the suite."""
-    parser.add_argument("--quick", action="store_true", help="two tiny configs, also on a CPU: shows that it runs")
+    add_quick(parser, "two tiny configs, also on a CPU: shows that it runs")
     parser.add_argument(
         "--minutes", type=positive_float, default=30, metavar="N", help="no further config begins after these"
     )

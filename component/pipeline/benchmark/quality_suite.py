@@ -10,6 +10,7 @@ from pathlib import Path
 from component.artifacts.lock import lock_folder
 from component.artifacts.quality_picture import draw_quality
 from component.pipeline.benchmark.child import num_cores
+from component.pipeline.benchmark.options import add_quick
 from component.pipeline.benchmark.quality_cases import FULL, QUICK, Stage
 from component.pipeline.benchmark.quality_claims import forget_claims
 from component.pipeline.benchmark.quality_measurement import check_scratch, measure_quality
@@ -35,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jobs", type=_jobs, default=1, metavar="N", help="processes at once, for a GPU that waits for the CPU"
     )
-    parser.add_argument("--quick", action="store_true", help="a few steps on the CPU: shows that it runs")
+    add_quick(parser, "a few steps on the CPU: shows that it runs")
     parser.add_argument("--retry", action="store_true", help="try again what has failed")
     parser.add_argument(
         "--output", type=folder_path, default=Path(f"output/benchmark/{NAME}"), metavar="FOLDER",

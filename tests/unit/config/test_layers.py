@@ -331,3 +331,51 @@ def test_switches_of_others_are_read_as_the_quantization() -> None:
     assert error.value.messages == (
         "config: load_in_8bit: another way to write quantization, which is set too; keep one of them",
     )
+
+
+NO_LIST = 'write \'{key}=["one", "two"]\', with texts in double quotes'
+
+
+@pytest.mark.parametrize(
+    ("override", "what", "fix"),
+    [
+        ('new_tokens=["<tool>"', "a list of text: the bracket is never closed (at character 1)", NO_LIST),
+        ('new_tokens=["<a>" "<b>"]', "a list of text: expected ',' or ']' here (at character 8)", NO_LIST),
+        ('new_tokens=["<a>', "a list of text: the quote is never closed (at character 2)", NO_LIST),
+        ('new_tokens= ["<a>"] # x', "a list of text: more text follows its end", NO_LIST),
+        ('train_file=["a.jsonl", "b.jsonl"', "a list of text: the bracket is never closed (at character 1)", NO_LIST),
+        (
+            "mixture_weights=[1, 2",
+            "a list of numbers: the bracket is never closed (at character 1)",
+            "write '{key}=[1, 2]', with texts in double quotes",
+        ),
+        (
+            'columns={"prompt": "a"',
+            "a mapping of text to text: the bracket is never closed (at character 1)",
+            'write \'{key}={{"key": "value"}}\', with texts in double quotes',
+        ),
+    ],
+)
+def test_a_list_on_the_command_line_that_cannot_be_read(override: str, what: str, fix: str) -> None:
+    """It would else be one text, and the only item of the list."""
+    key, _, text = override.partition("=")
+    said = f"command line: {key}: {text.strip()} cannot be read as {what}; {fix.format(key=key)}"
+    source = {key: value for key, value in MINIMAL.items() if not override.startswith(key)}
+    assert messages(source, "output_dir=o", override) == [said]
+
+
+def test_texts_that_begin_with_a_bracket(tmp_path: Path) -> None:
+    """Quoted ones in a list, what a key of text is given, patterns of file names, and what a file or Python has."""
+    settings = {**MINIMAL, "output_dir": "o", "new_tokens": "[TOOL_CALLS]"}
+    for source in (settings, write(tmp_path / "a.json", settings)):
+        assert load_config(source).values["new_tokens"] == ["[TOOL_CALLS]"]
+    from_yaml = write(tmp_path / "a.yaml", "model_name_or_path: m\ntrain_file: d\nnew_tokens: '[\"<a>\"'\n")
+    assert load_config(from_yaml).values["new_tokens"] == ['["<a>"']
+    for override, value in (
+        ('new_tokens=["[TOOL_CALLS]"]', ["[TOOL_CALLS]"]),
+        ('new_tokens="[TOOL_CALLS"', ["[TOOL_CALLS"]),
+        ("train_file=[0-9]*.jsonl", ["[0-9]*.jsonl"]),
+        ("default_system=[INST] {{ x }", "[INST] {{ x }"),
+        ("template_name=[a.jinja", "[a.jinja"),
+    ):
+        assert load_config(settings, [override]).values[override.partition("=")[0]] == value

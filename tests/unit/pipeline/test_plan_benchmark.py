@@ -27,6 +27,7 @@ from component.config.load import load_config
 from component.pipeline import build_run
 from component.pipeline.benchmark import device, plan_cases, plan_measurement, plan_processes, plan_suite
 from component.pipeline.benchmark.child import Child, Ended
+from component.pipeline.benchmark.options import quote_names
 from component.pipeline.benchmark.plan_caps import cap_runs, render_capped
 from component.pipeline.benchmark.plan_cases import CASE_SHAPES, CASES, QUICK_CASES
 from component.pipeline.benchmark.plan_comparison import compare
@@ -488,6 +489,28 @@ def test_caps_that_cannot_be_tried(script: Script, tmp_path: Path, monkeypatch: 
     open_results(tmp_path / f"{CAPPED}.json", CAPPED).add(case, failed, SURROUNDINGS)
     code, _, said = script("--capped", str(tmp_path / f"{CAPPED}.json"))
     assert code == 2 and f"results of suite {CAPPED}, not of plan" in said
+
+
+def test_caps_of_configs_that_the_suite_does_not_have(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They ended well, which the message does not deny: it names the shapes that are not known, or the configs."""
+    instead = "name plan.json of a run without --capped\n"
+    other = replace(CASES[6], shape="llama9 4b")
+    ended = (other, result(other, tmp_path, allocated=1, seconds=1.0))
+    unknown = keep(tmp_path / "unknown.json", ended).path
+    what = "has configs that ended well of shapes that the suite does not know"
+    known = quote_names(CASE_SHAPES)
+    line = f'--capped: {unknown} {what}: "llama9 4b"; known are {known}; {instead}'
+    assert script("--capped", str(unknown)) == (2, "", line)
+    quick = QUICK_CASES[0]
+    tiny = keep(tmp_path / "tiny.json", (quick, result(quick, tmp_path, allocated=1, seconds=1.0))).path
+    line = f'--capped: {tiny} has configs that ended well, but none of the suite\'s own: "{quick.name}"; {instead}'
+    assert script("--capped", str(tiny)) == (2, "", line)
+    monkeypatch.setattr(plan_processes, "nvidia_gpus", lambda: [])
+    both = keep(tmp_path / "both.json", ended, (CASES[6], result(CASES[6], tmp_path, allocated=1, seconds=1.0))).path
+    said = f'--capped: {both} {what}, which are left out: "llama9 4b"\n'
+    assert script("--capped", str(both)) == (2, said, f"{plan_suite.NO_CAP}\n")
 
 
 def test_options_that_would_be_passed_over(script: Script, tmp_path: Path) -> None:
