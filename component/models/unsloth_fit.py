@@ -44,6 +44,9 @@ def _hardware_obstacle(model: ModelSection, hardware: Hardware) -> str | None:
 def _setting_obstacle(model: ModelSection, config: Mapping[str, Any], adapter: str | None) -> str | None:
     if adapter is not None:
         return f"training goes on from the adapter {adapter}, which only the vanilla loader does"
+    for key in ("deepspeed", "fsdp"):
+        if getattr(model, key):
+            return f"{key} shards what the vanilla loader has loaded, and Unsloth trains on one GPU"
     if model.rope_scaling:
         return "rope_scaling is not offered by Unsloth"
     limit = max_positions(config)

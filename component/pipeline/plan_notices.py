@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from component.config.load import Config
 from component.config.nodes import excerpt
+from component.planning.embeddings import SAVED
 from component.planning.gpus import GIB, Gpu
 from component.planning.optimizer import is_counted
-from component.planning.read_config import SAVED, Setting, uncounted_modules
+from component.planning.read_config import Setting, uncounted_modules
 from component.planning.shape import ModelShape
 
 FIXED_SEGMENTS = (

@@ -64,9 +64,9 @@ CELLS_HEAD = """
 OTHERS = """
 ## Settings that it does not follow
 
-The vanilla loader takes over for these, with the reason: `rope_scaling`, a `max_seq_length` above the model's
-positions, a start from an adapter, a checkpoint in 8 bit, GPUs before compute capability 7.0, and devices that are
-neither NVIDIA GPUs nor CPUs. `deepspeed` and `fsdp` with `require` are an error. `use_dora` loses its fused kernels.
+The vanilla loader takes over for these, with the reason: `deepspeed` and `fsdp`, `rope_scaling`, a `max_seq_length`
+above the model's positions, a start from an adapter, a checkpoint in 8 bit, GPUs before compute capability 7.0, and
+devices that are neither NVIDIA GPUs nor CPUs. `use_dora` loses its fused kernels.
 Its fp8 bases are not offered here.
 `--dry_run` says which loader a config gets, and why.
 """

@@ -14,9 +14,6 @@ from component.planning.workload import Workload
 UNSLOTH_BYTES, UNSLOTH_PART_BYTES = 4, 2 * 2**30
 UNSLOTH_FEWEST_SCORES, UNSLOTH_FEWEST, UNSLOTH_MOST = 512 * 151936, 512, 4096
 UNSLOTH_TILED_FROM, UNSLOTH_TILE_BYTES, UNSLOTH_TILE_TOKENS = 4096, 256 * 2**20, 4096
-#: The same, fused_losses/chunked_logprob.py, for tasks whose trainers Unsloth rewrites: bytes a score, and an eighth of
-#: the tokens in a part, but no fewer than those.
-UNSLOTH_SCORED_TASKS, UNSLOTH_SCORED_BYTES, UNSLOTH_SCORED_FEWEST = ("dpo", "kto"), 8, 512
 #: Bytes a score in parts of Liger's fused loss.
 LIGER_BYTES = 10
 
@@ -49,8 +46,9 @@ def loss_memory(workload: Workload) -> LossMemory:
         # What the last layer gives, its norm, and the gradient of that; the rows of a part twice.
         hidden = (3 * tokens + 2 * min(tokens, UNSLOTH_TILE_TOKENS)) * shape.hidden * width
         return LossMemory(part, part, 0, hidden)
-    if _is_scored_in_parts(workload):
-        part = min(UNSLOTH_PART_BYTES, max(tokens / 8, UNSLOTH_SCORED_FEWEST) * shape.vocab * UNSLOTH_SCORED_BYTES)
+    if workload.scores_in_parts and not workload.offloads_head:
+        # Parts of the same file, of answers alone; tokens of prompts count as if they were such.
+        part = unsloth_part_bytes(tokens, shape.vocab, shape.hidden)
         return LossMemory(part, part, 0, 3 * tokens * shape.hidden * width)
     if workload.task in LANGUAGE_MODEL_TASKS and workload.has_liger:
         part = liger_part_tokens(tokens, shape.vocab, shape.hidden) * shape.vocab * LIGER_BYTES
@@ -66,12 +64,6 @@ def loss_memory(workload: Workload) -> LossMemory:
     else:
         forward = (before + (width if width < 4 else 0)) * scores
     return LossMemory(forward, after * scores, LARGEST_PER_SCORE.get(workload.task, 4) * scores, hidden)
-
-
-def _is_scored_in_parts(workload: Workload) -> bool:
-    """Whether Unsloth's trainers make probabilities of answers from hidden states: with a plain head on the card."""
-    has_plain_head = not workload.offloads_head and not (workload.adapter and workload.adapter.new_rows)
-    return workload.loader == "unsloth" and workload.task in UNSLOTH_SCORED_TASKS and has_plain_head
 
 
 def _chunked(workload: Workload, limit: int) -> LossMemory:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,12 +10,11 @@ from component.config.adapter_rules import layer_numbers
 from component.config.keys import LANGUAGE_MODEL_TASKS
 from component.config.load import Config
 from component.config.usual import USUAL_LOSS_CHUNK
+from component.planning.embeddings import SAVED, new_row_parameters, new_rows, saved_parameters, scores_in_parts
 from component.planning.shape import UNSLOTH_FAMILIES, ModelShape
 from component.planning.workload import OFFLOAD_TOKENS, Adapter, Workload
 
 ALL_LINEAR = "all-linear"
-#: Modules trained in full beside an adapter whose parameters are counted.
-SAVED = ("embed_tokens", "lm_head")
 #: A batch of unpacked rows grouped by length is about so much longer than its rows are in the mean.
 GROUPED_PADDING = 1.05
 #: Of a row, from which on a sample in it is planned with as one that fills it.
@@ -110,6 +109,7 @@ def read_workload(config: Config, shape: ModelShape, setting: Setting, data: Dat
         moves_offloaded=_moves_offloaded(config, shape, loader),
         mlp_tile_tokens=shape.hidden if model.tiled_mlp else None,
         loss_chunk_tokens=_loss_chunk(config, setting, loader),
+        scores_in_parts=scores_in_parts(config, shape, loader),
         grows_segments=setting.grows_segments,
     )
 
@@ -130,6 +130,7 @@ def unsloth_fields(workload: Workload, config: Config) -> dict[str, Any]:
         "keeps_norm_outputs": _keeps_norm_outputs(config, shape, loader),
         "moves_offloaded": _moves_offloaded(config, shape, loader),
         "loss_chunk_tokens": config.training.loss_chunk_tokens,
+        "scores_in_parts": scores_in_parts(config, shape, loader),
     }
 
 
@@ -206,8 +207,8 @@ def _adapter(config: Config, shape: ModelShape) -> Adapter:
         rank=section.lora_rank,
         targets=names if ALL_LINEAR in targets else names & targets,
         num_layers=len(layers) or shape.num_layers,
-        trained_beside=_saved_modules(section.modules_to_save, shape) + _new_row_parameters(config, shape),
-        new_rows=_new_rows(config, shape),
+        trained_beside=saved_parameters(section.modules_to_save, shape) + new_row_parameters(config, shape),
+        new_rows=new_rows(config, shape),
     )
 
 
@@ -232,29 +233,6 @@ def _has_fused_adapters(config: Config, shape: ModelShape) -> bool:
     return (
         is_plain and shape.model_type in UNSLOTH_FAMILIES and any(targets.issuperset(group) for group in FUSED_GROUPS)
     )
-
-
-def _new_rows(config: Config, shape: ModelShape) -> frozenset[str]:
-    """What has rows of new tokens that are trained alone: embeddings and head, but for those that are trained whole."""
-    if not config.model.new_tokens:
-        return frozenset()
-    saved = {name.rpartition(".")[2] for name in config.adapter.modules_to_save}
-    if shape.is_tied and saved & set(SAVED):
-        return frozenset()
-    scored = {SAVED[1]} if config.model.task_type == "reward" else set()
-    return frozenset(SAVED) - saved - scored
-
-
-def _new_row_parameters(config: Config, shape: ModelShape) -> int:
-    """Parameters of these rows; tied ones are one. Tokens that the model knows already count here, and have none."""
-    matrices = min(len(_new_rows(config, shape)), 1 if shape.is_tied else 2)
-    return len(config.model.new_tokens) * shape.hidden * matrices
-
-
-def _saved_modules(names: Sequence[str], shape: ModelShape) -> int:
-    """Parameters of embeddings and head that are trained beside an adapter."""
-    wanted = {name.rpartition(".")[2] for name in names} & set(SAVED)
-    return shape.embedding * (1 if shape.is_tied and wanted else len(wanted))
 
 
 def _checkpointing(config: Config, loader: str) -> Any:

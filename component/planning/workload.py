@@ -63,6 +63,7 @@ class Workload:
         moves_offloaded: both are on the device while the model is loaded, and moved afterwards.
         mlp_tile_tokens: that go through an MLP at once; None for all.
         loss_chunk_tokens: that have scores at once in the loss; None for all of them, or as many as Unsloth takes.
+        scores_in_parts: Unsloth's trainer of a preference task scores answers part by part.
         sample_tokens: mean length of the samples in a packed row; 0 where it is not known.
         learned_share: of the tokens, where the loss makes scores of the learned ones alone; 1 where it is not known.
         skipped_layers: decoder layers that keep their activations although others recompute.
@@ -105,6 +106,7 @@ class Workload:
     moves_offloaded: bool = False
     mlp_tile_tokens: int | None = None
     loss_chunk_tokens: int | None = None
+    scores_in_parts: bool = False
     grows_segments: bool = True
 
     @property

@@ -14,12 +14,13 @@ from component.config.sections.shared import (
     PackingKeys,
     PrecisionKeys,
     SequenceKeys,
+    ShardingKeys,
     TaskKeys,
 )
 
 
 @dataclass(frozen=True)
-class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMemoryKeys, CacheKeys):
+class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMemoryKeys, CacheKeys, ShardingKeys):
     """Which model is loaded, by whom and in what form."""
 
     model_name_or_path: str = key(MISSING, "Hub id or local folder of the model; a run folder works too.")

@@ -102,3 +102,11 @@ class LossMemoryKeys:
         above=0,
         default_note="1024 with the vanilla loader; Unsloth sizes its own parts",
     )
+
+
+@dataclass(frozen=True)
+class ShardingKeys:
+    """Who spreads a model over processes, shared by the model, whose loader must allow it, and training."""
+
+    deepspeed: str | None = key(None, "DeepSpeed config file.", path=True)
+    fsdp: str | None = key(None, "Fully Sharded Data Parallel options, as transformers takes them.")

@@ -6,12 +6,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from component.config.keys import ADAPTER_MODES, LANGUAGE_MODEL_TASKS, MAX_SEED, MODES, key
-from component.config.sections.shared import LossMemoryKeys, PackingKeys, PrecisionKeys, SequenceKeys, TaskKeys
+from component.config.sections.shared import (
+    LossMemoryKeys,
+    PackingKeys,
+    PrecisionKeys,
+    SequenceKeys,
+    ShardingKeys,
+    TaskKeys,
+)
 from component.config.usual import LEARNING_RATES
 
 
 @dataclass(frozen=True)
-class TrainingSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMemoryKeys):
+class TrainingSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMemoryKeys, ShardingKeys):
     """Which rows make a batch, and arguments of transformers' Trainer and its early stopping, under their own names."""
 
     group_by_length: bool = key(
@@ -156,8 +163,6 @@ class TrainingSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMe
     )
     ddp_timeout: int = key(1800, "Seconds before a collective operation fails.", above=0, cosmetic=True)
     ddp_backend: str | None = key(None, "Backend of torch.distributed.", cosmetic=True)
-    deepspeed: str | None = key(None, "DeepSpeed config file.", path=True)
-    fsdp: str | None = key(None, "Fully Sharded Data Parallel options, as transformers takes them.")
     fsdp_config: dict[str, Any] = key({}, "Details of Fully Sharded Data Parallel.")
     extra_training_args: dict[str, Any] = key(
         {}, "Any further argument of the installed transformers' TrainingArguments, by its name."

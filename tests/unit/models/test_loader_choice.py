@@ -127,3 +127,13 @@ def test_a_restarted_process_knows_why(section, cpu, before_imports, monkeypatch
 def test_auto(family, machines, before_imports, config, task, machine, got, reason) -> None:
     choice = choose_loader(family(use_unsloth="auto", **config), task, machines[machine])
     assert (choice.got, choice.reason, choice.is_fallback) == (got, reason, False)
+
+
+@pytest.mark.parametrize(("key", "value"), [("deepspeed", "zero3.json"), ("fsdp", "full_shard")])
+@pytest.mark.parametrize(("asked", "is_fallback"), [("auto", False), (True, True)])
+def test_what_is_sharded_is_loaded_by_vanilla(
+    section, machines, before_imports, key: str, value: str, asked: bool | str, is_fallback: bool
+) -> None:
+    choice = choose_loader(section(use_unsloth=asked, **{key: value}), "dpo", machines["ampere"])
+    reason = f"{key} shards what the vanilla loader has loaded, and Unsloth trains on one GPU"
+    assert (choice.got, choice.reason, choice.is_fallback) == ("vanilla", reason, is_fallback)

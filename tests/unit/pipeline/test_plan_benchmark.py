@@ -45,8 +45,8 @@ from component.runtime.hardware import Hardware
 
 def test_cases(tmp_path: Path) -> None:
     """Varied, valid, named apart, half of them held out of any fitting."""
-    assert len(CASES) == 49 == len({case.name for case in CASES})
-    assert sum(case.is_held_out for case in CASES) >= 21
+    assert len(CASES) == 51 == len({case.name for case in CASES})
+    assert sum(case.is_held_out for case in CASES) >= 23
     configs = [load_config(case_settings(case, Scratch(tmp_path, "here"))) for case in CASES]
     assert {config.model.train_mode for config in configs} == {"full", "lora", "qlora"}
     assert {config.model.task_type for config in configs} == {"sft", "dpo", "orpo", "kto", "reward"}
@@ -332,9 +332,9 @@ def test_cards_that_a_process_may_see(chosen, num_gpus: int, visible: list[str],
 
 
 def test_caps_are_the_smallest_cards(repository: Path) -> None:
-    """To a MiB, for all 49 that were measured: by the rule of a choice with the margin, and without any."""
+    """To a MiB, for all 51 that were measured: by the rule of a choice with the margin, and without any."""
     runs = capped_runs(repository / "docs/benchmarks/plan.json")
-    assert len(runs) == 2 * 49 and len({run.case.name for run in runs}) == 2 * 49
+    assert len(runs) == 2 * 51 and len({run.case.name for run in runs}) == 2 * 51
     assert [run.case.config for run in runs[::2]] == [run.case.config for run in runs[1::2]] == [c.name for c in CASES]
     room = {"fits": room_on, "tight": lambda memory: memory - CONTEXT_BYTES}
     assert [run.said for run in runs[:2]] == list(room)
