@@ -74,4 +74,6 @@ def why_no_gain(model: ModelSection, task_type: str, hardware: Hardware, config:
         return "Unsloth's own kernels are for adapters, and train_mode is full"
     if task_type not in FASTER_TASKS:
         return f"Unsloth has not been shown to be faster for task {task_type!r} here"
+    if model.reference_model_name_or_path is not None:
+        return "a reference model of its own has not been tried beside Unsloth here"
     return None

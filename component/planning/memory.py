@@ -182,7 +182,7 @@ def _outside_of_layers(workload: Workload, loss: LossMemory) -> Iterator[tuple[s
         parts = Part("keys and values", cache), Part("logits and loss", loss.hidden)
         yield "generation", (*_head(workload), *parts)
     if workload.eval_rows:
-        yield "evaluation", (*_head(workload), *_at_evaluation(workload, loss))
+        yield "evaluation", (*_head(workload), *_at_evaluation(replace(workload, rows=workload.eval_rows)))
 
 
 def _head(workload: Workload, copies: int = 1) -> tuple[Part, ...]:
@@ -241,11 +241,11 @@ def _at_loss(
     )
 
 
-def _at_evaluation(workload: Workload, loss: LossMemory) -> tuple[Part, ...]:
-    share = workload.eval_rows / workload.rows
-    layer = (saved_by_layer(workload) + row_pairs_bytes(workload)[1]) * share
+def _at_evaluation(workload: Workload) -> tuple[Part, ...]:
+    """Of a workload whose rows are those of an evaluation batch."""
+    layer, loss = saved_by_layer(workload) + row_pairs_bytes(workload)[1], loss_memory(workload)
     # Gradients were dropped after the last step; one layer at a time, whose parts go as soon as they were read.
-    return Part("activations of one layer", layer), Part("logits and loss", (loss.forward + loss.hidden) * share)
+    return Part("activations of one layer", layer), Part("logits and loss", loss.forward + loss.hidden)
 
 
 def _returns_output(workload: Workload) -> bool:

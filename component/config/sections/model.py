@@ -8,6 +8,7 @@ from typing import Any, Literal
 from omegaconf import MISSING
 
 from component.config.keys import ADAPTER_MODES, LANGUAGE_MODEL_TASKS, key
+from component.config.sections.preference import ReferenceModelKeys
 from component.config.sections.shared import (
     CacheKeys,
     LossMemoryKeys,
@@ -20,7 +21,9 @@ from component.config.sections.shared import (
 
 
 @dataclass(frozen=True)
-class ModelSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMemoryKeys, CacheKeys, ShardingKeys):
+class ModelSection(
+    TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMemoryKeys, CacheKeys, ShardingKeys, ReferenceModelKeys
+):
     """Which model is loaded, by whom and in what form."""
 
     model_name_or_path: str = key(MISSING, "Hub id or local folder of the model; a run folder works too.")

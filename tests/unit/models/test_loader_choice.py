@@ -26,7 +26,8 @@ def family(tmp_path, section):
     """A section whose config.json says what is given."""
 
     def build(use_unsloth=True, **config):
-        keys = {key: config.pop(key) for key in list(config) if key in ("train_mode", "max_seq_length")}
+        of_run = ("train_mode", "max_seq_length", "reference_model_name_or_path")
+        keys = {key: config.pop(key) for key in list(config) if key in of_run}
         (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", **config}))
         return section(model_name_or_path=str(tmp_path), use_unsloth=use_unsloth, **keys)
 
@@ -120,6 +121,13 @@ def test_a_restarted_process_knows_why(section, cpu, before_imports, monkeypatch
             "ampere",
             "vanilla",
             "Unsloth's own kernels are for adapters, and train_mode is full",
+        ),
+        (
+            {"reference_model_name_or_path": "other"},
+            "dpo",
+            "ampere",
+            "vanilla",
+            "a reference model of its own has not been tried beside Unsloth here",
         ),
         ({}, "orpo", "ampere", "vanilla", "Unsloth has not been shown to be faster for task 'orpo' here"),
     ],
