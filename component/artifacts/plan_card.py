@@ -56,7 +56,9 @@ def _cards_table(cards: tuple[CardFacts, ...]) -> Table:
     table.add_row("card", "as planned", "reserved then", "speed then", "overrides", style="dim")
     for card in cards:
         if card.overrides is None:
-            advice = "nothing that was tried fits; a smaller model or more cards"
+            advice = (
+                "none of these fits; see the notices, or take a smaller model, or more cards with fsdp or deepspeed"
+            )
         else:
             advice = " ".join(card.overrides) or "as it is"
         speed = f"{card.tokens_per_second:,.0f} tokens/s" if card.tokens_per_second else ""

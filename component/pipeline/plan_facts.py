@@ -14,6 +14,13 @@ from component.planning.served import explain_served
 from component.planning.weights import num_trained
 from component.planning.workload import Workload
 
+#: What becomes of a layer's activations, in words.
+CHECKPOINTING = {
+    "none": "none, all activations are kept",
+    "recompute": "recompute",
+    "offload": "recompute, from layer inputs in main memory",
+}
+
 
 def plan_facts(planned: PlannedRun, config: Config) -> PlanFacts:
     """What people are shown of a plan."""
@@ -28,7 +35,7 @@ def plan_facts(planned: PlannedRun, config: Config) -> PlanFacts:
         settings=(
             ("model", f"{name}, {work.shape.num_parameters / 1e9:.2f} billion parameters"),
             ("trained", f"{num_trained(work):,} parameters ({config.model.train_mode})"),
-            ("loader", planned.setting.loader),
+            ("loader", f"{planned.setting.loader} ({planned.loader_reason})"),
             ("precision", f"weights {planned.setting.load_dtype}, computation {planned.setting.compute_dtype}"),
             ("micro-batch", _micro_batch(made)),
             ("checkpointing", _checkpointing(work)),
@@ -58,6 +65,8 @@ def _cards_title(config: Config, auto: Mapping[str, Any]) -> str:
 def _micro_batch(made: Plan) -> str:
     work = made.workload
     number = "1 sequence" if work.sequences == 1 else f"{work.sequences} sequences"
+    if work.sequences == 2 * work.rows:
+        number += f" ({work.rows} with two each)"
     number_a_step = "1 micro-batch" if made.micro_batches == 1 else f"{made.micro_batches} micro-batches"
     return f"{number} of {work.row_tokens:,} tokens, {number_a_step} a step"
 
@@ -68,7 +77,7 @@ def _checkpointing(work: Workload) -> str:
         if work.skipped_layers
         else ""
     )
-    return f"{work.checkpointing}{skipped}"
+    return f"{CHECKPOINTING[work.checkpointing]}{skipped}"
 
 
 def _summary(planned: PlannedRun) -> Iterator[tuple[str, str]]:

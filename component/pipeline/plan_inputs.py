@@ -21,7 +21,7 @@ from component.models.precision import Precision
 from component.pipeline.choose_loader import LoaderChoice, foresee_loader
 from component.pipeline.completions import num_training_rows
 from component.planning.gpus import GIB, GPUS, Gpu, describe_gpu
-from component.planning.known_shapes import KNOWN_CONFIGS
+from component.planning.known_shapes import KNOWN_CONFIGS, KNOWN_POSITIONS
 from component.planning.read_config import DataSize, Setting
 from component.planning.shape import FUSED_PROJECTIONS, ModelShape, missing_size, read_shape
 from component.runtime.allocator import segments_grow
@@ -64,7 +64,8 @@ def offline_model_config(name: str) -> Mapping[str, Any] | None:
         found = try_to_load_from_cache(name, CONFIG_FILE)
         if isinstance(found, str):
             return read_model_json(Path(found))
-    return KNOWN_CONFIGS.get(name)
+    known = KNOWN_CONFIGS.get(name)
+    return None if known is None else {**known, "max_position_embeddings": KNOWN_POSITIONS[name]}
 
 
 def offline_adapter_config(name: str) -> Mapping[str, Any]:

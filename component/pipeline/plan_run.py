@@ -73,6 +73,7 @@ class PlannedRun:
 
     Attributes:
         place: that it is for, in words.
+        loader_reason: why the run gets its loader.
         notices: what the plan does not count, and what was chosen for keys at `auto`, without data; one line each.
         auto: what was chosen for them as JSON-ready values; empty where nothing was.
     """
@@ -80,6 +81,7 @@ class PlannedRun:
     plan: Plan
     setting: Setting
     place: str
+    loader_reason: str
     notices: tuple[str, ...] = ()
     auto: Mapping[str, Any] = field(default_factory=dict)
 
@@ -113,7 +115,8 @@ def plan_config(config: Config, gpu: str | None = None) -> PlannedRun:
     _check_numbers(config)
     settled = settle_planned(config, card or GPUS[USUAL_GPU], loader, precision, shape, model_config)
     setting = setting_of(config, model_config, hardware, loader, precision)
-    planned = _plan(settled.config, shape, card, setting, None, NO_CARD if card is None else card.title)
+    place = NO_CARD if card is None else card.title
+    planned = _plan(settled.config, shape, card, setting, None, place, chosen.reason)
     if planned.plan.workload.quantization == "fp8" and hardware.compute_capability is not None:
         check_fp8_base(config.model, hardware, precision)
     told = [notice for notice in (chosen.notice, settled.choice and _whose_choice(card)) if notice]
@@ -135,17 +138,18 @@ def plan_prepared(prepared: PreparedRun) -> PlannedRun | None:
     For its own device, or where a config that is not for a CPU is tried on one, for a GPU.
     """
     config, model_config = prepared.config, prepared.model_config
-    hardware, loader, precision = prepared.hardware, prepared.loader.got, prepared.precision
+    hardware, chosen, precision = prepared.hardware, prepared.loader, prepared.precision
     shape = read_shape(model_config)
     if shape is None:
         return None
     place = hardware.name
     if hardware.kind == "cpu" and not config.training.use_cpu:
         hardware = imagined_hardware(GPUS[USUAL_GPU])
-        loader = expected_loader(config, model_config, hardware).got
+        chosen = expected_loader(config, model_config, hardware)
         precision, place = resolve_precision(config.model, hardware), NO_CARD
-    setting = setting_of(config, model_config, hardware, loader, precision)
-    planned = _plan(config, shape, describe_hardware(prepared.hardware), setting, data_size(prepared), place)
+    setting = setting_of(config, model_config, hardware, chosen.got, precision)
+    card, data = describe_hardware(prepared.hardware), data_size(prepared)
+    planned = _plan(config, shape, card, setting, data, place, chosen.reason)
     return replace(planned, auto=prepared.auto)
 
 
@@ -167,7 +171,13 @@ def data_size(prepared: PreparedRun) -> DataSize:
 
 
 def _plan(
-    config: Config, shape: ModelShape, card: Gpu | None, setting: Setting, data: DataSize | None, place: str
+    config: Config,
+    shape: ModelShape,
+    card: Gpu | None,
+    setting: Setting,
+    data: DataSize | None,
+    place: str,
+    loader_reason: str,
 ) -> PlannedRun:
     _check_numbers(config)
     training = config.training
@@ -182,7 +192,7 @@ def _plan(
         timed=mean_workload(workload, data),
         num_steps=steps,
     )
-    return PlannedRun(made, setting, place, tuple(plan_notices(config, shape, setting, card)))
+    return PlannedRun(made, setting, place, loader_reason, tuple(plan_notices(config, shape, setting, card)))
 
 
 def _check_numbers(config: Config) -> None:

@@ -46,7 +46,41 @@ _YI_6B = _sizes("llama", 4096, 11008, 32, 32, 4, 64000)
 _MISTRAL_7B = _sizes("mistral", 4096, 14336, 32, 32, 8, 32768)
 _SMOLLM3 = _sizes("smollm3", 2048, 11008, 36, 16, 4, 128256, tied=True)
 
-#: Id on the hub -> what its config.json says, as far as `read_shape` asks.
+#: Positions -> those of KNOWN_CONFIGS that were made for so many. They are no size: a random model of a shape may have
+#: others.
+_POSITIONS: Mapping[int, tuple[str, ...]] = {
+    2048: ("TinyLlama/TinyLlama-1.1B-Chat-v1.0",),
+    4096: (
+        "meta-llama/Llama-2-7b-chat-hf", "meta-llama/Llama-2-13b-chat-hf", "meta-llama/Llama-2-70b-chat-hf",
+        "microsoft/Phi-3-mini-4k-instruct", "deepseek-ai/deepseek-llm-7b-chat", "01-ai/Yi-6B-Chat", "01-ai/Yi-6B",
+        "01-ai/Yi-34B-Chat", "01-ai/Yi-1.5-6B-Chat", "lmsys/vicuna-7b-v1.5", "lmsys/vicuna-13b-v1.5",
+    ),
+    8192: (
+        "NousResearch/Meta-Llama-3-8B-Instruct", "unsloth/gemma-2b-it", "google/gemma-7b-it", "google/gemma-2-9b-it",
+    ),
+    16384: ("microsoft/phi-4",),
+    32768: (
+        "Qwen/Qwen1.5-7B-Chat", "Qwen/Qwen2-7B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-0.5B",
+        "Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-14B-Instruct", "Qwen/Qwen2.5-32B-Instruct", "Qwen/Qwen3-8B-Base",
+        "unsloth/mistral-7b-instruct-v0.3", "mistralai/Mistral-7B-v0.3", "HuggingFaceH4/zephyr-7b-beta",
+        "mistralai/Mixtral-8x7B-Instruct-v0.1", "google/gemma-3-1b-it", "zai-org/GLM-4-9B-0414",
+    ),
+    40960: (
+        "Qwen/Qwen3-0.6B", "Qwen/Qwen3-4B", "Qwen/Qwen3-8B", "Qwen/Qwen3-14B", "Qwen/Qwen3-32B", "Qwen/Qwen3-30B-A3B",
+    ),
+    65536: ("allenai/Olmo-3-7B-Instruct", "HuggingFaceTB/SmolLM3-3B", "HuggingFaceTB/SmolLM3-3B-Base"),
+    131072: (
+        "meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-70B-Instruct",
+        "meta-llama/Llama-3.2-1B-Instruct", "meta-llama/Llama-3.2-3B-Instruct", "unsloth/gpt-oss-20b-BF16",
+        "mistralai/Mistral-Nemo-Instruct-2407", "deepseek-ai/DeepSeek-R1-Distill-Llama-8B",
+        "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B",
+    ),
+}  # fmt: skip
+#: Id on the hub -> positions that the model was made for.
+KNOWN_POSITIONS: Mapping[str, int] = MappingProxyType(
+    {name: positions for positions, names in _POSITIONS.items() for name in names}
+)
+#: Id on the hub -> the sizes that its config.json says, as far as `read_shape` asks.
 KNOWN_CONFIGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "meta-llama/Llama-2-7b-chat-hf": _LLAMA2_7B,

@@ -32,7 +32,7 @@ def explain_served(capability: tuple[int, int] | None) -> str:
     if version is None:
         return "unknown: no torch is installed here, or its build cannot be told"
     if not version:
-        return "no: the torch installed here is a CPU build"
+        return "not by the one of this machine, a CPU build; a run needs a CUDA build"
     obstacle = why_not_served(capability)
     if obstacle is not None:
         return f"no: {obstacle}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainingArguments
 
 from component.config.errors import UserError
+from component.config.keys import ADAPTER_MODES
 from component.config.schema import TrainingSection
 from component.trainers.group_rates import GroupRates
 
@@ -73,6 +74,8 @@ def build_training_arguments(
         own_accelerator = {"non_blocking": can_go_on, **own_accelerator}
     passed["accelerator_config"] = own_accelerator
     passed["use_liger_kernel"] = training.use_liger_kernel is True
+    if training.train_mode in ADAPTER_MODES and training.ddp_find_unused_parameters is None:
+        passed["ddp_find_unused_parameters"] = False  # experts get no adapter, so that each is used in every step
     if context.hardware.kind == "cpu":
         passed["deepspeed"] = None  # said in a notice; transformers would want the package, which needs a GPU
     try:

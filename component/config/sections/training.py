@@ -159,7 +159,10 @@ class TrainingSection(TaskKeys, SequenceKeys, PrecisionKeys, PackingKeys, LossMe
         True, "Accepted; the collators only ever build what the model reads.", cosmetic=True
     )
     ddp_find_unused_parameters: bool | None = key(
-        None, "DistributedDataParallel's find_unused_parameters.", cosmetic=True
+        None,
+        "DistributedDataParallel's find_unused_parameters.",
+        cosmetic=True,
+        default_note="false with an adapter; else transformers decides",
     )
     ddp_timeout: int = key(1800, "Seconds before a collective operation fails.", above=0, cosmetic=True)
     ddp_backend: str | None = key(None, "Backend of torch.distributed.", cosmetic=True)

@@ -20,6 +20,7 @@ from component.pipeline.benchmark.results import DONE, OUT_OF_MEMORY
 from component.pipeline.benchmark.table import Line
 from component.pipeline.plan_run import plan_config
 from component.planning.gpus import GPUS
+from component.planning.known_shapes import KNOWN_CONFIGS
 from component.planning.memory import plan_memory
 from component.planning.plan import judge
 from component.runtime.environment import REPOSITORY
@@ -42,11 +43,15 @@ def test_the_longest_row_fits_and_a_longer_one_does_not() -> None:
 
 @pytest.mark.parametrize(("size", "card"), [("8B", 24), ("70B", 48), ("1B", 24)])
 def test_the_longest_row_is_that_of_the_bases_that_a_user_merges(tmp_path: Path, size: str, card: int) -> None:
-    """As script/plan.py reads them: a row that the suite says fits does, and the next one does not."""
+    """As script/plan.py reads them: a row that the suite says fits does, and the next one does not.
+
+    Of a model without a limit of positions, as the suite's checkpoints have none that matters.
+    """
     tokens, name = plan_contexts(SHAPES[size])[card], CARDS[card][0]
     bases = [str(REPOSITORY / "train_args/base" / base) for base in ("sft.json", "qlora.json", "long_context.json")]
-    places = {"model_name_or_path": SHAPES[size], "train_file": "rows.jsonl", "output_dir": "run"}
+    places = {"model_name_or_path": str(tmp_path), "train_file": "rows.jsonl", "output_dir": "run"}
     (tmp_path / "run.json").write_text(json.dumps({"base": bases, **places}), encoding="utf-8")
+    (tmp_path / "config.json").write_text(json.dumps(dict(KNOWN_CONFIGS[SHAPES[size]])), encoding="utf-8")
     offloaded = [] if size == "1B" else ["offload_embedding=true", "offload_head=true"]
     verdicts = []
     for length in (tokens, tokens + STEP):

@@ -6,7 +6,7 @@ import pytest
 
 from component.models.families import checkpoints
 from component.models.tiny_families import TINY_FAMILIES, build_family_config
-from component.planning.known_shapes import KNOWN_CONFIGS
+from component.planning.known_shapes import KNOWN_CONFIGS, KNOWN_POSITIONS
 from component.planning.shape import FUSED_PROJECTIONS, read_shape
 
 #: Of the shipped families, those whose layers are built otherwise.
@@ -44,6 +44,6 @@ def test_published_sizes_give_the_published_number_of_parameters() -> None:
     """Billions, rounded to one digit after the point as people quote them."""
     known = {item.hub_id: item.num_billions for _, item in checkpoints() if item.hub_id in KNOWN_CONFIGS}
     assert len(known) == 49
-    assert known.keys() == KNOWN_CONFIGS.keys()
+    assert known.keys() == KNOWN_CONFIGS.keys() == KNOWN_POSITIONS.keys()
     counted = {name: read_shape(config).num_parameters / 1e9 for name, config in KNOWN_CONFIGS.items()}
     assert {name: value for name, value in counted.items() if abs(value - known[name]) > 0.06} == {}
