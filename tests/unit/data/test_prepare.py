@@ -108,6 +108,7 @@ def test_too_many_bad_rows(prepare: Callable[..., PreparedData]) -> None:
         "train_file: 6 of 100 rows cannot be used (6 empty answer), a share of 0.0600; max_bad_rows allows 0.05: "
         "correct the data, or raise max_bad_rows",
         *(f"train.jsonl:{line}: empty answer: turn 1" for line in range(1, 6)),
+        "and 1 more; python script/inspect_data.py --train_args_file CONFIG --failures FILE lists all",
     )
     assert prepare([row("q", "")] * 6 + rows(94), max_bad_rows=0.06).report.rows_used == 94
 
