@@ -113,6 +113,23 @@ def test_too_many_bad_rows(prepare: Callable[..., PreparedData]) -> None:
     assert prepare([row("q", "")] * 6 + rows(94), max_bad_rows=0.06).report.rows_used == 94
 
 
+@pytest.mark.parametrize(
+    ("num_empty", "options", "remedy"),
+    [
+        (1, {}, "raise max_seq_length or set truncation (keep_start, keep_end, split_turns), correct the data"),
+        (3, {}, "correct the data, raise max_seq_length or set truncation (keep_start, keep_end, split_turns)"),
+        (0, {"truncation": "split_turns"}, "raise max_seq_length or set truncation (keep_start, keep_end)"),
+        (0, {"task_type": "kto"}, "raise max_seq_length or set truncation (keep_start, keep_end)"),
+    ],
+)
+def test_rows_that_are_too_long_are_not_for_the_data_alone(
+    prepare: Callable[..., PreparedData], num_empty: int, options: dict[str, Any], remedy: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        prepare([row("q", "")] * num_empty + [row("q", "a" * 40)] * 2 + rows(3), max_seq_length=20, **options)
+    assert caught.value.messages[0].endswith(f"max_bad_rows allows 0.01: {remedy}, or raise max_bad_rows")
+
+
 def test_no_usable_row(prepare: Callable[..., PreparedData]) -> None:
     with pytest.raises(DataError) as caught:
         prepare([row("q", ""), "{"], max_bad_rows=1.0)
