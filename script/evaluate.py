@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from component.config.errors import UserError
-from component.runtime.command import non_empty, positive_int, run_command
+from component.runtime.command import non_empty, positive_int, print_lines, run_command
 from component.runtime.output_file import check_output_file
 
 
@@ -27,7 +27,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--template_name", default="auto", help="as in a config; a run folder has its own")
     parser.add_argument("--max_new_tokens", type=positive_int, default=64, metavar="N")
     parser.add_argument("--use_cpu", action="store_true", help="although there is a GPU")
-    parser.add_argument("--json", type=non_empty, metavar="FILE", help="write counts and every answer there")
+    parser.add_argument(
+        "--json", type=non_empty, metavar="FILE", help="write counts, all answers and all bad rows there"
+    )
     return parser.parse_args()
 
 
@@ -42,9 +44,15 @@ def main() -> int:
     score = score_exact_match(answerer, options.data, max_new_tokens=options.max_new_tokens)
     for example in [example for example in score.examples if not example["exact"]][:3]:
         print(f"{example['source']} expected {example['expected']!r} got {example['answer']!r}")
+    print_lines(score.describe_failures())
     print(f"{score.num_exact} of {score.num_questions} answers exactly right")
     if options.json:
-        content = {"exact": score.num_exact, "questions": score.num_questions, "examples": score.examples}
+        content = {
+            "exact": score.num_exact,
+            "questions": score.num_questions,
+            "examples": score.examples,
+            "failures": [{"source": str(item.source), "reason": item.reason} for item in score.failures],
+        }
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         try:
             Path(options.json).write_text(text, encoding="utf-8")

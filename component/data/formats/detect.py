@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,9 @@ _KIND_WORDS = {
 
 
 def detect_format(records: Sequence[Mapping[str, Any]], row_kind: str, file: str) -> str:
-    """Return the format that all recognisable rows agree on.
+    """Return the format of the task's kind that all rows which look like any of that kind agree on.
+
+    A row that lacks a key of it looks like nothing, or like less than the others do: it has no say, and is a bad row.
 
     Args:
         records: the first rows of a file.
@@ -39,11 +42,14 @@ def detect_format(records: Sequence[Mapping[str, Any]], row_kind: str, file: str
     if not seen:
         raise DataError(f"{file}: data_format: no known format, {_describe_keys(records)}; use one of {choices}")
     kinds = {name: format.row_kind for name, format in formats.items()}
-    agreed = set.intersection(*seen)
-    usable = {name for name in agreed if kinds[name] == row_kind}
-    guarded = [name for name in kinds if name in agreed and kinds[name] in GUARDED_KINDS]
+    of_kind = [usable for names in seen if (usable := {name for name in names if kinds[name] == row_kind})]
+    usable = set.intersection(*of_kind) if of_kind else set()
+    counts = Counter(name for names in seen for name in names)
+    common = [name for name in kinds if 2 * counts[name] > len(seen)]
+    guarded = [name for name in common if kinds[name] in GUARDED_KINDS]
     if guarded and row_kind == "messages":
-        way_out = f", or data_format: {min(usable)} to train on its answers all the same" if usable else ""
+        others = sorted(usable.intersection(common))
+        way_out = f", or data_format: {others[0]} to train on its answers all the same" if others else ""
         raise DataError(
             f"{file}: data_format: the rows look like {guarded[0]}, which this task cannot use; "
             f"set task_type: {KIND_TASKS[kinds[guarded[0]]]}{way_out}"

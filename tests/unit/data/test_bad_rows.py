@@ -653,6 +653,24 @@ def test_preferences_that_cannot_be_compared(
     check(prepare("preference", **options), [f"train.jsonl:2: {reason}"], [1, 3])
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "reason"),
+    [
+        ("preference", "rejected", "missing rejected: the row has prompt, chosen"),
+        ("preference", "chosen", "missing chosen: the row has prompt, rejected"),
+        ("prompt_completion", "completion", "missing completion: the row has prompt"),
+        ("kto", "label", "missing label: this looks like prompt_completion; set task_type: sft"),
+    ],
+)
+@pytest.mark.parametrize("data_format", ["auto", None])
+def test_a_row_without_a_key_does_not_hide_the_format(
+    prepare: Prepare, name: str, key: str, reason: str, data_format: str | None
+) -> None:
+    """It looks like another format; detected or named, the format of the others is the file's."""
+    write_between(name, {written: value for written, value in GOOD[name].items() if written != key})
+    check(prepare(name, data_format=data_format or name), [f"train.jsonl:2: {reason}"], [1, 3])
+
+
 def test_columns_that_are_not_read_are_named(prepare: Prepare) -> None:
     """Of prompts, all are kept for rewards."""
     for name, record in GOOD.items():

@@ -682,6 +682,11 @@ def test_odd_conversations_are_used_with_a_notice() -> None:
         ([{"messages": [], "label": False}], "labelled", "kto"),
         ([{"prompt": "a", "answer": "b"}], "prompt", "prompt_only"),
         ([{"messages": [], "label": "b"}], "prompt", "prompt_only"),
+        # Rows that lack a key look like less than the others.
+        ([{"prompt": "a", "chosen": "b"}, {"prompt": "a", "chosen": "b", "rejected": "c"}], "preference", "preference"),
+        ([{"conversations": [], "rejected": {}}, {"chosen": {}, "rejected": {}}], "preference", "preference"),
+        ([{"prompt": "a", "completion": "b"}, {"messages": [], "label": True}], "labelled", "kto"),
+        ([{"prompt": "a"}, {"prompt": "a", "completion": "b"}], "messages", "prompt_completion"),
     ],
 )
 def test_detection(records: list[dict[str, Any]], row_kind: str, name: str) -> None:
@@ -704,6 +709,12 @@ def test_detection(records: list[dict[str, Any]], row_kind: str, name: str) -> N
             "set task_type: dpo, orpo, cpo or reward",
         ),
         (
+            [{"prompt": "a", "chosen": "b", "rejected": "c"}] * 2 + [{"messages": []}],
+            "messages",
+            "f: data_format: the rows look like preference, which this task cannot use; "
+            "set task_type: dpo, orpo, cpo or reward",
+        ),
+        (
             [{"messages": [], "chosen": "b", "rejected": "c"}],
             "messages",
             "f: data_format: the rows look like preference, which this task cannot use; "
@@ -711,6 +722,12 @@ def test_detection(records: list[dict[str, Any]], row_kind: str, name: str) -> N
         ),
         (
             [{"prompt": "a", "completion": "b", "label": True}],
+            "messages",
+            "f: data_format: the rows look like kto, which this task cannot use; "
+            "set task_type: kto, or data_format: prompt_completion to train on its answers all the same",
+        ),
+        (
+            [{"prompt": "a", "completion": "b", "label": True}] * 2 + [{"prompt": "a", "completion": "b"}],
             "messages",
             "f: data_format: the rows look like kto, which this task cannot use; "
             "set task_type: kto, or data_format: prompt_completion to train on its answers all the same",

@@ -108,8 +108,26 @@ def test_too_many_bad_rows(prepare: Callable[..., PreparedData]) -> None:
         "train_file: 6 of 100 rows cannot be used (6 empty answer), a share of 0.0600; max_bad_rows allows 0.05: "
         "correct the data, or raise max_bad_rows",
         *(f"train.jsonl:{line}: empty answer: turn 1" for line in range(1, 6)),
+        "and 1 more; python script/inspect_data.py --train_args_file CONFIG --failures FILE lists all",
     )
     assert prepare([row("q", "")] * 6 + rows(94), max_bad_rows=0.06).report.rows_used == 94
+
+
+@pytest.mark.parametrize(
+    ("num_empty", "options", "remedy"),
+    [
+        (1, {}, "raise max_seq_length or set truncation (keep_start, keep_end, split_turns), correct the data"),
+        (3, {}, "correct the data, raise max_seq_length or set truncation (keep_start, keep_end, split_turns)"),
+        (0, {"truncation": "split_turns"}, "raise max_seq_length or set truncation (keep_start, keep_end)"),
+        (0, {"task_type": "kto"}, "raise max_seq_length or set truncation (keep_start, keep_end)"),
+    ],
+)
+def test_rows_that_are_too_long_are_not_for_the_data_alone(
+    prepare: Callable[..., PreparedData], num_empty: int, options: dict[str, Any], remedy: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        prepare([row("q", "")] * num_empty + [row("q", "a" * 40)] * 2 + rows(3), max_seq_length=20, **options)
+    assert caught.value.messages[0].endswith(f"max_bad_rows allows 0.01: {remedy}, or raise max_bad_rows")
 
 
 def test_no_usable_row(prepare: Callable[..., PreparedData]) -> None:
