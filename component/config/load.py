@@ -129,6 +129,7 @@ class _Builder:
         self.order = tuple(reader.order)
         self.path = path
         self.is_complete = reader.is_complete
+        self.switched_off = reader.switched_off
         fields = schema_fields()
         self.nodes = {key: node for key, node in nodes.items() if key in fields}
         for key, node in nodes.items():
@@ -156,7 +157,8 @@ class _Builder:
             self._check_mandatory(complete)
         places = {key: node.key_place or node.place for key, node in self.nodes.items()}
         sound = {key: value for key, value in complete.items() if key not in refused}
-        merged = self._without_superseded(Merged(sound, self.written, places, self.order), complete)
+        merged = Merged(sound, self.written, places, self.order, self.switched_off)
+        merged = self._without_superseded(merged, complete)
         self.problems += apply_rules(merged)
         if self.problems:
             raise ConfigError(sorted(set(self.problems), key=self._position))
