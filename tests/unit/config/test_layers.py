@@ -301,10 +301,15 @@ def test_a_ratio_is_not_read_as_a_count(tmp_path: Path, value: str) -> None:
     ]
 
 
-def test_default_output_dir() -> None:
+def test_default_output_dir(tmp_path: Path) -> None:
     assert default_output_dir("train_args/sft/qlora/llama3-8b.json") == "output/sft/qlora/llama3-8b"
     assert default_output_dir("/home/me/train_args/a/train_args/b.v2.yaml") == "output/b.v2"
-    assert default_output_dir("my.yaml") == "output/my"
+    assert default_output_dir("my.yaml") == default_output_dir(str(tmp_path / "my.yaml")) == "output/my"
+    for path in ("mine/run.json", "./mine/run.json", "other/../mine/run.json", str(tmp_path / "mine" / "run.json")):
+        assert default_output_dir(path) == "output/mine/run", path
+    assert default_output_dir("other/run.json") == "output/other/run"
+    assert default_output_dir("/mine/run.json") == "output/mine/run"
+    assert default_output_dir("../run.json") == f"output{tmp_path.parent}/run"
 
 
 def test_sections_are_frozen_and_typed(tmp_path: Path) -> None:
