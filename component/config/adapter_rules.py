@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from component.config.errors import Problem
 from component.config.keys import ADAPTER_MODES
+from component.config.legacy import SWITCHES
 from component.config.merged import Merged, Rule
 from component.config.nodes import excerpt
 
@@ -130,6 +131,15 @@ def check_quantized_mode(merged: Merged) -> Iterator[Problem]:
         yield merged.clash("quantization", "train_mode", what, "use train_mode: qlora, or drop quantization")
 
 
+def check_switched_off(merged: Merged) -> Iterator[Problem]:
+    """A quantization that a switch of other frameworks refuses is not done all the same."""
+    for switch, place in merged.switched_off.items():
+        key, value = SWITCHES[switch]
+        if merged["train_mode"] == "qlora" and merged[key] == value:
+            what = f"it is false, and train_mode: qlora loads the base in {value.removeprefix('int')} bit"
+            yield Problem(place, switch, what, f"set train_mode: lora for a 16-bit base, or drop {switch}")
+
+
 def check_rope(merged: Merged) -> Iterator[Problem]:
     """Rotary positions are stretched in a way that is known, by a number."""
     scaling = merged["rope_scaling"]
@@ -142,4 +152,12 @@ def check_rope(merged: Merged) -> Iterator[Problem]:
         yield Problem(merged.places["rope_scaling"], "rope_scaling", f"got {scaling}", fix)
 
 
-ADAPTER_RULES: tuple[Rule, ...] = (check_start, check_bias, check_layers, check_rates, check_quantized_mode, check_rope)
+ADAPTER_RULES: tuple[Rule, ...] = (
+    check_start,
+    check_bias,
+    check_layers,
+    check_rates,
+    check_quantized_mode,
+    check_switched_off,
+    check_rope,
+)

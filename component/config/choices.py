@@ -123,6 +123,7 @@ HINT_KEYS = (
     "beta",
     "desirable_weight",
     "eval_file",
+    "eval_split",
     "eval_steps",
     "fp16",
     "learning_rate",

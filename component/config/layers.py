@@ -40,6 +40,7 @@ class LayerReader:
         problems: what is wrong with the sources themselves.
         notices: what was translated or left out.
         order: the sources, lowest layer first; problems are printed in this order.
+        switched_off: switches of other frameworks that the last layer with them has as false, and where.
         is_complete: whether every file could be read; else keys may be missing for that reason alone.
     """
 
@@ -47,6 +48,7 @@ class LayerReader:
         self.problems: list[Problem] = []
         self.notices: list[Problem] = []
         self.order: list[str] = []
+        self.switched_off: dict[str, Place] = {}
         self.is_complete = True
         self._num_files = 0
 
@@ -209,8 +211,10 @@ class LayerReader:
         except CoercionError as error:
             self._report(node.place, key, error.what, error.fix)
             return
+        self.switched_off.pop(key, None)
         if not is_on:
-            self.notices.append(Problem(place, key, "ignored", f"{name} says what is done"))
+            self.switched_off[key] = place
+            self.notices.append(Problem(place, key, "ignored", f"train_mode and {name} say what is done"))
         elif name in values or name in translated:
             self._report(place, key, f"another way to write {name}, which is set too", "keep one of them")
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import dataclass, replace
@@ -104,12 +105,18 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Iterable[str]
 
 
 def default_output_dir(path: str) -> str:
-    """`output/` and the path of the train_args file below its train_args folder, without suffix."""
+    """`output/` and the path of the train_args file, without suffix, so that configs of two folders do not share one.
+
+    The path is that below its train_args folder, else below the working directory; of a file elsewhere it is all of it.
+    """
     parts = PurePath(path).with_suffix("").parts
     if "train_args" in parts[:-1]:
         last = len(parts) - 1 - parts[::-1].index("train_args")
         return str(PurePath("output", *parts[last + 1 :]))
-    return str(PurePath("output", parts[-1]))
+    below = PurePath(os.path.relpath(PurePath(path).with_suffix("")))
+    if ".." in below.parts:
+        below = PurePath(*PurePath(os.path.abspath(below)).parts[1:])
+    return str("output" / below)
 
 
 def schema_defaults() -> dict[str, Any]:
@@ -129,6 +136,7 @@ class _Builder:
         self.order = tuple(reader.order)
         self.path = path
         self.is_complete = reader.is_complete
+        self.switched_off = reader.switched_off
         fields = schema_fields()
         self.nodes = {key: node for key, node in nodes.items() if key in fields}
         for key, node in nodes.items():
@@ -156,7 +164,8 @@ class _Builder:
             self._check_mandatory(complete)
         places = {key: node.key_place or node.place for key, node in self.nodes.items()}
         sound = {key: value for key, value in complete.items() if key not in refused}
-        merged = self._without_superseded(Merged(sound, self.written, places, self.order), complete)
+        merged = Merged(sound, self.written, places, self.order, self.switched_off)
+        merged = self._without_superseded(merged, complete)
         self.problems += apply_rules(merged)
         if self.problems:
             raise ConfigError(sorted(set(self.problems), key=self._position))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from component.config.errors import Place, Problem
@@ -22,12 +22,14 @@ class Merged:
         written: the values that layers set, before interpolation.
         places: where a key was set; keys left at their default are absent.
         order: the sources, lowest layer first.
+        switched_off: switches of other frameworks that are false, and where.
     """
 
     values: Mapping[str, Any]
     written: Mapping[str, Any]
     places: Mapping[str, Place]
     order: tuple[str, ...]
+    switched_off: Mapping[str, Place] = field(default_factory=dict)
 
     def __getitem__(self, key: str) -> Any:
         if key not in self.values:

@@ -77,6 +77,7 @@ def _limits() -> Iterator[str]:
         "desirable_weight": f"kto: good answers that weigh less than {KTO_BALANCE.low:g} or more than "
         f"{KTO_BALANCE.high:g} times the bad ones",
         "eval_file": f"a file that is in train_file too; {known} or more of its rows equal to training rows",
+        "eval_split": f"{known} or more of the held-out rows equal to training rows",
         "eval_steps": "a first evaluation after the end of the run",
         "fp16": "hardware that computes in bf16",
         "learning_rate": rates,

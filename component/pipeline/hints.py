@@ -135,7 +135,10 @@ def hint_known_rows(facts: Facts) -> Iterator[Hint]:
             f"{report.rows_also_in_train:,} of {facts.data.evaluation.num_rows:,} evaluation rows equal a training "
             "row, so eval_loss says how well they were learned by heart"
         )
-        yield hint_at(facts.config, "eval_file", what, "remove them from one of both")
+        if facts.config.data.eval_file is None:
+            yield hint_at(facts.config, "eval_split", what, "train_file holds them more than once: keep each row once")
+        else:
+            yield hint_at(facts.config, "eval_file", what, "remove them from one of both")
 
 
 def hint_packing(facts: Facts) -> Iterator[Hint]:

@@ -232,7 +232,7 @@ def test_a_hint_is_printed_with_its_place_before_the_verdict(tmp_path: Path) -> 
         f"hint: {file}:4:1: learning_rate: 1 is far above what sft with qlora is trained with; 2e-4 is usual",
         "hint: command line: lora_alpha: lora_alpha / lora_rank multiplies the adapter's output by 16; 0.125 to 4 is "
         "usual",
-        f"{file}: valid; sft, qlora, output to output/a",
+        f"{file}: valid; sft, qlora, output to output{tmp_path}/a",
     ]
 
 

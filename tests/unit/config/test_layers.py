@@ -301,10 +301,15 @@ def test_a_ratio_is_not_read_as_a_count(tmp_path: Path, value: str) -> None:
     ]
 
 
-def test_default_output_dir() -> None:
+def test_default_output_dir(tmp_path: Path) -> None:
     assert default_output_dir("train_args/sft/qlora/llama3-8b.json") == "output/sft/qlora/llama3-8b"
     assert default_output_dir("/home/me/train_args/a/train_args/b.v2.yaml") == "output/b.v2"
-    assert default_output_dir("my.yaml") == "output/my"
+    assert default_output_dir("my.yaml") == default_output_dir(str(tmp_path / "my.yaml")) == "output/my"
+    for path in ("mine/run.json", "./mine/run.json", "other/../mine/run.json", str(tmp_path / "mine" / "run.json")):
+        assert default_output_dir(path) == "output/mine/run", path
+    assert default_output_dir("other/run.json") == "output/other/run"
+    assert default_output_dir("/mine/run.json") == "output/mine/run"
+    assert default_output_dir("../run.json") == f"output{tmp_path.parent}/run"
 
 
 def test_sections_are_frozen_and_typed(tmp_path: Path) -> None:
@@ -323,7 +328,7 @@ def test_switches_of_others_are_read_as_the_quantization() -> None:
     config = load_config({**MINIMAL, "output_dir": "o", "load_in_8bit": True, "load_in_4bit": False})
     assert config.model.quantization == "int8"
     assert [str(notice) for notice in config.notices] == [
-        "config: load_in_4bit: ignored; quantization says what is done",
+        "config: load_in_4bit: ignored; train_mode and quantization say what is done",
         "config: load_in_8bit: read as quantization: int8; write quantization",
     ]
     with pytest.raises(ConfigError) as error:
@@ -331,6 +336,23 @@ def test_switches_of_others_are_read_as_the_quantization() -> None:
     assert error.value.messages == (
         "config: load_in_8bit: another way to write quantization, which is set too; keep one of them",
     )
+
+
+def test_a_switch_that_is_off_is_never_done_all_the_same(tmp_path: Path) -> None:
+    base = write(tmp_path / "base.json", {**MINIMAL, "output_dir": "o", "load_in_4bit": False})
+    file = write(tmp_path / "run.json", {"base": base})
+    assert messages(file) == [
+        f"{base}:1:73: load_in_4bit: it is false, and train_mode: qlora loads the base in 4 bit; "
+        "set train_mode: lora for a 16-bit base, or drop load_in_4bit"
+    ]
+    again = messages(write(tmp_path / "on.json", {"base": base, "load_in_4bit": True}), "load_in_4bit=false")
+    assert [message.partition(";")[0] for message in again] == [
+        "command line: load_in_4bit: it is false, and train_mode: qlora loads the base in 4 bit"
+    ]
+    (problem,) = messages(file, "quantization=int8", "load_in_8bit=false")
+    assert problem.startswith("command line: load_in_8bit: it is false, and train_mode: qlora loads the base in 8 bit;")
+    for fine in (["train_mode=lora"], ["train_mode=full"], ["quantization=int8"], ["load_in_4bit=true"]):
+        assert load_config(file, fine).values["output_dir"] == "o", fine
 
 
 NO_LIST = 'write \'{key}=["one", "two"]\', with texts in double quotes'

@@ -57,6 +57,22 @@ SINGLE_ERRORS = [
     ('"a\\nb\\u001b[31m": 8', f"3: a\\nb\\u001b[31m: unknown key; {UNKNOWN_FIX}"),
     ('"cutoff_len": 8', "3: cutoff_len: unknown key; use max_seq_length"),
     ('"micro_batch_size": 8', "3: micro_batch_size: unknown key; use per_device_train_batch_size"),
+    (
+        '"rl": "dpo"',
+        "3: rl: unknown key; use task_type: dpo, kto, orpo or grpo, as rl says (ipo: dpo with loss_type: ipo; simpo: "
+        "cpo with loss_type: simpo and cpo_alpha: 0)",
+    ),
+    (
+        '"lora_model_dir": "a"',
+        "3: lora_model_dir: unknown key; use model_name_or_path: the adapter's folder, which names its base itself",
+    ),
+    (
+        '"eos_token": "</s>"',
+        "3: eos_token: unknown key; leave it out: answers end with the template's stop token, or with "
+        "append_stop_token the tokenizer's EOS",
+    ),
+    ('"per_device_batch_size": 2', "3: per_device_batch_size: unknown key; use per_device_train_batch_size"),
+    ('"early_stopping_steps": 2', "3: early_stopping_steps: unknown key; use early_stopping_patience"),
     ('"load_in_4bit": 4', "19: load_in_4bit: expected true or false, got 4; write true or false"),
     ('"lora_r": 8', "3: lora_r: unknown key; use lora_rank"),
     ('"max_length": 8', "3: max_length: unknown key; use max_seq_length"),

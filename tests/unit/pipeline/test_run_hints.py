@@ -97,6 +97,17 @@ def test_evaluation_rows_that_are_trained_on(given: Hints, tmp_path: Path) -> No
     ], "said once"
 
 
+def test_a_split_of_rows_that_repeat_names_its_own_key(given: Hints, tmp_path: Path) -> None:
+    train = write(tmp_path, "train.jsonl", turns(10) * 2)
+    (hint,) = given(train_file=train, eval_split=4)
+    assert re.fullmatch(
+        r"eval_split: \d of 4 evaluation rows equal a training row, so eval_loss says how well they were learned by "
+        r"heart; train_file holds them more than once: keep each row once",
+        hint,
+    ), hint
+    assert given(train_file=train, eval_split=4, accepted_hints=["learning_rate", "eval_split"]) == []
+
+
 def test_short_samples_in_rows_of_their_own(given: Hints, tmp_path: Path) -> None:
     file = write(tmp_path, "many.jsonl", turns(1000, words=40))
     (hint,) = given(train_file=file, max_seq_length=256)
