@@ -113,7 +113,10 @@ def test_firefly(ran: list[str], quick: Callable[..., Path]) -> None:
     assert [case["runs"][0]["status"] for case in ours] == ["done"] * 4
     table = (output / "firefly.md").read_text(encoding="utf-8")
     assert "| 128 x 2 | " in table and "not run" not in table
-    assert not any(word in table for word in ("published", "V100", "llama3 8b", "fp16", "QLoRA")) and "LoRA of rank 4" in table
+    assert (
+        not any(word in table for word in ("published", "V100", "llama3 8b", "fp16", "QLoRA"))
+        and "LoRA of rank 4" in table
+    )
 
 
 def test_memory(ran: list[str], quick: Callable[..., Path]) -> None:
