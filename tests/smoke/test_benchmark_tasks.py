@@ -37,6 +37,8 @@ def test_a_task(tiny_model: Path, tmp_path: Path) -> None:
     assert result.code == 0, (tmp_path / "dpo-vanilla.log").read_text()
     metrics = json.loads((tmp_path / "dpo-vanilla" / "run.json").read_text(encoding="utf-8"))["metrics"]
     assert result.tokens_per_second == metrics["real_tokens_per_second"] > 0
+    second = json.loads((tmp_path / "dpo-vanilla" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[1])
+    assert result.median_tokens_per_second == second["tokens_per_second"]
     assert result.losses[0] == pytest.approx(0.693147, rel=1e-5) and len(result.losses) == 2
     assert said[-1].startswith("| dpo | vanilla | ")
     assert (tmp_path / "tasks.md").read_text(encoding="utf-8") == "\n".join(said) + "\n"

@@ -18,6 +18,7 @@ from component.artifacts.strict_json import write_atomically
 from component.config.errors import UserError
 from component.pipeline.benchmark.child import ending_with_this_process
 from component.pipeline.benchmark.device import check_device
+from component.pipeline.benchmark.measured import median_speed_after
 from component.pipeline.benchmark.report import write_text
 from component.pipeline.benchmark.sources import read_model_sizes
 from component.registry import TASK_ROW_KINDS
@@ -25,7 +26,9 @@ from component.runtime.command import folder_path, non_empty, positive_int
 from component.runtime.environment import REPOSITORY
 
 SUITE, NUM_ROWS = "tasks", 400
-TITLES = "| task | loader | real tokens/s | peak allocated GiB | reserved | load s |\n|---|---|---|---|---|---|"
+TITLES = (
+    "| task | loader | real tokens/s | median | peak allocated GiB | reserved | load s |\n|---|---|---|---|---|---|---|"
+)
 #: Each is one token of the usual tokenizers, with the space before it.
 WORDS = (
     "the", "of", "and", "river", "light", "number", "stone", "green", "walk", "carry", "answer", "question", "while",
@@ -63,12 +66,16 @@ OF_TASK: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a run of train.py measured; `code` is its exit code, and the rest None where that is not 0."""
+    """What a run of train.py measured; `code` is its exit code, and the rest None where that is not 0.
+
+    The median is over the steps after the first: Unsloth compiles in some, which a mean of so few contains.
+    """
 
     task: str
     loader: str
     code: int
     tokens_per_second: float | None = None
+    median_tokens_per_second: float | None = None
     peak_allocated_bytes: int | None = None
     peak_reserved_bytes: int | None = None
     load_seconds: float | None = None
@@ -78,13 +85,16 @@ class TaskResult:
     def row(self) -> str:
         """A line of the table."""
         if self.code:
-            return f"| {self.task} | {self.loader} | exit {self.code}: {self.last_line} | | | |"
+            return f"| {self.task} | {self.loader} | exit {self.code}: {self.last_line} | | | | |"
         gib = " | ".join(
             "-" if value is None else f"{value / 2**30:.2f}"
             for value in (self.peak_allocated_bytes, self.peak_reserved_bytes)
         )
-        speed = "-" if self.tokens_per_second is None else f"{self.tokens_per_second:,.0f}"
-        return f"| {self.task} | {self.loader} | {speed} | {gib} | {self.load_seconds:.0f} |"
+        speeds = " | ".join(
+            "-" if value is None else f"{value:,.0f}"
+            for value in (self.tokens_per_second, self.median_tokens_per_second)
+        )
+        return f"| {self.task} | {self.loader} | {speeds} | {gib} | {self.load_seconds:.0f} |"
 
 
 def compare_tasks(
@@ -143,15 +153,17 @@ def _run(task: str, loader: str, settings: Mapping[str, Any], overrides: Sequenc
     run_folder = Path(settings["output_dir"])
     manifest = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
     metrics = manifest["metrics"]
+    records = [line for line in read_metrics(run_folder) if "loss" in line]
     return TaskResult(
         task,
         loader,
         0,
         metrics["real_tokens_per_second"],
+        median_speed_after(records, warm_up=1),
         metrics["peak_allocated_bytes"],
         metrics["peak_reserved_bytes"],
         manifest["timings"]["load_seconds"],
-        tuple(line["loss"] for line in read_metrics(run_folder) if "loss" in line),
+        tuple(record["loss"] for record in records),
     )
 
 
